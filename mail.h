@@ -1,0 +1,958 @@
+/* mail.h 0.1.0 - MaIL robot policies (Mamba Imitation Learning, arXiv 2406.08234) in one C header. MIT licence.
+
+   A checkpoint trained in Python and camera frames go in, robot actions come out. libc and libm, nothing else.
+
+   Build:     in exactly one C or C++ file write
+                  #define MAIL_IMPLEMENTATION
+                  #include "mail.h"
+              and compile it with `cc -O2 program.c -lm`. No -march flag: the kernels are compiled for every instruction
+              set of the processor family and chosen when a policy is loaded. Other files include it without the define.
+
+   Use:       mail_policy *policy;  mail_session *session;  mail_error err;
+              float action[MAIL_MAX_ACTION_DIM];
+              if (mail_policy_load(&policy, "policy.safetensors", NULL, &err) ||
+                  mail_session_create(&session, policy, NULL, &err)) { puts(err.text); return 1; }
+              for (;;) {                                        / * one turn of the control loop * /
+                  mail_image frames[2] = { ... };               / * in the order of mail_policy_info(policy)->cameras * /
+                  if (mail_observe(session, frames, 2, &err) || mail_act(session, action, &err)) { puts(err.text); break; }
+                  move_robot(action);
+              }
+              mail_session_free(session);  mail_policy_free(policy);
+
+   Options (define before the include that carries MAIL_IMPLEMENTATION):
+              MAIL_STATIC      every function static: the library stays private to this file
+              MAIL_NO_STDIO    no files: only the _memory functions remain
+              MAIL_NO_SIMD     plain C kernels only
+              MAIL_THREADS     offer mail_pool, a small thread pool (POSIX threads)
+              MAIL_SELF        this file's name as the compiler finds it, if it is not "mail.h"
+
+   Limits:    MAIL_MAX_* below. Widths of the ResNet-18 must be multiples of 16.
+
+   Exact:     the same seed gives the same actions, bit for bit, on one instruction set: for any number of threads, any
+              batch, from .pth or .safetensors. Between instruction sets results agree to float32 rounding.
+
+   Contents:  declarations  >>base  >>bytes  >>json  >>tensors  >>config  >>simd  >>kernels  >>layers  >>vision
+              >>policy  >>sampler  >>api */
+
+#if !defined(MAILP_PASS) /* ---- everything but >>kernels is seen once; see >>simd ---- */
+
+#ifndef MAIL_H
+#define MAIL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(MAIL_STATIC) && defined(__GNUC__)
+#  define MAIL_API static __attribute__((unused))
+#elif defined(MAIL_STATIC)
+#  define MAIL_API static
+#else
+#  define MAIL_API extern
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MAIL_VERSION        "0.1.0"
+#define MAIL_MAX_DIMS       8    /* dimensions of a tensor in a file */
+#define MAIL_MAX_CAMERAS    8
+#define MAIL_MAX_ACTION_DIM 64
+#define MAIL_MAX_CHUNK      256  /* actions in a chunk */
+#define MAIL_MAX_HISTORY    256  /* frames in a history */
+#define MAIL_MAX_TIMESTEPS  1000
+#define MAIL_MAX_THREADS    64
+#define MAIL_MAX_BATCH      256  /* robots in one session */
+
+/* ---- status and error ------------------------------------------------------------------------------------------- */
+
+#define MAIL_STATUS_LIST(X)                                                                   \
+    X(MAIL_OK,            "ok")                                                               \
+    X(MAIL_E_ARGUMENT,    "bad argument")                                                     \
+    X(MAIL_E_MEMORY,      "out of memory")                                                    \
+    X(MAIL_E_IO,          "file cannot be read or written")                                   \
+    X(MAIL_E_FORMAT,      "file is damaged or of an unknown format")                          \
+    X(MAIL_E_TENSOR,      "a tensor is missing, surplus or misshaped")                        \
+    X(MAIL_E_CONFIG,      "a setting is missing or contradictory")                            \
+    X(MAIL_E_UNSUPPORTED, "not supported")                                                    \
+    X(MAIL_E_STATE,       "call comes too early or too late")                                 \
+    X(MAIL_E_NUMBER,      "not a finite number")
+
+typedef enum mail_status {
+#define MAIL_X(code, text) code,
+    MAIL_STATUS_LIST(MAIL_X)
+#undef MAIL_X
+    MAIL_STATUS_COUNT
+} mail_status;
+
+/* Filled by a call that fails: what was expected, what was found, where. Left alone by a call that succeeds. */
+typedef struct mail_error {
+    mail_status code;
+    char        text[320];
+} mail_error;
+
+MAIL_API const char *mail_status_text(mail_status status);
+
+/* ---- memory and threads, both the caller's ---------------------------------------------------------------------- */
+
+/* alloc returns size bytes aligned to 64, or NULL. All members zero: malloc and free. */
+typedef struct mail_allocator {
+    void  *user;
+    void *(*alloc)(void *user, size_t size);
+    void  (*free)(void *user, void *memory);
+} mail_allocator;
+
+/* Calls task(arg, i) for every i < n, on any threads in any order, and returns when all have returned.
+   n_threads: how many run at once; the library asks for at most that many tasks at a time. All zero: the caller's thread. */
+typedef void (*mail_task)(void *arg, size_t i);
+typedef struct mail_parallel {
+    void  *user;
+    void  (*run)(void *user, size_t n, mail_task task, void *arg);
+    size_t n_threads;
+} mail_parallel;
+
+#ifdef MAIL_THREADS
+/* A small thread pool for mail_session_options.parallel. Workers spin for a moment after a task and then sleep. */
+typedef struct mail_pool mail_pool;
+MAIL_API mail_status   mail_pool_create(mail_pool **pool, size_t n_threads, mail_error *err);
+MAIL_API void          mail_pool_free(mail_pool *pool);
+MAIL_API mail_parallel mail_pool_parallel(mail_pool *pool);
+#endif
+
+/* ---- tensor files: .safetensors and .pth ------------------------------------------------------------------------ */
+
+typedef enum mail_dtype {
+    MAIL_F32, MAIL_F16, MAIL_BF16, MAIL_F64, MAIL_I8, MAIL_U8, MAIL_I16, MAIL_I32, MAIL_I64, MAIL_BOOL, MAIL_DTYPE_COUNT
+} mail_dtype;
+
+/* A named array in an opened file. Valid until mail_tensors_close. */
+typedef struct mail_tensor {
+    const char          *name;
+    mail_dtype           dtype;
+    unsigned             n_dims;
+    uint64_t             shape[MAIL_MAX_DIMS];
+    uint64_t             strides[MAIL_MAX_DIMS];  /* in elements; row-major unless a .pth holds a view */
+    uint64_t             count;                   /* product of shape */
+    const unsigned char *data;                    /* little-endian, any alignment; first element of the view */
+} mail_tensor;
+
+typedef struct mail_tensors mail_tensors;
+
+/* Open a .safetensors file or a .pth written by torch.save(state_dict); told apart by content. The file is mapped where
+   the system can and read otherwise. Nothing in a pickle is executed; what a state_dict does not need is refused by name.
+   open_memory: data stays the caller's and must outlive the result.   allocator: NULL for malloc. */
+#ifndef MAIL_NO_STDIO
+MAIL_API mail_status mail_tensors_open(mail_tensors **tensors, const char *path, const mail_allocator *allocator, mail_error *err);
+#endif
+MAIL_API mail_status mail_tensors_open_memory(mail_tensors **tensors, const void *data, size_t size,
+                                              const mail_allocator *allocator, mail_error *err);
+MAIL_API void               mail_tensors_close(mail_tensors *tensors);
+MAIL_API size_t             mail_tensors_count(const mail_tensors *tensors);
+MAIL_API const mail_tensor *mail_tensors_at(const mail_tensors *tensors, size_t i);             /* sorted by name */
+MAIL_API const mail_tensor *mail_tensors_find(const mail_tensors *tensors, const char *name);   /* or NULL */
+MAIL_API const char        *mail_tensors_metadata(const mail_tensors *tensors, const char *key);/* or NULL */
+MAIL_API const char        *mail_dtype_name(mail_dtype dtype);                                  /* "F32", ... */
+MAIL_API size_t             mail_dtype_size(mail_dtype dtype);
+
+/* Values in row-major order as float32 (f32, f16, bf16, f64 and the integers are converted; n must equal count). */
+MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, size_t n, mail_error *err);
+
+/* ---- policy: weights, read-only once loaded, shared by any number of threads ------------------------------------- */
+
+typedef enum mail_arch      { MAIL_D_MA, MAIL_ED_MA, MAIL_D_TR, MAIL_ED_TR } mail_arch;
+typedef enum mail_algorithm { MAIL_DDPM, MAIL_BC } mail_algorithm;
+typedef enum mail_schedule  { MAIL_COSINE, MAIL_LINEAR, MAIL_VP } mail_schedule;
+typedef enum mail_weights   { MAIL_WEIGHTS_F32, MAIL_WEIGHTS_BF16, MAIL_WEIGHTS_INT8 } mail_weights;
+
+/* Called after each timed part when profiling; part is a constant string, layer counts within it. */
+typedef struct mail_profile {
+    void  *user;
+    double (*now)(void *user);   /* seconds */
+    void  (*add)(void *user, const char *part, size_t layer, double seconds);
+} mail_profile;
+
+typedef struct mail_options {
+    mail_weights   weights;      /* how weights are held and multiplied; default f32 */
+    const char    *isa;          /* "scalar", "avx2", "avx512", "neon"; NULL: the best this machine has */
+    const char    *config_json;  /* what the file does not say, as JSON text; NULL: look in the file, then beside it */
+    size_t         config_size;  /* bytes of config_json; 0: it ends with a NUL */
+    int            drop_source;  /* 1: close the file after loading; mail_policy_save is then refused */
+    mail_allocator allocator;
+} mail_options;
+
+typedef struct mail_camera_info {
+    const char *name;
+    size_t      width, height;   /* pixels the network was trained with; other sizes are resized */
+    size_t      feature_dim;
+} mail_camera_info;
+
+typedef struct mail_info {
+    mail_arch               arch;
+    mail_algorithm          algorithm;
+    const char             *arch_name;       /* "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" */
+    int                     has_lang;
+    size_t                  lang_dim;        /* 0 without language */
+    size_t                  obs_seq;         /* history: most frames used */
+    size_t                  act_seq;         /* chunk: actions predicted at once */
+    size_t                  n_action_steps;  /* of them executed before the next decision */
+    size_t                  action_dim, state_dim, d_model;
+    size_t                  n_cameras;       /* 0: the policy takes features, mail_observe_features */
+    const mail_camera_info *cameras;         /* in the order in which mail_observe wants them (sorted names) */
+    size_t                  n_timesteps;     /* 0 for BC */
+    mail_schedule           schedule;
+    const char *const      *action_names;    /* [action_dim], or NULL */
+    const float            *action_mean, *action_std, *action_min, *action_max;  /* [action_dim], robot's units */
+    const char             *description;     /* or NULL */
+    mail_weights            weights;
+    const char             *isa;
+    size_t                  n_parameters;
+    size_t                  weight_bytes;    /* packed weights in memory */
+} mail_info;
+
+typedef struct mail_policy mail_policy;
+
+MAIL_API mail_options mail_options_init(void);
+
+/* Load a policy. What a .pth cannot say is taken from options->config_json, or else from a JSON file beside it
+   ("name.pth" -> "name.json", or "config.json" in the same folder); a safetensors file says it in __metadata__.
+   options NULL: defaults.   On failure *policy is NULL, everything is released, and err names what was expected. */
+#ifndef MAIL_NO_STDIO
+MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err);
+/* Write a self-contained safetensors file: dtype MAIL_F32 or MAIL_BF16. Written to path + ".tmp" first, then renamed. */
+MAIL_API mail_status mail_policy_save(const mail_policy *policy, const char *path, mail_dtype dtype, mail_error *err);
+#endif
+MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *data, size_t size,
+                                             const mail_options *options, mail_error *err);
+MAIL_API void             mail_policy_free(mail_policy *policy);
+MAIL_API const mail_info *mail_policy_info(const mail_policy *policy);
+
+/* ---- session: one robot (or a batch of them), one thread at a time ------------------------------------------------ */
+
+typedef enum mail_format {
+    MAIL_RGB8, MAIL_BGR8, MAIL_RGBA8, MAIL_BGRA8, MAIL_GRAY8,
+    MAIL_YUYV,        /* 4:2:2, Y0 U Y1 V, BT.601 limited range (V4L2) */
+    MAIL_NV12,        /* 4:2:0, a plane of Y, then one of U V pairs, BT.601 limited range */
+    MAIL_F32_PLANAR,  /* three planes R, G, B of float, 0..1 */
+    MAIL_FORMAT_COUNT
+} mail_format;
+
+typedef struct mail_image {
+    const void *data;
+    size_t      width, height;  /* pixels */
+    size_t      stride;         /* bytes from one row to the next; 0: rows are packed */
+    mail_format format;
+    int         flip;           /* 1: the first row in memory is the bottom of the picture (OpenGL, MuJoCo) */
+} mail_image;
+
+typedef enum mail_sampler { MAIL_SAMPLER_DDPM, MAIL_SAMPLER_DDIM } mail_sampler;
+
+typedef struct mail_session_options {
+    size_t        batch;           /* robots in this session; default 1 */
+    uint64_t      seed;
+    size_t        n_action_steps;  /* actions executed per chunk (receding horizon); 0: the policy's own */
+    int           ensemble;        /* 1: temporal ensembling: plan at every action and average what all chunks say of it */
+    float         ensemble_decay;  /* weight exp(-decay * i) for the i-th oldest chunk; default 0.01 */
+    mail_sampler  sampler;         /* DDPM (official) or DDIM with eta 0 */
+    size_t        n_steps;         /* denoising steps; 0: the policy's n_timesteps; fewer need MAIL_SAMPLER_DDIM */
+    const float  *action_min, *action_max;  /* [action_dim] limits in the robot's units, copied; NULL: none */
+    const float  *action_max_step;          /* [action_dim] largest change from one action to the next; NULL: none */
+    mail_parallel  parallel;
+    mail_profile   profile;
+    mail_allocator allocator;      /* for mail_session_create */
+    double       (*now)(void *now_user);    /* clock in seconds for mail_plan_within; NULL: the system's monotonic clock */
+    void          *now_user;
+} mail_session_options;
+
+typedef struct mail_session mail_session;
+
+MAIL_API mail_session_options mail_session_options_init(void);
+
+/* Bytes that mail_session_init needs for these options; 0 if they are not valid. options NULL: defaults. */
+MAIL_API size_t      mail_session_size(const mail_policy *policy, const mail_session_options *options);
+/* Place a session in memory given by the caller (64-byte aligned; it stays the caller's). The policy must outlive it. */
+MAIL_API mail_status mail_session_init(mail_session **session, const mail_policy *policy, const mail_session_options *options,
+                                       void *memory, size_t size, mail_error *err);
+/* The same with memory from the allocator, released by mail_session_free. */
+MAIL_API mail_status mail_session_create(mail_session **session, const mail_policy *policy,
+                                         const mail_session_options *options, mail_error *err);
+MAIL_API void        mail_session_free(mail_session *session);
+
+/* Start an episode: history, chunk and plan in progress are forgotten, the noise starts over from seed.
+   The goal is kept. reset_robot does so for one robot of a batch and leaves the seed and the others alone. */
+MAIL_API void        mail_session_reset(mail_session *session, uint64_t seed);
+MAIL_API mail_status mail_session_reset_robot(mail_session *session, size_t robot, mail_error *err);
+
+/* Language goal: a CLIP ViT-B/32 text feature, not normalised (512 floats; lang_dim in mail_info).
+   n = lang_dim: the same for every robot; n = batch * lang_dim: one each. */
+MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *embedding, size_t n, mail_error *err);
+
+/* Give the newest frame of every camera: n = batch * n_cameras images, robot by robot, cameras in mail_info order.
+   Each is encoded now and its features kept, so a decision later costs no second encoding.
+   On error the history is as it was. */
+MAIL_API mail_status mail_observe(mail_session *session, const mail_image *images, size_t n, mail_error *err);
+/* The same with features made elsewhere: [batch][state_dim]. */
+MAIL_API mail_status mail_observe_features(mail_session *session, const float *features, size_t n, mail_error *err);
+/* 1 if a frame given now will still be in the history at the next decision of mail_act; if 0 it may be skipped. */
+MAIL_API int         mail_observe_due(const mail_session *session);
+
+/* Next action of every robot, [batch][action_dim], robot's units. Plans a new chunk when the present one is used up.
+   MAIL_E_STATE if that needs an observation or goal that was not given; MAIL_E_NUMBER if a result is not finite.
+   On error actions and session are as they were. */
+MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error *err);
+
+/* Plan a chunk now, [batch][act_seq][action_dim] (or NULL), and put it in place of the present one. */
+MAIL_API mail_status mail_plan(mail_session *session, float *actions, mail_error *err);
+/* The same spread over calls: begin once, step until *left (steps still to do) is 0, end. mail_act goes on with the old
+   chunk meanwhile, and mail_observe may be called: the plan keeps the history it began with. begin again: start over. */
+MAIL_API mail_status mail_plan_begin(mail_session *session, mail_error *err);
+MAIL_API mail_status mail_plan_step(mail_session *session, size_t *left, mail_error *err);
+MAIL_API mail_status mail_plan_end(mail_session *session, float *actions, mail_error *err);
+MAIL_API void        mail_plan_cancel(mail_session *session);
+/* Plan within a time: as many of the steps as fit, the rest jumped over by DDIM; at least one. *steps (or NULL): done. */
+MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, double seconds, size_t *steps, mail_error *err);
+
+/* Noise for the next plan in place of the seed's: x_T [batch][act_seq][action_dim] and noise
+   [n_timesteps + diffusion_x][batch][act_seq][action_dim] in the order of the steps; either may be NULL.
+   Both must stay valid until that plan ends. */
+MAIL_API void mail_session_set_noise(mail_session *session, const float *x_T, const float *noise);
+
+/* ---- trajectory (paper, appendix E.4) ----------------------------------------------------------------------------- */
+
+/* Way-points from the pose from (excluded) to the pose to (included) on a straight line, evenly spaced and at most
+   max_step apart in the Euclidean norm. Returns how many there are; writes the first min(that, capacity).
+   way_points [capacity][dim]   0 if max_step is not positive or a number is not finite. */
+MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float *from, const float *to, size_t dim, float max_step);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* MAIL_H */
+
+
+#ifdef MAIL_IMPLEMENTATION
+#ifndef MAILP_IMPLEMENTED
+#define MAILP_IMPLEMENTED
+
+/* ================================================================================================================
+   >>base   compiler differences, checked arithmetic, errors, memory
+
+   Out: everything below allocates through mailp_arena or mailp_alloc, fails through mailp_fail, and multiplies sizes
+   that come from a file with mailp_mul.
+   ============================================================================================================= */
+
+#include <assert.h>
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>   /* snprintf; files only without MAIL_NO_STDIO */
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef MAIL_SELF
+#  define MAIL_SELF "mail.h"
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#  define MAILP_UNUSED          __attribute__((unused))
+#  define MAILP_INLINE          static inline __attribute__((always_inline, unused))
+#  define MAILP_PRINTF(f, a)    __attribute__((format(printf, f, a)))
+#  define MAILP_RESTRICT        __restrict__
+#else
+#  define MAILP_UNUSED
+#  define MAILP_INLINE          static __inline
+#  define MAILP_PRINTF(f, a)
+#  define MAILP_RESTRICT        __restrict
+#endif
+
+#define MAILP_LANES 16  /* channels are padded with zeros to a multiple of this and weights packed in panels of this width;
+                           one 512-bit register, two of 256 or four of 128 bits: one packing serves every instruction set */
+#define MAILP_ALIGN 64  /* bytes; a cache line, and a 512-bit register */
+
+#define MAILP_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAILP_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* n rounded up to whole panels */
+MAILP_INLINE size_t mailp_pad(size_t n) {
+    return (n + MAILP_LANES - 1) / MAILP_LANES * MAILP_LANES;
+}
+
+MAILP_INLINE size_t mailp_panels(size_t n) {
+    return (n + MAILP_LANES - 1) / MAILP_LANES;
+}
+
+/* *product = a * b; 0 if that does not fit, and then *product is left alone. */
+MAILP_INLINE int mailp_mul(uint64_t *product, uint64_t a, uint64_t b) {
+    if (a != 0 && b > UINT64_MAX / a) {
+        return 0;
+    }
+    *product = a * b;
+    return 1;
+}
+
+/* Describe a failure in err (may be NULL) and return its code. */
+static mail_status mailp_fail(mail_error *err, mail_status code, const char *format, ...) MAILP_PRINTF(3, 4);
+static mail_status mailp_fail(mail_error *err, mail_status code, const char *format, ...) {
+    if (err != NULL) {
+        va_list args;
+        va_start(args, format);
+        err->code = code;
+        (void)vsnprintf(err->text, sizeof err->text, format, args);
+        va_end(args);
+    }
+    return code;
+}
+
+MAIL_API const char *mail_status_text(mail_status status) {
+    static const char *const text[] = {
+#define MAIL_X(code, words) words,
+        MAIL_STATUS_LIST(MAIL_X)
+#undef MAIL_X
+    };
+    return (unsigned)status < MAIL_STATUS_COUNT ? text[status] : "unknown status";
+}
+
+/* size bytes aligned to MAILP_ALIGN from the allocator (NULL or empty: malloc), or NULL */
+static void *mailp_alloc(const mail_allocator *allocator, size_t size) {
+    unsigned char *raw, *aligned;
+    if (allocator != NULL && allocator->alloc != NULL) {
+        return allocator->alloc(allocator->user, size);
+    }
+    if (size > SIZE_MAX - MAILP_ALIGN) {
+        return NULL;
+    }
+    raw = (unsigned char *)malloc(size + MAILP_ALIGN);
+    if (raw == NULL) {
+        return NULL;
+    }
+    aligned = raw + (MAILP_ALIGN - (uintptr_t)raw % MAILP_ALIGN);  /* moves by 1..64 bytes; the byte before says how far */
+    aligned[-1] = (unsigned char)(aligned - raw);
+    return aligned;
+}
+
+static void mailp_free(const mail_allocator *allocator, void *memory) {
+    if (memory == NULL) {
+        return;
+    }
+    if (allocator != NULL && allocator->alloc != NULL) {
+        if (allocator->free != NULL) {
+            allocator->free(allocator->user, memory);
+        }
+        return;
+    }
+    free((unsigned char *)memory - ((unsigned char *)memory)[-1]);
+}
+
+/* Memory handed out front to back. The code that lays out an object runs twice: with base NULL it only measures
+   (mailp_take returns NULL and used grows), then with a block of that size it gets the pieces. */
+typedef struct mailp_arena {
+    unsigned char *base;
+    size_t         used;
+} mailp_arena;
+
+static void *mailp_take(mailp_arena *arena, size_t bytes) {
+    size_t at = arena->used;
+    arena->used += (bytes + MAILP_ALIGN - 1) / MAILP_ALIGN * MAILP_ALIGN;
+    return arena->base == NULL ? NULL : arena->base + at;
+}
+
+MAILP_UNUSED static float *mailp_take_floats(mailp_arena *arena, size_t n) {
+    return (float *)mailp_take(arena, n * sizeof(float));
+}
+
+/* Run task(arg, i) for i < n through the caller's threads, or one after the other. */
+MAILP_UNUSED static void mailp_parallel_run(const mail_parallel *parallel, size_t n, mail_task task, void *arg) {
+    size_t i;
+    if (parallel != NULL && parallel->run != NULL && n > 1) {
+        parallel->run(parallel->user, n, task, arg);
+        return;
+    }
+    for (i = 0; i < n; i++) {
+        task(arg, i);
+    }
+}
+
+/* Threads to split work over: 1 without a callback. */
+MAILP_UNUSED static size_t mailp_threads(const mail_parallel *parallel) {
+    if (parallel == NULL || parallel->run == NULL || parallel->n_threads < 2) {
+        return 1;
+    }
+    return MAILP_MIN(parallel->n_threads, (size_t)MAIL_MAX_THREADS);
+}
+
+/* ================================================================================================================
+   >>bytes   cursor over a byte range, little-endian reads, whole-file read
+   ============================================================================================================= */
+
+/* ================================================================================================================
+   >>json   the subset of JSON that headers and configs need
+   ============================================================================================================= */
+
+/* ================================================================================================================
+   >>tensors   checkpoint bytes -> a table of named tensors
+
+   In:  a byte range that may be damaged or hostile.
+   Out: mail_tensors, sorted by name; each entry has a dtype, at most MAIL_MAX_DIMS dimensions and a byte range.
+   After this section every range lies inside the file and its length equals shape times element size, so nothing
+   below checks that again.
+   ============================================================================================================= */
+
+/* ================================================================================================================
+   >>config   sizes, from the tensors' own shapes and from what the file says of itself
+   ============================================================================================================= */
+
+/* One stack of layers. name: where its tensors are ("mamba", "encoder" or "decoder" below the head's prefix). */
+typedef struct mailp_trunk_config {
+    char   name[16];
+    size_t n_layers;
+    size_t d_state, d_conv, d_inner, dt_rank;  /* Mamba only */
+} mailp_trunk_config;
+
+typedef struct mailp_camera_config {
+    char   name[64];
+    size_t height, width;          /* of the pictures the network was trained with */
+    size_t map_height, map_width;  /* of the last feature map: ceil(height / 32), ceil(width / 32) */
+    size_t res_width;              /* channels of the first stage: 64 in a ResNet-18 */
+    size_t n_keypoints;
+    size_t feature_dim;
+} mailp_camera_config;
+
+typedef struct mailp_config {
+    mail_arch           arch;
+    mail_algorithm      algorithm;
+    int                 lang;
+    size_t              obs_seq, act_seq, n_action_steps;
+    size_t              action_dim, state_dim, d_model, lang_dim;
+    size_t              pos_rows;      /* obs_seq + act_seq - 1 + lang */
+    size_t              n_trunks;      /* 1: trunk[0]; 2: trunk[0] encoder, trunk[1] decoder */
+    mailp_trunk_config  trunk[2];
+    size_t              n_heads;       /* transformers */
+    size_t              n_cameras;     /* sorted by name; 0: features are given */
+    mailp_camera_config camera[MAIL_MAX_CAMERAS];
+    size_t              n_timesteps;   /* DDPM */
+    mail_schedule       schedule;
+    int                 clip_denoised, predict_epsilon;
+    size_t              diffusion_x;   /* extra steps at t = 0 */
+    int                 scale_data;
+    float               mean[MAIL_MAX_ACTION_DIM], std[MAIL_MAX_ACTION_DIM];
+    float               min[MAIL_MAX_ACTION_DIM], max[MAIL_MAX_ACTION_DIM];
+    int                 has_action_names;
+    char                action_names[MAIL_MAX_ACTION_DIM][32];
+    char                description[256];
+} mailp_config;
+
+/* ================================================================================================================
+   >>simd   what the processor runs; the vector words; the type of the kernel table
+
+   The file includes itself once per instruction set with MAILP_PASS defined; then only >>kernels is seen. Each pass
+   names its functions with a suffix and ends in one constant table. A policy points to the table chosen at load.
+   ============================================================================================================= */
+
+#define MAILP_PASS_SCALAR 1
+#define MAILP_PASS_AVX2   2
+#define MAILP_PASS_AVX512 3
+#define MAILP_PASS_NEON   4
+
+#if !defined(MAIL_NO_SIMD)
+#  if (defined(__x86_64__) || defined(_M_X64) || defined(__i386__)) && (defined(__GNUC__) || defined(_MSC_VER)) && !defined(__TINYC__)
+#    define MAILP_X86 1
+#  elif defined(__aarch64__) && defined(__GNUC__) && !defined(__AARCH64EB__)
+#    define MAILP_ARM 1
+#  endif
+#endif
+
+#ifdef MAILP_X86
+#  include <immintrin.h>
+#  if defined(_MSC_VER)
+#    include <intrin.h>
+#  else
+#    include <cpuid.h>
+#  endif
+#endif
+#ifdef MAILP_ARM
+#  include <arm_neon.h>
+#endif
+
+/* Weights of a linear map, packed: output channels in panels of MAILP_LANES, w[panel][k][lane]; lanes beyond n are zero.
+   k is the true depth. bias [panels * lanes] or NULL. */
+typedef struct mailp_mat {
+    const void  *w;
+    const float *bias;
+    size_t       n, k, panels;
+} mailp_mat;
+
+typedef struct mailp_kernels {
+    const char *name;
+
+    /* y[m][j] = (accumulate ? y[m][j] : 0) + bias[j] + sum_k x[m][k] * w[j / 16][k][j % 16]
+
+       y     [rows][>= 16 * panels], row stride ldy;  x [rows][>= k], row stride ldx;  w [panels][k][16];  bias or NULL.
+       y does not overlap the others. Every element is summed in the order of k in one accumulator, and what was in y and the
+       bias are added last: the result does not depend on how rows and panels are split into calls. */
+    void (*gemm)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
+                 size_t rows, size_t k, size_t panels, int accumulate);
+} mailp_kernels;
+
+#endif /* MAILP_IMPLEMENTED */
+
+#define MAILP_PASS MAILP_PASS_SCALAR
+#include MAIL_SELF
+#undef MAILP_PASS
+#ifdef MAILP_X86
+#  define MAILP_PASS MAILP_PASS_AVX2
+#  include MAIL_SELF
+#  undef MAILP_PASS
+#  define MAILP_PASS MAILP_PASS_AVX512
+#  include MAIL_SELF
+#  undef MAILP_PASS
+#endif
+#ifdef MAILP_ARM
+#  define MAILP_PASS MAILP_PASS_NEON
+#  include MAIL_SELF
+#  undef MAILP_PASS
+#endif
+
+#endif /* MAIL_IMPLEMENTATION */
+#endif /* !MAILP_PASS */
+
+#ifdef MAILP_PASS
+/* ================================================================================================================
+   >>kernels   every hot loop once; this section is compiled again for each instruction set
+
+   Words: mailp_vec holds MAILP_W floats. A panel of 16 lanes is MAILP_V = 16 / MAILP_W of them. Operands that hold
+   channels are padded to whole panels, so no kernel has a remainder loop over channels.
+   ============================================================================================================= */
+
+#if MAILP_PASS == MAILP_PASS_SCALAR
+#  define MAILP_FN(name)        mailp_##name##_scalar
+#  define MAILP_KERNEL          static
+#  define MAILP_WORD            MAILP_INLINE
+#  define MAILP_W               1
+#  define mailp_vec             float
+#  define mailp_vzero()         0.0f
+#  define mailp_vset(a)         (a)
+#  define mailp_vload(p)        (*(p))
+#  define mailp_vstore(p, a)    (*(p) = (a))
+#  define mailp_vadd(a, b)      ((a) + (b))
+#  define mailp_vsub(a, b)      ((a) - (b))
+#  define mailp_vmul(a, b)      ((a) * (b))
+#  define mailp_vdiv(a, b)      ((a) / (b))
+#  define mailp_vmax(a, b)      ((a) > (b) ? (a) : (b))
+#  define mailp_vmin(a, b)      ((a) < (b) ? (a) : (b))
+#  define mailp_vsqrt(a)        sqrtf(a)
+#  define mailp_vmadd(a, b, c)  ((a) * (b) + (c))          /* a * b + c */
+#  define mailp_vnmadd(a, b, c) ((c) - (a) * (b))          /* c - a * b */
+#  define MAILP_NAME            "scalar"
+#elif MAILP_PASS == MAILP_PASS_AVX2
+#  define MAILP_FN(name)        mailp_##name##_avx2
+#  define MAILP_ATTR            __attribute__((target("avx2,fma")))
+#  define MAILP_W               8
+#  define mailp_vec             __m256
+#  define mailp_vzero()         _mm256_setzero_ps()
+#  define mailp_vset(a)         _mm256_set1_ps(a)
+#  define mailp_vload(p)        _mm256_loadu_ps(p)
+#  define mailp_vstore(p, a)    _mm256_storeu_ps(p, a)
+#  define mailp_vadd(a, b)      _mm256_add_ps(a, b)
+#  define mailp_vsub(a, b)      _mm256_sub_ps(a, b)
+#  define mailp_vmul(a, b)      _mm256_mul_ps(a, b)
+#  define mailp_vdiv(a, b)      _mm256_div_ps(a, b)
+#  define mailp_vmax(a, b)      _mm256_max_ps(a, b)
+#  define mailp_vmin(a, b)      _mm256_min_ps(a, b)
+#  define mailp_vsqrt(a)        _mm256_sqrt_ps(a)
+#  define mailp_vmadd(a, b, c)  _mm256_fmadd_ps(a, b, c)
+#  define mailp_vnmadd(a, b, c) _mm256_fnmadd_ps(a, b, c)
+#  define MAILP_NAME            "avx2"
+#elif MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_FN(name)        mailp_##name##_avx512
+#  define MAILP_ATTR            __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
+#  define MAILP_W               16
+#  define mailp_vec             __m512
+#  define mailp_vzero()         _mm512_setzero_ps()
+#  define mailp_vset(a)         _mm512_set1_ps(a)
+#  define mailp_vload(p)        _mm512_loadu_ps(p)
+#  define mailp_vstore(p, a)    _mm512_storeu_ps(p, a)
+#  define mailp_vadd(a, b)      _mm512_add_ps(a, b)
+#  define mailp_vsub(a, b)      _mm512_sub_ps(a, b)
+#  define mailp_vmul(a, b)      _mm512_mul_ps(a, b)
+#  define mailp_vdiv(a, b)      _mm512_div_ps(a, b)
+#  define mailp_vmax(a, b)      _mm512_max_ps(a, b)
+#  define mailp_vmin(a, b)      _mm512_min_ps(a, b)
+#  define mailp_vsqrt(a)        _mm512_sqrt_ps(a)
+#  define mailp_vmadd(a, b, c)  _mm512_fmadd_ps(a, b, c)
+#  define mailp_vnmadd(a, b, c) _mm512_fnmadd_ps(a, b, c)
+#  define MAILP_NAME            "avx512"
+#else
+#  define MAILP_FN(name)        mailp_##name##_neon
+#  define MAILP_ATTR
+#  define MAILP_W               4
+#  define mailp_vec             float32x4_t
+#  define mailp_vzero()         vdupq_n_f32(0.0f)
+#  define mailp_vset(a)         vdupq_n_f32(a)
+#  define mailp_vload(p)        vld1q_f32(p)
+#  define mailp_vstore(p, a)    vst1q_f32(p, a)
+#  define mailp_vadd(a, b)      vaddq_f32(a, b)
+#  define mailp_vsub(a, b)      vsubq_f32(a, b)
+#  define mailp_vmul(a, b)      vmulq_f32(a, b)
+#  define mailp_vdiv(a, b)      vdivq_f32(a, b)
+#  define mailp_vmax(a, b)      vmaxq_f32(a, b)
+#  define mailp_vmin(a, b)      vminq_f32(a, b)
+#  define mailp_vsqrt(a)        vsqrtq_f32(a)
+#  define mailp_vmadd(a, b, c)  vfmaq_f32(c, a, b)
+#  define mailp_vnmadd(a, b, c) vfmsq_f32(c, a, b)
+#  define MAILP_NAME            "neon"
+#endif
+#ifndef MAILP_KERNEL
+#  if defined(_MSC_VER) && !defined(__clang__)
+#    undef MAILP_ATTR
+#    define MAILP_ATTR
+#  endif
+#  define MAILP_KERNEL MAILP_ATTR static
+#  define MAILP_WORD   MAILP_ATTR MAILP_INLINE
+#endif
+#define MAILP_V (MAILP_LANES / MAILP_W)
+
+/* ---- matrix product ---------------------------------------------------------------------------------------------- */
+
+#if MAILP_W == 1
+
+MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
+                                 size_t rows, size_t k, size_t panels, int accumulate) {
+    size_t m, p, i, j;
+    for (m = 0; m < rows; m++) {
+        for (p = 0; p < panels; p++) {
+            const float *wp = w + p * k * MAILP_LANES, *xm = x + m * ldx;
+            float       *ym = y + m * ldy + p * MAILP_LANES, acc[MAILP_LANES];
+            memset(acc, 0, sizeof acc);
+            for (i = 0; i < k; i++, wp += MAILP_LANES) {
+                for (j = 0; j < MAILP_LANES; j++) {
+                    acc[j] += xm[i] * wp[j];
+                }
+            }
+            for (j = 0; j < MAILP_LANES; j++) {
+                float add = bias == NULL ? 0.0f : bias[p * MAILP_LANES + j];
+                ym[j] = acc[j] + (accumulate ? ym[j] + add : add);
+            }
+        }
+    }
+}
+
+#else
+
+/* A tile of MR rows by NV vectors keeps its sums in registers; statements are written out per row and vector because
+   compilers do not unroll reliably at -O2. Six rows by four vectors fill 24 of 32 registers (AVX-512, NEON); AVX2 has 16
+   and takes two vectors. */
+#define MAILP_R1(X, n) X(0, n)
+#define MAILP_R2(X, n) MAILP_R1(X, n) X(1, n)
+#define MAILP_R3(X, n) MAILP_R2(X, n) X(2, n)
+#define MAILP_R4(X, n) MAILP_R3(X, n) X(3, n)
+#define MAILP_R5(X, n) MAILP_R4(X, n) X(4, n)
+#define MAILP_R6(X, n) MAILP_R5(X, n) X(5, n)
+#define MAILP_C1(X, r) X(r, 0)
+#define MAILP_C2(X, r) MAILP_C1(X, r) X(r, 1)
+#define MAILP_C3(X, r) MAILP_C2(X, r) X(r, 2)
+#define MAILP_C4(X, r) MAILP_C3(X, r) X(r, 3)
+#define MAILP_WAT(c)       ((size_t)((c) / MAILP_V) * k * MAILP_LANES + (size_t)((c) % MAILP_V) * MAILP_W)
+#define MAILP_ZERO(r, c)   mailp_vec s##r##c = mailp_vzero();
+#define MAILP_GETW(r, c)   const mailp_vec w##c = mailp_vload(w + MAILP_WAT(c));
+#define MAILP_FMA(r, c)    s##r##c = mailp_vmadd(xv, w##c, s##r##c);
+#define MAILP_PUT(r, c)                                                                     \
+    {                                                                                       \
+        mailp_vec add = bias == NULL ? mailp_vzero() : mailp_vload(bias + (c) * MAILP_W);   \
+        float    *at  = y + (r) * ldy + (c) * MAILP_W;                                      \
+        if (accumulate) {                                                                   \
+            add = mailp_vadd(add, mailp_vload(at));                                         \
+        }                                                                                   \
+        mailp_vstore(at, mailp_vadd(s##r##c, add));                                         \
+    }
+#define MAILP_ROW_INIT(r, n)  MAILP_C##n(MAILP_ZERO, r) const float *x##r = x + (r) * ldx;
+#define MAILP_ROW_STEP(r, n)  { const mailp_vec xv = mailp_vset(x##r[i]); MAILP_C##n(MAILP_FMA, r) }
+#define MAILP_ROW_PUT(r, n)   MAILP_C##n(MAILP_PUT, r)
+
+#define MAILP_GEMM_TILE(mr, nv)                                                                                      \
+    MAILP_KERNEL void MAILP_FN(gemm_##mr##x##nv)(float *y, size_t ldy, const float *x, size_t ldx, const float *w,   \
+                                                 const float *bias, size_t k, int accumulate) {                     \
+        size_t i;                                                                                                    \
+        MAILP_R##mr(MAILP_ROW_INIT, nv)                                                                              \
+        for (i = 0; i < k; i++, w += MAILP_LANES) {                                                                  \
+            MAILP_C##nv(MAILP_GETW, 0)                                                                               \
+            MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                          \
+        }                                                                                                            \
+        MAILP_R##mr(MAILP_ROW_PUT, nv)                                                                               \
+    }
+#define MAILP_GEMM_TILES(nv) \
+    MAILP_GEMM_TILE(1, nv) MAILP_GEMM_TILE(2, nv) MAILP_GEMM_TILE(3, nv) \
+    MAILP_GEMM_TILE(4, nv) MAILP_GEMM_TILE(5, nv) MAILP_GEMM_TILE(6, nv)
+#define MAILP_GEMM_ROW(nv) \
+    { MAILP_FN(gemm_1x##nv), MAILP_FN(gemm_2x##nv), MAILP_FN(gemm_3x##nv), \
+      MAILP_FN(gemm_4x##nv), MAILP_FN(gemm_5x##nv), MAILP_FN(gemm_6x##nv) }
+
+typedef void (*MAILP_FN(gemm_tile))(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
+                                    size_t k, int accumulate);
+
+#if MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_TILE_PANELS 4
+MAILP_GEMM_TILES(1)
+MAILP_GEMM_TILES(2)
+MAILP_GEMM_TILES(3)
+MAILP_GEMM_TILES(4)
+static const MAILP_FN(gemm_tile) MAILP_FN(gemm_tiles)[4][6] = { MAILP_GEMM_ROW(1), MAILP_GEMM_ROW(2),
+                                                                MAILP_GEMM_ROW(3), MAILP_GEMM_ROW(4) };
+#elif MAILP_PASS == MAILP_PASS_AVX2
+#  define MAILP_TILE_PANELS 1
+MAILP_GEMM_TILES(2)
+static const MAILP_FN(gemm_tile) MAILP_FN(gemm_tiles)[1][6] = { MAILP_GEMM_ROW(2) };
+#else
+#  define MAILP_TILE_PANELS 1
+MAILP_GEMM_TILES(4)
+static const MAILP_FN(gemm_tile) MAILP_FN(gemm_tiles)[1][6] = { MAILP_GEMM_ROW(4) };
+#endif
+
+MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
+                                 size_t rows, size_t k, size_t panels, int accumulate) {
+    size_t tiles = (rows + 5) / 6;  /* rows are shared out evenly: 10 rows are two tiles of 5, not 6 and 4 */
+    size_t p, np;
+    for (p = 0; p < panels; p += np) {
+        size_t t, m = 0;
+        np = MAILP_MIN(panels - p, (size_t)MAILP_TILE_PANELS);
+        for (t = 0; t < tiles; t++) {
+            size_t mr = (rows - m) / (tiles - t);
+            MAILP_FN(gemm_tiles)[np - 1][mr - 1](y + m * ldy + p * MAILP_LANES, ldy, x + m * ldx, ldx, w + p * k * MAILP_LANES,
+                                                 bias == NULL ? NULL : bias + p * MAILP_LANES, k, accumulate);
+            m += mr;
+        }
+    }
+}
+
+#undef MAILP_TILE_PANELS
+#endif /* MAILP_W */
+
+static const mailp_kernels MAILP_FN(kernels) = {
+    MAILP_NAME,
+    MAILP_FN(gemm),
+};
+
+/* the words of this pass end here */
+#undef MAILP_FN
+#undef MAILP_ATTR
+#undef MAILP_KERNEL
+#undef MAILP_WORD
+#undef MAILP_W
+#undef MAILP_V
+#undef mailp_vec
+#undef mailp_vzero
+#undef mailp_vset
+#undef mailp_vload
+#undef mailp_vstore
+#undef mailp_vadd
+#undef mailp_vsub
+#undef mailp_vmul
+#undef mailp_vdiv
+#undef mailp_vmax
+#undef mailp_vmin
+#undef mailp_vsqrt
+#undef mailp_vmadd
+#undef mailp_vnmadd
+#undef MAILP_NAME
+#endif /* MAILP_PASS: end of >>kernels */
+
+#if !defined(MAILP_PASS) && defined(MAIL_IMPLEMENTATION) && !defined(MAILP_UPPER_HALF)
+#define MAILP_UPPER_HALF
+
+#if defined(MAILP_X86)
+/* What cpuid and the operating system (xgetbv: are the wide registers saved?) allow. */
+static void mailp_cpu(int *avx2, int *avx512) {
+    unsigned a, b, c, d, xcr0 = 0;
+    *avx2 = *avx512 = 0;
+#if defined(_MSC_VER) && !defined(__clang__)
+    {
+        int r[4];
+        __cpuid(r, 0);
+        if (r[0] < 7) {
+            return;
+        }
+        __cpuid(r, 1);
+        c = (unsigned)r[2];
+        if (!(c & (1u << 27))) {
+            return;
+        }
+        xcr0 = (unsigned)_xgetbv(0);
+        if (!(c & (1u << 12)) || !(c & (1u << 28))) {
+            return;
+        }
+        __cpuidex(r, 7, 0);
+        b = (unsigned)r[1];
+        (void)a;
+        (void)d;
+    }
+#else
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27)) || !(c & (1u << 12)) || !(c & (1u << 28))) {
+        return;  /* no osxsave, fma or avx */
+    }
+    {
+        unsigned high;
+        __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
+    }
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        return;
+    }
+#endif
+    *avx2   = (xcr0 & 0x06) == 0x06 && (b & (1u << 5));
+    *avx512 = *avx2 && (xcr0 & 0xe6) == 0xe6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31));
+}
+#endif
+
+/* The table named isa, or the best of this machine for NULL; NULL if this machine or build has no such set. */
+MAILP_UNUSED static const mailp_kernels *mailp_kernels_choose(const char *isa) {
+#if defined(MAILP_X86)
+    int avx2, avx512;
+    mailp_cpu(&avx2, &avx512);
+    if (avx512 && (isa == NULL || strcmp(isa, "avx512") == 0)) {
+        return &mailp_kernels_avx512;
+    }
+    if (avx2 && (isa == NULL || strcmp(isa, "avx2") == 0)) {
+        return &mailp_kernels_avx2;
+    }
+#elif defined(MAILP_ARM)
+    if (isa == NULL || strcmp(isa, "neon") == 0) {
+        return &mailp_kernels_neon;
+    }
+#endif
+    return isa == NULL || strcmp(isa, "scalar") == 0 ? &mailp_kernels_scalar : NULL;
+}
+
+/* ================================================================================================================
+   >>layers   weights read and packed; kernels joined to weights: linear, norms, attention, mamba block
+   ============================================================================================================= */
+
+/* Loading runs twice over the same code (see mailp_arena): first shapes are checked and sizes added up, then tensors are
+   read and packed. The first failure sticks in status, and everything after it does nothing. */
+typedef struct mailp_loader {
+    const mail_tensors  *tensors;
+    const mailp_kernels *kernels;
+    mail_weights         weights;
+    mailp_arena          arena;    /* packed weights */
+    float               *tmp;      /* one tensor at a time, as float32; NULL while measuring */
+    size_t               tmp_need; /* floats; grows while measuring */
+    unsigned char       *used;     /* [mail_tensors_count] tensors that were asked for */
+    size_t               n_parameters;
+    mail_status          status;
+    mail_error          *err;
+} mailp_loader;
+
+/* ================================================================================================================
+   >>vision   image preparation, resnet18, spatial_softmax
+   ============================================================================================================= */
+
+/* ================================================================================================================
+   >>policy   tensors bound to weight structs; the mamba and transformer trunks; history and goal tokens
+   ============================================================================================================= */
+
+/* ================================================================================================================
+   >>sampler   noise schedules, denoise, sample, action scaling
+   ============================================================================================================= */
+
+/* ================================================================================================================
+   >>api   public functions: check arguments, call down
+   ============================================================================================================= */
+
+#endif /* upper half */
