@@ -573,6 +573,27 @@ typedef struct mailp_config {
 #  include <arm_neon.h>
 #endif
 
+#define MAILP_MAX_STATE 256  /* d_state; the scan keeps that many vectors on the stack */
+
+/* Words of the scalar pass: nearest integer for |a| < 2^31 (halves away from zero), and a * 2^n for whole n in -126..127. */
+MAILP_INLINE float mailp_round1(float a) {
+    if (!(a > -2e9f && a < 2e9f)) {
+        return a;  /* NaN stays NaN */
+    }
+    return (float)(int32_t)(a + (a < 0 ? -0.5f : 0.5f));
+}
+
+MAILP_INLINE float mailp_scale1(float a, float n) {
+    uint32_t bits;
+    float    power;
+    if (!(n >= -126.0f && n <= 127.0f)) {
+        return a * n;  /* NaN; the callers' ranges exclude the rest */
+    }
+    bits = (uint32_t)((int32_t)n + 127) << 23;
+    memcpy(&power, &bits, sizeof power);
+    return a * power;
+}
+
 /* Weights of a linear map, packed: output channels in panels of MAILP_LANES, w[panel][k][lane]; lanes beyond n are zero.
    k is the true depth. bias [panels * lanes] or NULL. */
 typedef struct mailp_mat {
@@ -591,6 +612,20 @@ typedef struct mailp_kernels {
        bias are added last: the result does not depend on how rows and panels are split into calls. */
     void (*gemm)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
                  size_t rows, size_t k, size_t panels, int accumulate);
+
+    /* sequences: each is described where it is defined, in >>kernels */
+    void (*layer_norm)(float *y, size_t ldy, const float *x, size_t ldx, const float *gain, const float *bias,
+                       size_t rows, size_t d);
+    void (*add)(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t panels);
+    void (*conv1d_silu)(float *y, size_t ldy, const float *x, size_t ldx, const float *conv_state, float *conv_out, size_t ldc,
+                        const float *w, const float *b, size_t ldw, size_t len, size_t d_conv, size_t panels);
+    void (*softplus)(float *x, size_t ldx, size_t rows, size_t panels);
+    void (*gelu)(float *x, size_t ldx, size_t rows, size_t panels);
+    void (*scan)(float *y, size_t ldy, float *state_out, const float *state_in, const float *x, size_t ldx,
+                 const float *dt, size_t lddt, const float *A, size_t lda, const float *B, const float *C, size_t ldbc,
+                 const float *D, const float *z, size_t ldz, size_t len, size_t d_state, size_t panels);
+    void (*attend)(float *y, size_t ldy, const float *q, size_t ldq, const float *k, const float *v, size_t ldkv,
+                   float *scores, size_t n_q, size_t n_kv, size_t visible, size_t head_dim, int accumulate);
 } mailp_kernels;
 
 #endif /* MAILP_IMPLEMENTED */
@@ -642,6 +677,8 @@ typedef struct mailp_kernels {
 #  define mailp_vsqrt(a)        sqrtf(a)
 #  define mailp_vmadd(a, b, c)  ((a) * (b) + (c))          /* a * b + c */
 #  define mailp_vnmadd(a, b, c) ((c) - (a) * (b))          /* c - a * b */
+#  define mailp_vround(a)       mailp_round1(a)
+#  define mailp_vscale(a, n)    mailp_scale1(a, n)
 #  define MAILP_NAME            "scalar"
 #elif MAILP_PASS == MAILP_PASS_AVX2
 #  define MAILP_FN(name)        mailp_##name##_avx2
@@ -661,6 +698,8 @@ typedef struct mailp_kernels {
 #  define mailp_vsqrt(a)        _mm256_sqrt_ps(a)
 #  define mailp_vmadd(a, b, c)  _mm256_fmadd_ps(a, b, c)
 #  define mailp_vnmadd(a, b, c) _mm256_fnmadd_ps(a, b, c)
+#  define mailp_vround(a)       _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#  define mailp_vscale(a, n)    _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)))
 #  define MAILP_NAME            "avx2"
 #elif MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_FN(name)        mailp_##name##_avx512
@@ -680,6 +719,8 @@ typedef struct mailp_kernels {
 #  define mailp_vsqrt(a)        _mm512_sqrt_ps(a)
 #  define mailp_vmadd(a, b, c)  _mm512_fmadd_ps(a, b, c)
 #  define mailp_vnmadd(a, b, c) _mm512_fnmadd_ps(a, b, c)
+#  define mailp_vround(a)       _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#  define mailp_vscale(a, n)    _mm512_scalef_ps(a, n)
 #  define MAILP_NAME            "avx512"
 #else
 #  define MAILP_FN(name)        mailp_##name##_neon
@@ -699,6 +740,8 @@ typedef struct mailp_kernels {
 #  define mailp_vsqrt(a)        vsqrtq_f32(a)
 #  define mailp_vmadd(a, b, c)  vfmaq_f32(c, a, b)
 #  define mailp_vnmadd(a, b, c) vfmsq_f32(c, a, b)
+#  define mailp_vround(a)       vrndnq_f32(a)
+#  define mailp_vscale(a, n)    vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23)))
 #  define MAILP_NAME            "neon"
 #endif
 #ifndef MAILP_KERNEL
@@ -826,9 +869,301 @@ MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ld
 #undef MAILP_TILE_PANELS
 #endif /* MAILP_W */
 
+/* ---- sequences ---------------------------------------------------------------------------------------------------- */
+
+/* e^x: x = n ln 2 + f, |f| <= ln 2 / 2, ln 2 in two parts so that f is exact to rounding; a polynomial of degree 6 for e^f
+   (relative error 2e-9); the exponent is set at the end. Saturates near 2^-126 and 2^127; NaN stays NaN (the constant is the
+   first operand of min and max for that reason). */
+MAILP_WORD mailp_vec MAILP_FN(exp)(mailp_vec x) {
+    mailp_vec n, f, p;
+    x = mailp_vmax(mailp_vset(-87.33654f), mailp_vmin(mailp_vset(88.37626f), x));
+    n = mailp_vround(mailp_vmul(x, mailp_vset(1.44269504f)));
+    f = mailp_vnmadd(n, mailp_vset(0.693145752f), x);
+    f = mailp_vnmadd(n, mailp_vset(1.42860677e-6f), f);
+    p = mailp_vmadd(mailp_vset(1.38436e-3f), f, mailp_vset(8.37424e-3f));
+    p = mailp_vmadd(p, f, mailp_vset(4.166801e-2f));
+    p = mailp_vmadd(p, f, mailp_vset(0.1666643f));
+    p = mailp_vmadd(p, f, mailp_vset(0.49999994f));
+    p = mailp_vmadd(p, f, mailp_vset(1.00000003f));
+    p = mailp_vmadd(p, f, mailp_vset(1.0f));
+    return mailp_vscale(p, n);
+}
+
+/* 2^x for x <= 0: the decay of the scan, with log2(e) already in A. Degree 6, relative error 2e-9; 0 below -126 is 2^-126. */
+MAILP_WORD mailp_vec MAILP_FN(exp2)(mailp_vec x) {
+    mailp_vec n, f, p;
+    x = mailp_vmax(mailp_vset(-126.0f), x);
+    n = mailp_vround(x);
+    f = mailp_vsub(x, n);
+    p = mailp_vmadd(mailp_vset(1.53533621e-4f), f, mailp_vset(1.33988745e-3f));
+    p = mailp_vmadd(p, f, mailp_vset(9.61843736e-3f));
+    p = mailp_vmadd(p, f, mailp_vset(5.55033247e-2f));
+    p = mailp_vmadd(p, f, mailp_vset(0.240226479f));
+    p = mailp_vmadd(p, f, mailp_vset(0.693147203f));
+    p = mailp_vmadd(p, f, mailp_vset(1.0f));
+    return mailp_vscale(p, n);
+}
+
+/* x / (1 + e^-x) */
+MAILP_WORD mailp_vec MAILP_FN(silu)(mailp_vec x) {
+    return mailp_vdiv(x, mailp_vadd(mailp_vset(1.0f), MAILP_FN(exp)(mailp_vsub(mailp_vzero(), x))));
+}
+
+MAILP_WORD float MAILP_FN(sum)(mailp_vec x) {
+    float  lane[MAILP_W], s = 0;
+    size_t i;
+    mailp_vstore(lane, x);
+    for (i = 0; i < MAILP_W; i++) {
+        s += lane[i];
+    }
+    return s;
+}
+
+/* y[m] = (x[m] - mean) / sqrt(variance + 1e-5) * gain + bias over the d values of each row; variance biased, in two passes.
+   bias NULL: none.   y may be x.   Sums are taken lane by lane, so the last bits depend on the instruction set. */
+MAILP_KERNEL void MAILP_FN(layer_norm)(float *y, size_t ldy, const float *x, size_t ldx, const float *gain, const float *bias,
+                                       size_t rows, size_t d) {
+    size_t whole = d / MAILP_W * MAILP_W, m, i;
+    for (m = 0; m < rows; m++, x += ldx, y += ldy) {
+        mailp_vec sum = mailp_vzero(), square = mailp_vzero(), centre, scale;
+        float     mean, tail = 0, inverse;
+        for (i = 0; i < whole; i += MAILP_W) {
+            sum = mailp_vadd(sum, mailp_vload(x + i));
+        }
+        for (; i < d; i++) {
+            tail += x[i];
+        }
+        mean   = (MAILP_FN(sum)(sum) + tail) / (float)d;
+        centre = mailp_vset(mean);
+        tail   = 0;
+        for (i = 0; i < whole; i += MAILP_W) {
+            mailp_vec v = mailp_vsub(mailp_vload(x + i), centre);
+            square = mailp_vmadd(v, v, square);
+        }
+        for (; i < d; i++) {
+            tail += (x[i] - mean) * (x[i] - mean);
+        }
+        inverse = 1.0f / sqrtf((MAILP_FN(sum)(square) + tail) / (float)d + 1e-5f);
+        scale   = mailp_vset(inverse);
+        for (i = 0; i < whole; i += MAILP_W) {
+            mailp_vec v = mailp_vmul(mailp_vmul(mailp_vsub(mailp_vload(x + i), centre), scale), mailp_vload(gain + i));
+            mailp_vstore(y + i, bias == NULL ? v : mailp_vadd(v, mailp_vload(bias + i)));
+        }
+        for (; i < d; i++) {
+            float v = (x[i] - mean) * inverse * gain[i];
+            y[i] = bias == NULL ? v : v + bias[i];
+        }
+    }
+}
+
+/* y[m] += x[m] */
+MAILP_KERNEL void MAILP_FN(add)(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t panels) {
+    size_t m, i;
+    for (m = 0; m < rows; m++, x += ldx, y += ldy) {
+        for (i = 0; i < panels * MAILP_LANES; i += MAILP_W) {
+            mailp_vstore(y + i, mailp_vadd(mailp_vload(y + i), mailp_vload(x + i)));
+        }
+    }
+}
+
+/* Causal depthwise convolution and SiLU over one sequence:
+
+       y[l][e] = silu(b[e] + sum_j w[j][e] * x[l - (d_conv - 1) + j][e])
+
+   Rows of x before the first come from conv_state [d_conv - 1][ldc] (NULL: zeros). The last d_conv - 1 rows are left in
+   conv_out (NULL: not wanted; may be conv_state).   w [d_conv][ldw], b [ldw], x [len][ldx], y [len][ldy]; y is not x. */
+MAILP_KERNEL void MAILP_FN(conv1d_silu)(float *y, size_t ldy, const float *x, size_t ldx, const float *conv_state, float *conv_out,
+                                        size_t ldc, const float *w, const float *b, size_t ldw,
+                                        size_t len, size_t d_conv, size_t panels) {
+    size_t l, j, i, past = d_conv - 1;
+    for (l = 0; l < len; l++) {
+        for (i = 0; i < panels * MAILP_LANES; i += MAILP_W) {
+            mailp_vec s = mailp_vload(b + i);
+            for (j = 0; j < d_conv; j++) {
+                if (l + j >= past) {
+                    s = mailp_vmadd(mailp_vload(w + j * ldw + i), mailp_vload(x + (l + j - past) * ldx + i), s);
+                } else if (conv_state != NULL) {
+                    s = mailp_vmadd(mailp_vload(w + j * ldw + i), mailp_vload(conv_state + (l + j) * ldc + i), s);
+                }
+            }
+            mailp_vstore(y + l * ldy + i, MAILP_FN(silu)(s));
+        }
+    }
+    for (j = 0; conv_out != NULL && j < past; j++) {
+        const float *from = len + j >= past ? x + (len + j - past) * ldx : conv_state == NULL ? NULL : conv_state + (len + j) * ldc;
+        for (i = 0; i < panels * MAILP_LANES; i += MAILP_W) {
+            mailp_vstore(conv_out + j * ldc + i, from == NULL ? mailp_vzero() : mailp_vload(from + i));
+        }
+    }
+}
+
+/* x = softplus(x) = ln(1 + e^x) = max(x, 0) + ln(1 + u), u = e^-|x|; ln(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3, as an odd
+   polynomial (relative error 1e-10). PyTorch returns x itself above 20, which is the same to rounding. */
+MAILP_KERNEL void MAILP_FN(softplus)(float *x, size_t ldx, size_t rows, size_t panels) {
+    size_t m, i;
+    for (m = 0; m < rows; m++, x += ldx) {
+        for (i = 0; i < panels * MAILP_LANES; i += MAILP_W) {
+            mailp_vec v = mailp_vload(x + i), above = mailp_vmax(mailp_vzero(), v);
+            mailp_vec u = MAILP_FN(exp)(mailp_vsub(v, mailp_vadd(above, above)));  /* v - 2 max(v, 0) = -|v| */
+            mailp_vec s = mailp_vdiv(u, mailp_vadd(mailp_vset(2.0f), u)), t = mailp_vmul(s, s), p;
+            p = mailp_vmadd(mailp_vset(0.24289562f), t, mailp_vset(0.2143074f));
+            p = mailp_vmadd(p, t, mailp_vset(0.28616597f));
+            p = mailp_vmadd(p, t, mailp_vset(0.39998888f));
+            p = mailp_vmadd(p, t, mailp_vset(0.66666676f));
+            p = mailp_vmadd(p, t, mailp_vset(2.0f));
+            mailp_vstore(x + i, mailp_vmadd(p, s, above));
+        }
+    }
+}
+
+/* x = 0.5 x (1 + erf(x / sqrt 2)) = max(x, 0) - |x| q, q = 0.5 erfc(|x| / sqrt 2) = 2^P(|x|) with P of degree 9:
+   |error| <= 1e-7 |x| everywhere, no cancellation for negative x. Above 6.5, q < 4e-11 no longer matters. */
+MAILP_KERNEL void MAILP_FN(gelu)(float *x, size_t ldx, size_t rows, size_t panels) {
+    size_t m, i;
+    for (m = 0; m < rows; m++, x += ldx) {
+        for (i = 0; i < panels * MAILP_LANES; i += MAILP_W) {
+            mailp_vec v = mailp_vload(x + i), above = mailp_vmax(mailp_vzero(), v), size = mailp_vsub(mailp_vadd(above, above), v);
+            mailp_vec a = mailp_vmin(mailp_vset(6.5f), size), p;
+            p = mailp_vmadd(mailp_vset(2.860954282e-7f), a, mailp_vset(-6.442018275e-6f));
+            p = mailp_vmadd(p, a, mailp_vset(5.793922537e-5f));
+            p = mailp_vmadd(p, a, mailp_vset(-2.365801338e-4f));
+            p = mailp_vmadd(p, a, mailp_vset(-5.905974103e-5f));
+            p = mailp_vmadd(p, a, mailp_vset(6.994694937e-3f));
+            p = mailp_vmadd(p, a, mailp_vset(-5.246334895e-2f));
+            p = mailp_vmadd(p, a, mailp_vset(-4.592155814e-1f));
+            p = mailp_vmadd(p, a, mailp_vset(-1.151104689f));
+            p = mailp_vmadd(p, a, mailp_vset(-1.0f));
+            mailp_vstore(x + i, mailp_vnmadd(size, MAILP_FN(exp2)(p), above));
+        }
+    }
+}
+
+/* Selective state space model over one sequence, with the gate:
+
+       ssm_state[s][e] = 2^(dt[l][e] * A[s][e]) * ssm_state[s][e] + dt[l][e] * B[l][s] * x[l][e]
+       y[l][e]         = (sum_s C[l][s] * ssm_state[s][e] + D[e] * x[l][e]) * silu(z[l][e])
+
+   y         [len][ldy]      out; may be x, dt or z
+   state_out [d_state][lda]  out, the state after the last token; NULL: not wanted; may be state_in
+   state_in  [d_state][lda]  the state before the first token; NULL: zeros
+   x         [len][ldx]      after conv1d and silu
+   dt        [len][lddt]     > 0, after softplus
+   A         [d_state][lda]  -exp(A_log) * log2(e), channels last; so a vector holds neighbouring channels, every d_state
+                             fits and no sum over lanes is needed
+   B, C      [len][ldbc]     d_state values per token
+   D         [..]            skip weights
+   z         [len][ldz]      NULL: no gate
+
+   Source:  arXiv 2312.00752, sections 2 and 3.2, with dt * B in place of the exact integral, as released weights were trained.
+   Numbers: sums run over s in two alternating accumulators, the same on every instruction set.
+   Cost:    len * d_inner * d_state exponentials dominate. The state of a panel stays in the first-level cache. */
+MAILP_KERNEL void MAILP_FN(scan)(float *y, size_t ldy, float *state_out, const float *state_in, const float *x, size_t ldx,
+                                 const float *dt, size_t lddt, const float *A, size_t lda, const float *B, const float *C,
+                                 size_t ldbc, const float *D, const float *z, size_t ldz,
+                                 size_t len, size_t d_state, size_t panels) {
+    float  state[MAILP_MAX_STATE * MAILP_W];
+    size_t i, l, s;
+    for (i = 0; i < panels * MAILP_LANES; i += MAILP_W) {
+        const mailp_vec skip = mailp_vload(D + i);
+        for (s = 0; s < d_state; s++) {
+            mailp_vstore(state + s * MAILP_W, state_in == NULL ? mailp_vzero() : mailp_vload(state_in + s * lda + i));
+        }
+        for (l = 0; l < len; l++) {
+            const float    *Bl = B + l * ldbc, *Cl = C + l * ldbc;
+            const mailp_vec xv = mailp_vload(x + l * ldx + i), dv = mailp_vload(dt + l * lddt + i), in = mailp_vmul(dv, xv);
+            mailp_vec       even = mailp_vmul(skip, xv), odd = mailp_vzero(), h;
+            for (s = 0; s + 2 <= d_state; s += 2) {
+                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + s * lda + i))), mailp_vload(state + s * MAILP_W),
+                                mailp_vmul(in, mailp_vset(Bl[s])));
+                mailp_vstore(state + s * MAILP_W, h);
+                even = mailp_vmadd(h, mailp_vset(Cl[s]), even);
+                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + (s + 1) * lda + i))),
+                                mailp_vload(state + (s + 1) * MAILP_W), mailp_vmul(in, mailp_vset(Bl[s + 1])));
+                mailp_vstore(state + (s + 1) * MAILP_W, h);
+                odd = mailp_vmadd(h, mailp_vset(Cl[s + 1]), odd);
+            }
+            if (s < d_state) {
+                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + s * lda + i))), mailp_vload(state + s * MAILP_W),
+                                mailp_vmul(in, mailp_vset(Bl[s])));
+                mailp_vstore(state + s * MAILP_W, h);
+                even = mailp_vmadd(h, mailp_vset(Cl[s]), even);
+            }
+            even = mailp_vadd(even, odd);
+            if (z != NULL) {
+                even = mailp_vmul(even, MAILP_FN(silu)(mailp_vload(z + l * ldz + i)));
+            }
+            mailp_vstore(y + l * ldy + i, even);
+        }
+        for (s = 0; state_out != NULL && s < d_state; s++) {
+            mailp_vstore(state_out + s * lda + i, mailp_vload(state + s * MAILP_W));
+        }
+    }
+}
+
+/* One head of attention:  y[i] (+)= sum_j p[i][j] v[j],  p[i] = softmax_j(q[i] . k[j] / sqrt(head_dim))
+
+   Query i sees the first min(visible + i, n_kv) keys: visible = past + 1 makes it causal, visible = n_kv sees all.
+   y [n_q][ldy], q [n_q][ldq], k and v [n_kv][ldkv], each pointing at the head's first channel.   accumulate: add to y.
+   scores: scratch, n_kv rounded up to 16.   Cost: n_q * n_kv * head_dim multiply-adds twice. */
+MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t ldq, const float *k, const float *v, size_t ldkv,
+                                   float *scores, size_t n_q, size_t n_kv, size_t visible, size_t head_dim, int accumulate) {
+    const float scale = 1.0f / sqrtf((float)head_dim);
+    size_t      whole = head_dim / MAILP_W * MAILP_W, i, j, c;
+    for (i = 0; i < n_q; i++, q += ldq, y += ldy) {
+        size_t    n = MAILP_MIN(visible + i, n_kv);
+        float     most = -FLT_MAX, sum;
+        mailp_vec total = mailp_vzero();
+        for (j = 0; j < n; j++) {
+            mailp_vec s = mailp_vzero();
+            float     dot = 0;
+            for (c = 0; c < whole; c += MAILP_W) {
+                s = mailp_vmadd(mailp_vload(q + c), mailp_vload(k + j * ldkv + c), s);
+            }
+            for (; c < head_dim; c++) {
+                dot += q[c] * k[j * ldkv + c];
+            }
+            scores[j] = (MAILP_FN(sum)(s) + dot) * scale;
+            most      = scores[j] > most ? scores[j] : most;
+        }
+        for (; j < (n + MAILP_W - 1) / MAILP_W * MAILP_W; j++) {
+            scores[j] = -FLT_MAX;  /* whole vectors: e^-huge is 0 to rounding */
+        }
+        for (j = 0; j < n; j += MAILP_W) {
+            mailp_vec e = MAILP_FN(exp)(mailp_vsub(mailp_vload(scores + j), mailp_vset(most)));
+            mailp_vstore(scores + j, e);
+            total = mailp_vadd(total, e);
+        }
+        sum = MAILP_FN(sum)(total);
+        for (j = 0; j < n; j++) {
+            scores[j] /= sum;
+        }
+        for (c = 0; c < whole; c += MAILP_W) {
+            mailp_vec s = mailp_vzero();
+            for (j = 0; j < n; j++) {
+                s = mailp_vmadd(mailp_vset(scores[j]), mailp_vload(v + j * ldkv + c), s);
+            }
+            mailp_vstore(y + c, accumulate ? mailp_vadd(mailp_vload(y + c), s) : s);
+        }
+        for (; c < head_dim; c++) {
+            float s = 0;
+            for (j = 0; j < n; j++) {
+                s += scores[j] * v[j * ldkv + c];
+            }
+            y[c] = accumulate ? y[c] + s : s;
+        }
+    }
+}
+
 static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_NAME,
     MAILP_FN(gemm),
+    MAILP_FN(layer_norm),
+    MAILP_FN(add),
+    MAILP_FN(conv1d_silu),
+    MAILP_FN(softplus),
+    MAILP_FN(gelu),
+    MAILP_FN(scan),
+    MAILP_FN(attend),
 };
 
 /* the words of this pass end here */
@@ -852,6 +1187,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #undef mailp_vsqrt
 #undef mailp_vmadd
 #undef mailp_vnmadd
+#undef mailp_vround
+#undef mailp_vscale
 #undef MAILP_NAME
 #endif /* MAILP_PASS: end of >>kernels */
 
@@ -938,6 +1275,102 @@ typedef struct mailp_loader {
     mail_status          status;
     mail_error          *err;
 } mailp_loader;
+
+static int mailp_loading(const mailp_loader *l) {
+    return l->status == MAIL_OK && l->arena.base != NULL;
+}
+
+/* name with the first occurrence of from replaced by to, in out; 0 if from is not there */
+static int mailp_rename(char *out, size_t size, const char *name, const char *from, const char *to) {
+    const char *at = strstr(name, from);
+    if (at == NULL) {
+        return 0;
+    }
+    (void)snprintf(out, size, "%.*s%s%s", (int)(at - name), name, to, at + strlen(from));
+    return 1;
+}
+
+/* The tensor of that name. Modules that a checkpoint registers twice (robomimic's backbone = nets.0 and pool = nets.1) are found
+   under either name; both are marked as used, and if a file carries both they must be equal. */
+static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
+    char               other[256];
+    const mail_tensor *a = mail_tensors_find(l->tensors, name), *b = NULL;
+    if (mailp_rename(other, sizeof other, name, ".backbone.", ".nets.0.") || mailp_rename(other, sizeof other, name, ".pool.", ".nets.1.")) {
+        b = mail_tensors_find(l->tensors, other);
+    }
+    if (a != NULL) {
+        l->used[a - mail_tensors_at(l->tensors, 0)] = 1;
+    }
+    if (b != NULL) {
+        l->used[b - mail_tensors_at(l->tensors, 0)] = 1;
+    }
+    if (a != NULL && b != NULL && a->data != b->data && a->dtype == b->dtype && a->count == b->count &&
+        memcmp(a->data, b->data, (size_t)a->count * mail_dtype_size(a->dtype)) != 0) {
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one thing, but their values differ", name, other);
+        return NULL;
+    }
+    return a != NULL ? a : b;
+}
+
+/* Fetch a weight as float32, row-major, with exactly this shape. While measuring only the shape is checked.
+   Returns values that hold until the next call, or NULL while measuring and after a failure. */
+static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dims, size_t d0, size_t d1, size_t d2, size_t d3) {
+    const mail_tensor *t;
+    size_t             want[4], n = 1, i;
+    unsigned           d;
+    int                same;
+    want[0] = d0;
+    want[1] = d1;
+    want[2] = d2;
+    want[3] = d3;
+    if (l->status != MAIL_OK) {
+        return NULL;
+    }
+    t = mailp_find(l, name);
+    if (l->status != MAIL_OK) {
+        return NULL;
+    }
+    if (t == NULL) {
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' is missing", name);
+        return NULL;
+    }
+    same = t->n_dims == n_dims;
+    for (d = 0; d < n_dims; d++) {
+        same = same && t->shape[d] == want[d];
+        n *= want[d];
+    }
+    if (!same) {
+        char   found[160] = "", expected[160] = "";
+        size_t at = 0;
+        for (d = 0; d < t->n_dims && at < sizeof found - 24; d++) {
+            at += (size_t)snprintf(found + at, sizeof found - at, d ? ", %llu" : "%llu", (unsigned long long)t->shape[d]);
+        }
+        for (d = 0, at = 0; d < n_dims; d++) {
+            at += (size_t)snprintf(expected + at, sizeof expected - at, d ? ", %llu" : "%llu", (unsigned long long)want[d]);
+        }
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' has shape [%s], expected [%s]", name, found, expected);
+        return NULL;
+    }
+    if (t->dtype != MAIL_F32 && t->dtype != MAIL_F16 && t->dtype != MAIL_BF16 && t->dtype != MAIL_F64) {
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' has dtype %s, expected F32, F16, BF16 or F64", name,
+                               mail_dtype_name(t->dtype));
+        return NULL;
+    }
+    if (l->tmp == NULL) {
+        l->tmp_need = MAILP_MAX(l->tmp_need, n);
+        l->n_parameters += n;
+        return NULL;
+    }
+    l->status = mail_tensor_read(t, l->tmp, n, l->err);
+    mailp_tensors_release(l->tensors, t);
+    for (i = 0; l->status == MAIL_OK && i < n; i++) {
+        if (!(fabsf(l->tmp[i]) <= FLT_MAX)) {
+            l->status = mailp_fail(l->err, MAIL_E_NUMBER, "tensor '%s' holds a value that is not a finite float32 at index %llu", name,
+                                   (unsigned long long)i);
+        }
+    }
+    return l->status == MAIL_OK ? l->tmp : NULL;
+}
 
 /* ================================================================================================================
    >>vision   image preparation, resnet18, spatial_softmax
