@@ -259,6 +259,8 @@ typedef struct mail_session_options {
     mail_parallel  parallel;
     mail_profile   profile;
     mail_allocator allocator;      /* for mail_session_create */
+    int            align_plan;     /* 1: mail_plan_end leaves out as many actions as mail_act gave since mail_plan_begin, so that the
+                                      new chunk goes on at the action whose time has come */
     double       (*now)(void *now_user);    /* clock in seconds for mail_plan_within; NULL: the system's monotonic clock */
     void          *now_user;
 } mail_session_options;
@@ -316,6 +318,63 @@ MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, dou
    Both must stay valid until that plan ends. */
 MAIL_API void mail_session_set_noise(mail_session *session, const float *x_T, const float *noise);
 
+/* ---- building blocks: each works without the rest ------------------------------------------------------------------ */
+
+/* DDPM tables (arXiv 2006.11239). Betas are made in double and rounded, the rest is float32, as in the official code.
+   mail_ddpm_schedule fills memory, MAIL_DDPM_TABLES * n_timesteps floats of the caller's, and points into it. */
+#define MAIL_DDPM_TABLES 9
+typedef struct mail_ddpm {
+    size_t       n_timesteps;
+    const float *betas, *alphas_cumprod, *alphas_cumprod_prev;
+    const float *sqrt_recip_alphas_cumprod, *sqrt_recipm1_alphas_cumprod;
+    const float *posterior_mean_coef1, *posterior_mean_coef2;
+    const float *posterior_variance, *posterior_std;  /* std = exp(0.5 ln max(variance, 1e-20)) */
+} mail_ddpm;
+MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule, size_t n_timesteps, float *memory, mail_error *err);
+
+/* One reverse step x_t -> x_{t-1} for n values of which dim neighbours form an action:
+       x_start = clamp(sqrt_recip[t] x - sqrt_recipm1[t] output, lo, hi);   x = coef1[t] x_start + coef2[t] x + std[t] noise
+   x [n] in and out; x_start [n] out or NULL; output [n]: predicted noise, or x_start itself if predict_epsilon is 0;
+   noise [n], unused at t = 0; lo, hi [dim] or NULL: no clamp. */
+MAIL_API void mail_ddpm_step(float *x, float *x_start, const mail_ddpm *ddpm, size_t t, const float *output, const float *noise,
+                             const float *lo, const float *hi, size_t n, size_t dim, int predict_epsilon);
+
+/* Standard normal numbers, a function of the arguments alone (Philox 4x32-10, arXiv SC11 "Parallel random numbers: as easy as
+   1, 2, 3", then Box-Muller in double): what a session draws for step `call` of its chunk number `plan` of robot `robot`;
+   call 0 is x_T, call 1 + i the noise of the i-th step. */
+MAIL_API void mail_noise(float *values, size_t n, uint64_t seed, uint32_t robot, uint32_t plan, uint32_t call);
+
+/* Selective state space model over a sequence (arXiv 2312.00752, section 3.2):
+       state[e][s] = exp(dt[l][e] A[e][s]) state[e][s] + dt[l][e] B[l][s] x[l][e];   y[l][e] = sum_s C[l][s] state[e][s] + D[e] x[l][e]
+   y, x, dt, z  [length][d_inner]; y may be x; z NULL, or y is multiplied by silu(z)
+   state        [d_inner][d_state] in and out; zeros before the first token
+   A            [d_inner][d_state] < 0;   B, C [length][d_state];   D [d_inner] or NULL
+   memory       mail_selective_scan_size bytes of scratch, 64-byte aligned
+   chunks       1: one pass over the sequence. More: that many pieces scanned at once and joined by the associative rule
+                (a2, b2) o (a1, b1) = (a1 a2, a2 b1 + b2); never stores length x d_inner x d_state. Which bits come out depends on
+                chunks, not on the number of threads.   0: chosen from length.
+   isa, parallel as in the options; NULL: best instruction set, caller's thread.
+   Cost: length * d_inner * d_state exponentials (twice for all but the first piece if chunks > 1). */
+MAIL_API size_t      mail_selective_scan_size(size_t length, size_t d_inner, size_t d_state, size_t chunks);
+MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x, const float *dt, const float *A, const float *B,
+                                         const float *C, const float *D, const float *z, size_t length, size_t d_inner,
+                                         size_t d_state, size_t chunks, void *memory, const char *isa,
+                                         const mail_parallel *parallel, mail_error *err);
+
+/* One Mamba block, y = out_proj(scan(conv1d(in_proj x)) * silu(z)), without norm and residual, from any checkpoint that names its
+   tensors as mamba_ssm does: prefix "backbone.layers.0.mixer." finds "backbone.layers.0.mixer.in_proj.weight" and so on.
+   state: mail_mamba_state_floats(block) floats, zeros before the first token; a sequence may be fed in pieces of any length.
+   y and x [length][d_model]; y may be x.  memory: mail_mamba_scratch bytes, 64-byte aligned. */
+typedef struct mail_mamba mail_mamba;
+MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *tensors, const char *prefix,
+                                       const mail_options *options, mail_error *err);
+MAIL_API void        mail_mamba_free(mail_mamba *block);
+MAIL_API size_t      mail_mamba_d_model(const mail_mamba *block);
+MAIL_API size_t      mail_mamba_state_floats(const mail_mamba *block);
+MAIL_API size_t      mail_mamba_scratch(const mail_mamba *block, size_t length);
+MAIL_API void        mail_mamba_block(const mail_mamba *block, float *y, float *state, const float *x, size_t length, void *memory);
+
+
 /* ---- trajectory (paper, appendix E.4) ----------------------------------------------------------------------------- */
 
 /* Way-points from the pose from (excluded) to the pose to (included) on a straight line, evenly spaced and at most
@@ -348,6 +407,7 @@ MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float 
 #include <stdio.h>   /* snprintf; files only without MAIL_NO_STDIO */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #ifndef MAIL_SELF
 #  define MAIL_SELF "mail.h"
@@ -1372,6 +1432,527 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
     return l->status == MAIL_OK ? l->tmp : NULL;
 }
 
+/* Kernels, threads and where time is reported, carried through a computation. */
+typedef struct mailp_ctx {
+    const mailp_kernels *kernels;
+    const mail_parallel *parallel;
+    size_t               n_threads;
+} mailp_ctx;
+
+/* Share t of n units split over n_threads: [*from, *to). */
+static void mailp_share(size_t *from, size_t *to, size_t n, size_t t, size_t n_threads) {
+    *from = n * t / n_threads;
+    *to   = n * (t + 1) / n_threads;
+}
+
+/* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. */
+static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias) {
+    float *w    = mailp_take_floats(&l->arena, lanes * k);
+    float *bias = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
+    mat->w      = w;
+    mat->bias   = bias;
+    mat->k      = k;
+    mat->panels = lanes / MAILP_LANES;
+    if (w != NULL) {
+        memset(w, 0, lanes * k * sizeof(float));
+        if (bias != NULL) {
+            memset(bias, 0, lanes * sizeof(float));
+        }
+    }
+}
+
+/* Pack n rows of the tensor name, [n][k] or [n][k] seen from row `row` of [rows][k], as output channels at, at + 1, ... */
+static void mailp_mat_rows(mailp_loader *l, mailp_mat *mat, size_t at, const char *name, size_t rows, size_t row, size_t n) {
+    const float *from = mailp_load(l, name, 2, rows, mat->k, 0, 0);
+    float       *w    = (float *)(uintptr_t)mat->w;
+    size_t       o, i;
+    if (from == NULL) {
+        return;
+    }
+    for (o = 0; o < n; o++) {
+        float *to = w + (at + o) / MAILP_LANES * mat->k * MAILP_LANES + (at + o) % MAILP_LANES;
+        for (i = 0; i < mat->k; i++) {
+            to[i * MAILP_LANES] = from[(row + o) * mat->k + i];
+        }
+    }
+}
+
+/* Copy a vector of n values, padded with zeros, to where to points (NULL while measuring). */
+static void mailp_vector_fill(mailp_loader *l, const float *to, const char *name, size_t n) {
+    const float *from = mailp_load(l, name, 1, n, 0, 0, 0);
+    if (from != NULL && to != NULL) {
+        memcpy((float *)(uintptr_t)to, from, n * sizeof(float));
+    }
+}
+
+static const float *mailp_vector(mailp_loader *l, const char *name, size_t n) {
+    float *to = mailp_take_floats(&l->arena, mailp_pad(n));
+    if (to != NULL) {
+        memset(to, 0, mailp_pad(n) * sizeof(float));
+    }
+    mailp_vector_fill(l, to, name, n);
+    return to;
+}
+
+/* A table of rows of n values each, every row padded to whole panels. name: [rows][n], or [1][rows][n] if lead is 1. */
+static const float *mailp_table(mailp_loader *l, const char *name, int lead, size_t rows, size_t n) {
+    size_t       ld = mailp_pad(n), i;
+    float       *to = mailp_take_floats(&l->arena, rows * ld);
+    const float *from = lead ? mailp_load(l, name, 3, 1, rows, n, 0) : mailp_load(l, name, 2, rows, n, 0, 0);
+    if (from != NULL && to != NULL) {
+        memset(to, 0, rows * ld * sizeof(float));
+        for (i = 0; i < rows; i++) {
+            memcpy(to + i * ld, from + i * n, n * sizeof(float));
+        }
+    }
+    return to;
+}
+
+/* prefix + suffix, for names of tensors; cut if too long, and then the tensor is not found */
+typedef struct mailp_name {
+    char text[256];
+} mailp_name;
+
+static const char *mailp_cat(mailp_name *name, const char *prefix, const char *suffix) {
+    (void)snprintf(name->text, sizeof name->text, "%s%s", prefix, suffix);
+    return name->text;
+}
+
+/* y = W x + b as checkpoints hold it: prefix.weight [n][k], prefix.bias [n] */
+static void mailp_linear_build(mailp_loader *l, mailp_mat *mat, const char *prefix, size_t n, size_t k) {
+    mailp_name name;
+    mailp_mat_take(l, mat, mailp_pad(n), k, 1);
+    mailp_mat_rows(l, mat, 0, mailp_cat(&name, prefix, ".weight"), n, 0, n);
+    mailp_vector_fill(l, mat->bias, mailp_cat(&name, prefix, ".bias"), n);
+}
+
+/* y[m] (+)= W x[m] + b for panels [from, to) of the outputs; y and ldy count from output channel 0. */
+static void mailp_linear_part(const mailp_ctx *ctx, float *y, size_t ldy, const float *x, size_t ldx, const mailp_mat *mat,
+                              size_t rows, size_t from, size_t to, int accumulate) {
+    if (rows != 0 && from < to) {
+        ctx->kernels->gemm(y + from * MAILP_LANES, ldy, x, ldx, (const float *)mat->w + from * mat->k * MAILP_LANES,
+                           mat->bias == NULL ? NULL : mat->bias + from * MAILP_LANES, rows, mat->k, to - from, accumulate);
+    }
+}
+
+static void mailp_linear(const mailp_ctx *ctx, float *y, size_t ldy, const float *x, size_t ldx, const mailp_mat *mat,
+                         size_t rows, int accumulate) {
+    mailp_linear_part(ctx, y, ldy, x, ldx, mat, rows, 0, mat->panels, accumulate);
+}
+
+/* ---- Mamba (MODEL of the paper's D-Ma and ED-Ma; block of arXiv 2312.00752, section 3.4) --------------------------------- */
+
+typedef struct mailp_mamba_layer {
+    const float *norm_weight, *norm_bias;                /* [d_model] */
+    mailp_mat    in_proj;                                /* d_model -> x [ep] then z [ep] */
+    const float *conv_w, *conv_b;                        /* [d_conv][ep], [ep] */
+    mailp_mat    x_proj;                                 /* d_inner -> dt_rank, B, C */
+    mailp_mat    dt_proj;                                /* dt_rank -> ep */
+    const float *A, *D;                                  /* [d_state][ep]: -exp(A_log) log2(e); [ep] */
+    mailp_mat    out_proj;                               /* d_inner -> d_model */
+} mailp_mamba_layer;
+
+typedef struct mailp_mamba {
+    size_t             n_layers, d_model, d_state, d_conv, d_inner, dt_rank;
+    size_t             dp, ep;         /* d_model and d_inner padded to panels */
+    size_t             state_floats;   /* per layer and sequence: conv_state [d_conv - 1][ep], then ssm_state [d_state][ep] */
+    mailp_mamba_layer *layers;
+    const float       *norm_f_weight, *norm_f_bias;
+} mailp_mamba;
+
+/* The block without its norm: prefix "...mixer." */
+static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba_layer *layer, const char *prefix) {
+    mailp_name   name;
+    const float *from;
+    float       *A, *conv;
+    size_t       e, s;
+    mailp_mat_take(l, &layer->in_proj, 2 * m->ep, m->d_model, 0);
+    mailp_mat_rows(l, &layer->in_proj, 0, mailp_cat(&name, prefix, "in_proj.weight"), 2 * m->d_inner, 0, m->d_inner);
+    mailp_mat_rows(l, &layer->in_proj, m->ep, name.text, 2 * m->d_inner, m->d_inner, m->d_inner);
+    if (l->tmp == NULL) {
+        l->n_parameters -= 2 * m->d_inner * m->d_model;  /* asked for twice, counted once */
+    }
+    conv           = mailp_take_floats(&l->arena, m->d_conv * m->ep);
+    layer->conv_w  = conv;
+    from = mailp_load(l, mailp_cat(&name, prefix, "conv1d.weight"), 3, m->d_inner, 1, m->d_conv, 0);
+    if (from != NULL && conv != NULL) {
+        memset(conv, 0, m->d_conv * m->ep * sizeof(float));
+        for (e = 0; e < m->d_inner; e++) {
+            for (s = 0; s < m->d_conv; s++) {
+                conv[s * m->ep + e] = from[e * m->d_conv + s];
+            }
+        }
+    }
+    layer->conv_b = mailp_vector(l, mailp_cat(&name, prefix, "conv1d.bias"), m->d_inner);
+    mailp_mat_take(l, &layer->x_proj, mailp_pad(m->dt_rank + 2 * m->d_state), m->d_inner, 0);
+    mailp_mat_rows(l, &layer->x_proj, 0, mailp_cat(&name, prefix, "x_proj.weight"), m->dt_rank + 2 * m->d_state, 0,
+                   m->dt_rank + 2 * m->d_state);
+    mailp_linear_build(l, &layer->dt_proj, mailp_cat(&name, prefix, "dt_proj"), m->d_inner, m->dt_rank);
+    A        = mailp_take_floats(&l->arena, m->d_state * m->ep);
+    layer->A = A;
+    from = mailp_load(l, mailp_cat(&name, prefix, "A_log"), 2, m->d_inner, m->d_state, 0, 0);
+    if (from != NULL && A != NULL) {
+        memset(A, 0, m->d_state * m->ep * sizeof(float));
+        for (e = 0; e < m->d_inner; e++) {
+            for (s = 0; s < m->d_state; s++) {
+                double a = -exp((double)from[e * m->d_state + s]) * 1.4426950408889634;
+                A[s * m->ep + e] = a < -1e30 ? -1e30f : (float)a;  /* beyond float32 the decay is 0 all the same */
+            }
+        }
+    }
+    layer->D = mailp_vector(l, mailp_cat(&name, prefix, "D"), m->d_inner);
+    mailp_mat_take(l, &layer->out_proj, m->dp, m->d_inner, 0);
+    mailp_mat_rows(l, &layer->out_proj, 0, mailp_cat(&name, prefix, "out_proj.weight"), m->d_model, 0, m->d_model);
+}
+
+static void mailp_mamba_build(mailp_loader *l, mailp_mamba *m, const char *prefix, const mailp_trunk_config *c, size_t d_model) {
+    mailp_name name;
+    size_t     i;
+    m->n_layers = c->n_layers;
+    m->d_model  = d_model;
+    m->d_state  = c->d_state;
+    m->d_conv   = c->d_conv;
+    m->d_inner  = c->d_inner;
+    m->dt_rank  = c->dt_rank;
+    m->dp       = mailp_pad(d_model);
+    m->ep       = mailp_pad(c->d_inner);
+    m->state_floats = (c->d_conv - 1 + c->d_state) * m->ep;
+    m->layers   = (mailp_mamba_layer *)mailp_take(&l->arena, c->n_layers * sizeof(mailp_mamba_layer));
+    for (i = 0; i < c->n_layers && l->status == MAIL_OK; i++) {
+        mailp_mamba_layer unplaced;
+        mailp_mamba_layer *y = m->layers == NULL ? &unplaced : &m->layers[i];
+        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.mixer.", prefix, c->name, (unsigned long)i);
+        mailp_mixer_build(l, m, y, name.text);
+        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.norm.weight", prefix, c->name, (unsigned long)i);
+        y->norm_weight = mailp_vector(l, name.text, d_model);
+        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.norm.bias", prefix, c->name, (unsigned long)i);
+        y->norm_bias = mailp_vector(l, name.text, d_model);
+    }
+    (void)snprintf(name.text, sizeof name.text, "%s%s.norm_f.weight", prefix, c->name);
+    m->norm_f_weight = mailp_vector(l, name.text, d_model);
+    (void)snprintf(name.text, sizeof name.text, "%s%s.norm_f.bias", prefix, c->name);
+    m->norm_f_bias = mailp_vector(l, name.text, d_model);
+}
+
+/* A run of consecutive rows that belong to one sequence, and what stands before it. */
+typedef struct mailp_seq {
+    size_t       row, len;
+    const float *state_in;  /* Mamba: [n_layers][state_floats], or NULL: the sequence starts here */
+    float       *state_out; /* the same, after the last row; NULL: not wanted; may be state_in */
+    float       *kv;        /* transformer: [n_layers][2][capacity][dp]; rows before past are given, len rows are added */
+    size_t       capacity, past;
+    const float *memory;    /* decoder: cross keys and values [n_layers][2][n_memory][dp] */
+    size_t       n_memory;
+} mailp_seq;
+
+/* One layer on several sequences:  r += mixer(layer_norm(r)) + cond.  Work is split over threads by channels, in three
+   phases with a join after each; every sum is taken by one thread in a fixed order. */
+typedef struct mailp_mamba_job {
+    const mailp_ctx         *ctx;
+    const mailp_mamba       *m;
+    const mailp_mamba_layer *layer;
+    size_t                   index;       /* of the layer */
+    float                   *r;           /* [rows][dp] residual stream */
+    const float             *input;       /* NULL; or [rows][d_model]: the block alone, r = mixer(input) */
+    const float             *cond;        /* [rows][dp] or NULL */
+    const mailp_seq         *seqs;
+    size_t                   n_seqs, rows;
+    int                      state_only;  /* nothing after the scan is wanted */
+    float                   *xz;          /* [rows][2 ep]: x and z; later y in place of x */
+    float                   *xc;          /* [rows][ep]: x after conv1d and silu */
+    float                   *dt;          /* [rows][ep] */
+    float                   *own;         /* per thread: [rows][dp + pad(dt_rank + 2 d_state)] */
+    size_t                   own_floats;
+} mailp_mamba_job;
+
+static size_t mailp_mamba_scratch(const mailp_mamba *m, size_t rows, size_t n_threads) {
+    return rows * 4 * m->ep + n_threads * rows * (m->dp + mailp_pad(m->dt_rank + 2 * m->d_state));
+}
+
+static void mailp_mamba_in(void *arg, size_t t) {
+    const mailp_mamba_job   *j = (const mailp_mamba_job *)arg;
+    const mailp_mamba       *m = j->m;
+    const mailp_mamba_layer *y = j->layer;
+    const size_t             P = m->ep / MAILP_LANES, ld = 2 * m->ep;
+    float                   *normed = j->own + t * j->own_floats;
+    const float             *in     = j->input == NULL ? normed : j->input;
+    const size_t             ldin   = j->input == NULL ? m->dp : m->d_model;
+    size_t                   from, to, i;
+    mailp_share(&from, &to, P, t, j->ctx->n_threads);
+    if (from == to) {
+        return;
+    }
+    if (j->input == NULL) {
+        j->ctx->kernels->layer_norm(normed, m->dp, j->r, m->dp, y->norm_weight, y->norm_bias, j->rows, m->d_model);
+    }
+    mailp_linear_part(j->ctx, j->xz, ld, in, ldin, &y->in_proj, j->rows, from, to, 0);
+    if (!j->state_only) {
+        mailp_linear_part(j->ctx, j->xz, ld, in, ldin, &y->in_proj, j->rows, P + from, P + to, 0);
+    }
+    from *= MAILP_LANES;
+    to   *= MAILP_LANES;
+    for (i = 0; i < j->n_seqs; i++) {
+        const mailp_seq *s  = &j->seqs[i];
+        const size_t     at = j->index * m->state_floats + from;
+        j->ctx->kernels->conv1d_silu(j->xc + s->row * m->ep + from, m->ep, j->xz + s->row * ld + from, ld,
+                                     s->state_in == NULL ? NULL : s->state_in + at, s->state_out == NULL ? NULL : s->state_out + at,
+                                     m->ep, y->conv_w + from, y->conv_b + from, m->ep, s->len, m->d_conv, (to - from) / MAILP_LANES);
+    }
+}
+
+static void mailp_mamba_scan(void *arg, size_t t) {
+    const mailp_mamba_job   *j = (const mailp_mamba_job *)arg;
+    const mailp_mamba       *m = j->m;
+    const mailp_mamba_layer *y = j->layer;
+    const size_t             P = m->ep / MAILP_LANES, ld = 2 * m->ep, ldbc = y->x_proj.panels * MAILP_LANES;
+    float                   *dbc = j->own + t * j->own_floats + j->rows * m->dp;  /* dt (low rank), B, C */
+    size_t                   from, to, i;
+    mailp_share(&from, &to, P, t, j->ctx->n_threads);
+    if (from == to) {
+        return;
+    }
+    mailp_linear(j->ctx, dbc, ldbc, j->xc, m->ep, &y->x_proj, j->rows, 0);
+    mailp_linear_part(j->ctx, j->dt, m->ep, dbc, ldbc, &y->dt_proj, j->rows, from, to, 0);
+    j->ctx->kernels->softplus(j->dt + from * MAILP_LANES, m->ep, j->rows, to - from);
+    from *= MAILP_LANES;
+    to   *= MAILP_LANES;
+    for (i = 0; i < j->n_seqs; i++) {
+        const mailp_seq *s   = &j->seqs[i];
+        const size_t     at  = j->index * m->state_floats + (m->d_conv - 1) * m->ep + from;
+        const float     *row = dbc + s->row * ldbc + m->dt_rank;
+        j->ctx->kernels->scan(j->xz + s->row * ld + from, ld, s->state_out == NULL ? NULL : s->state_out + at,
+                              s->state_in == NULL ? NULL : s->state_in + at, j->xc + s->row * m->ep + from, m->ep,
+                              j->dt + s->row * m->ep + from, m->ep, y->A + from, m->ep, row, row + m->d_state, ldbc, y->D + from,
+                              j->state_only ? NULL : j->xz + s->row * ld + m->ep + from, ld, s->len, m->d_state,
+                              (to - from) / MAILP_LANES);
+    }
+}
+
+static void mailp_mamba_out(void *arg, size_t t) {
+    const mailp_mamba_job *j = (const mailp_mamba_job *)arg;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->m->dp / MAILP_LANES, t, j->ctx->n_threads);
+    mailp_linear_part(j->ctx, j->r, j->m->dp, j->xz, 2 * j->m->ep, &j->layer->out_proj, j->rows, from, to,
+                      j->input == NULL);
+    if (j->cond != NULL && from < to) {
+        j->ctx->kernels->add(j->r + from * MAILP_LANES, j->m->dp, j->cond + from * MAILP_LANES, j->m->dp, j->rows, to - from);
+    }
+}
+
+/* scratch: mailp_mamba_scratch floats */
+static void mailp_mamba_job_init(mailp_mamba_job *j, const mailp_ctx *ctx, const mailp_mamba *m, float *r, size_t rows,
+                                 const mailp_seq *seqs, size_t n_seqs, const float *cond, float *scratch) {
+    memset(j, 0, sizeof *j);
+    j->ctx    = ctx;
+    j->m      = m;
+    j->r      = r;
+    j->cond   = cond;
+    j->seqs   = seqs;
+    j->n_seqs = n_seqs;
+    j->rows   = rows;
+    j->xz     = scratch;
+    j->xc     = j->xz + rows * 2 * m->ep;
+    j->dt     = j->xc + rows * m->ep;
+    j->own    = j->dt + rows * m->ep;
+    j->own_floats = rows * (m->dp + mailp_pad(m->dt_rank + 2 * m->d_state));
+}
+
+static void mailp_mamba_layer_run(mailp_mamba_job *j, size_t index) {
+    j->layer = &j->m->layers[index];
+    j->index = index;
+    mailp_parallel_run(j->ctx->parallel, j->ctx->n_threads, mailp_mamba_in, j);
+    mailp_parallel_run(j->ctx->parallel, j->ctx->n_threads, mailp_mamba_scan, j);
+    if (!j->state_only) {
+        mailp_parallel_run(j->ctx->parallel, j->ctx->n_threads, mailp_mamba_out, j);
+    }
+}
+
+/* The stack of layers on rows of r [rows][dp], in place; norm_f is left to the caller.
+   cond: added after every layer, or NULL.   state_only: what the last layer would write to r is not wanted. */
+static void mailp_mamba_run(const mailp_ctx *ctx, const mailp_mamba *m, float *r, size_t rows, const mailp_seq *seqs, size_t n_seqs,
+                            const float *cond, int state_only, float *scratch) {
+    mailp_mamba_job j;
+    size_t          i;
+    mailp_mamba_job_init(&j, ctx, m, r, rows, seqs, n_seqs, cond, scratch);
+    for (i = 0; i < m->n_layers; i++) {
+        j.state_only = state_only && i + 1 == m->n_layers;
+        mailp_mamba_layer_run(&j, i);
+    }
+}
+
+/* ---- transformer (the paper's D-Tr and ED-Tr) ------------------------------------------------------------------------------ */
+
+typedef struct mailp_block {
+    const float *ln1, *ln2;   /* gains; these norms have no bias */
+    mailp_mat    qkv;         /* d_model -> q [dp], k [dp], v [dp], and the decoder's cross query [dp] */
+    mailp_mat    cross_kv;    /* decoder: memory -> k [dp], v [dp] */
+    mailp_mat    proj;
+    mailp_mat    mlp_0, mlp_2;
+} mailp_block;
+
+typedef struct mailp_transformer {
+    size_t       n_layers, d_model, n_heads, head_dim, dp, hidden;  /* hidden: width of the mlp, 4 d_model */
+    int          cross;
+    mailp_block *blocks;
+    const float *ln;
+} mailp_transformer;
+
+/* several maps of the same input side by side in one matrix, each padded to whole panels */
+static void mailp_linears_build(mailp_loader *l, mailp_mat *mat, const char *prefix, const char *const *names, size_t n_names,
+                                size_t n, size_t k) {
+    mailp_name name, full;
+    size_t     i;
+    mailp_mat_take(l, mat, n_names * mailp_pad(n), k, 1);
+    for (i = 0; i < n_names; i++) {
+        (void)mailp_cat(&full, prefix, names[i]);
+        mailp_mat_rows(l, mat, i * mailp_pad(n), mailp_cat(&name, full.text, ".weight"), n, 0, n);
+        mailp_vector_fill(l, mat->bias == NULL ? NULL : mat->bias + i * mailp_pad(n), mailp_cat(&name, full.text, ".bias"), n);
+    }
+}
+
+static void mailp_transformer_build(mailp_loader *l, mailp_transformer *m, const char *prefix, const mailp_trunk_config *c,
+                                    size_t d_model, size_t n_heads, int cross) {
+    static const char *const own[4]   = { "attn.query", "attn.key", "attn.value", "attn.cross_query" };
+    static const char *const other[2] = { "attn.cross_key", "attn.cross_value" };
+    mailp_name               name, at;
+    size_t                   i;
+    m->n_layers = c->n_layers;
+    m->d_model  = d_model;
+    m->n_heads  = n_heads;
+    m->head_dim = d_model / n_heads;
+    m->dp       = mailp_pad(d_model);
+    m->hidden   = 4 * d_model;
+    m->cross    = cross;
+    m->blocks   = (mailp_block *)mailp_take(&l->arena, c->n_layers * sizeof(mailp_block));
+    for (i = 0; i < c->n_layers && l->status == MAIL_OK; i++) {
+        mailp_block  unplaced;
+        mailp_block *b = m->blocks == NULL ? &unplaced : &m->blocks[i];
+        (void)snprintf(at.text, sizeof at.text, "%s%s.blocks.%lu.", prefix, c->name, (unsigned long)i);
+        b->ln1 = mailp_vector(l, mailp_cat(&name, at.text, "ln1.weight"), d_model);
+        b->ln2 = mailp_vector(l, mailp_cat(&name, at.text, "ln2.weight"), d_model);
+        mailp_linears_build(l, &b->qkv, at.text, own, cross ? 4 : 3, d_model, d_model);
+        if (cross) {
+            mailp_linears_build(l, &b->cross_kv, at.text, other, 2, d_model, d_model);
+        }
+        mailp_linear_build(l, &b->proj, mailp_cat(&name, at.text, "attn.proj"), d_model, d_model);
+        mailp_linear_build(l, &b->mlp_0, mailp_cat(&name, at.text, "mlp.0"), m->hidden, d_model);
+        mailp_linear_build(l, &b->mlp_2, mailp_cat(&name, at.text, "mlp.2"), d_model, m->hidden);
+    }
+    (void)snprintf(name.text, sizeof name.text, "%s%s.ln.weight", prefix, c->name);
+    m->ln = mailp_vector(l, name.text, d_model);
+}
+
+typedef struct mailp_block_job {
+    const mailp_ctx         *ctx;
+    const mailp_transformer *m;
+    const mailp_block       *block;
+    size_t                   index;
+    float                   *r;
+    const mailp_seq         *seqs;
+    size_t                   n_seqs, rows;
+    float                   *qkv;     /* [rows][3 or 4 dp] */
+    float                   *att;     /* [rows][dp] */
+    float                   *mlp;     /* [rows][pad(hidden)] */
+    float                   *own;     /* per thread: [rows][dp] and scores */
+    size_t                   own_floats;
+} mailp_block_job;
+
+/* longest: most keys that any query sees */
+static size_t mailp_transformer_scratch(const mailp_transformer *m, size_t rows, size_t longest, size_t n_threads) {
+    return rows * (5 * m->dp + mailp_pad(m->hidden)) + n_threads * (rows * m->dp + mailp_pad(longest));
+}
+
+static void mailp_block_qkv(void *arg, size_t t) {
+    const mailp_block_job *j = (const mailp_block_job *)arg;
+    float                 *normed = j->own + t * j->own_floats;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->block->qkv.panels, t, j->ctx->n_threads);
+    j->ctx->kernels->layer_norm(normed, j->m->dp, j->r, j->m->dp, j->block->ln1, NULL, j->rows, j->m->d_model);
+    mailp_linear_part(j->ctx, j->qkv, j->block->qkv.panels * MAILP_LANES, normed, j->m->dp, &j->block->qkv, j->rows, from, to, 0);
+}
+
+static void mailp_block_attend(void *arg, size_t t) {
+    const mailp_block_job   *j = (const mailp_block_job *)arg;
+    const mailp_transformer *m = j->m;
+    const size_t             ld = j->block->qkv.panels * MAILP_LANES;
+    float                   *scores = j->own + t * j->own_floats + j->rows * m->dp;
+    size_t                   from, to, u, i;
+    mailp_share(&from, &to, j->n_seqs * m->n_heads, t, j->ctx->n_threads);
+    for (u = from; u < to; u++) {
+        const mailp_seq *s    = &j->seqs[u / m->n_heads];
+        const size_t     c    = u % m->n_heads * m->head_dim;
+        const float     *q    = j->qkv + s->row * ld + c;
+        float           *keys = s->kv + j->index * 2 * s->capacity * m->dp + c, *values = keys + s->capacity * m->dp;
+        for (i = 0; i < s->len; i++) {
+            memcpy(keys + (s->past + i) * m->dp, q + i * ld + m->dp, m->head_dim * sizeof(float));
+            memcpy(values + (s->past + i) * m->dp, q + i * ld + 2 * m->dp, m->head_dim * sizeof(float));
+        }
+        j->ctx->kernels->attend(j->att + s->row * m->dp + c, m->dp, q, ld, keys, values, m->dp, scores, s->len, s->past + s->len,
+                                s->past + 1, m->head_dim, 0);
+        if (m->cross) {
+            const float *k = s->memory + j->index * 2 * s->n_memory * m->dp + c;
+            j->ctx->kernels->attend(j->att + s->row * m->dp + c, m->dp, q + 3 * m->dp, ld, k, k + s->n_memory * m->dp, m->dp, scores,
+                                    s->len, s->n_memory, s->n_memory, m->head_dim, 1);
+        }
+    }
+}
+
+static void mailp_block_proj(void *arg, size_t t) {
+    const mailp_block_job *j = (const mailp_block_job *)arg;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->block->proj.panels, t, j->ctx->n_threads);
+    mailp_linear_part(j->ctx, j->r, j->m->dp, j->att, j->m->dp, &j->block->proj, j->rows, from, to, 1);
+}
+
+static void mailp_block_mlp_0(void *arg, size_t t) {
+    const mailp_block_job *j = (const mailp_block_job *)arg;
+    const size_t           ld = j->block->mlp_0.panels * MAILP_LANES;
+    float                 *normed = j->own + t * j->own_floats;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->block->mlp_0.panels, t, j->ctx->n_threads);
+    j->ctx->kernels->layer_norm(normed, j->m->dp, j->r, j->m->dp, j->block->ln2, NULL, j->rows, j->m->d_model);
+    mailp_linear_part(j->ctx, j->mlp, ld, normed, j->m->dp, &j->block->mlp_0, j->rows, from, to, 0);
+    j->ctx->kernels->gelu(j->mlp + from * MAILP_LANES, ld, j->rows, to - from);
+}
+
+static void mailp_block_mlp_2(void *arg, size_t t) {
+    const mailp_block_job *j = (const mailp_block_job *)arg;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->block->mlp_2.panels, t, j->ctx->n_threads);
+    mailp_linear_part(j->ctx, j->r, j->m->dp, j->mlp, j->block->mlp_0.panels * MAILP_LANES, &j->block->mlp_2, j->rows, from, to, 1);
+}
+
+/* The blocks on rows of r [rows][dp], in place; the final ln is left to the caller.
+   kv_only: of the last block only the keys and values are wanted.   longest: most keys that any query sees. */
+static void mailp_transformer_run(const mailp_ctx *ctx, const mailp_transformer *m, float *r, size_t rows, const mailp_seq *seqs,
+                                  size_t n_seqs, size_t longest, int kv_only, float *scratch) {
+    mailp_block_job j;
+    size_t          i;
+    j.ctx    = ctx;
+    j.m      = m;
+    j.r      = r;
+    j.seqs   = seqs;
+    j.n_seqs = n_seqs;
+    j.rows   = rows;
+    j.qkv    = scratch;
+    j.att    = j.qkv + rows * 4 * m->dp;
+    j.mlp    = j.att + rows * m->dp;
+    j.own    = j.mlp + rows * mailp_pad(m->hidden);
+    j.own_floats = rows * m->dp + mailp_pad(longest);
+    for (i = 0; i < m->n_layers; i++) {
+        j.block = &m->blocks[i];
+        j.index = i;
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_qkv, &j);
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_attend, &j);
+        if (kv_only && i + 1 == m->n_layers) {
+            break;
+        }
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_proj, &j);
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_mlp_0, &j);
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_mlp_2, &j);
+    }
+}
+
 /* ================================================================================================================
    >>vision   image preparation, resnet18, spatial_softmax
    ============================================================================================================= */
@@ -1380,12 +1961,1928 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
    >>policy   tensors bound to weight structs; the mamba and transformer trunks; history and goal tokens
    ============================================================================================================= */
 
+#define MAILP_SLOTS 16  /* denoising steps whose prefix is computed as one batch: all of them in every official policy */
+#define MAILP_AHEAD 64  /* up to this many timesteps the time token is run through the layers at load */
+
+struct mail_policy {
+    mail_allocator       allocator;
+    mail_tensors        *tensors;      /* the opened file, for mail_policy_save; NULL after drop_source */
+    const mailp_kernels *kernels;
+    mailp_config         cfg;
+    mail_info            info;
+    mail_camera_info     cameras[MAIL_MAX_CAMERAS];
+    const char          *action_names[MAIL_MAX_ACTION_DIM];
+    void                *block;        /* arena: everything below that is a pointer */
+    mailp_resnet         resnet[MAIL_MAX_CAMERAS];
+    mailp_mat            lang;         /* lang_dim -> state_dim */
+    mailp_mat            tok_emb;      /* state_dim -> d_model */
+    mailp_mat            action_emb;   /* action_dim -> d_model */
+    mailp_mat            action_pred;  /* d_model -> action_dim */
+    const float         *pos_emb;      /* [pos_rows][dp] */
+    const float         *act_tokens;   /* [act_seq][dp]: act_tokens, query_embed or action_token */
+    const float         *state_tokens; /* [obs_seq + lang (+ 1 for DDPM)][dp]: ED-Ma decoder, under time and states */
+    const float         *noise_tokens; /* [act_seq][dp]: ED-Ma BC decoder, action_noise_token */
+    mailp_mamba          mamba[2];
+    mailp_transformer    transformer[2];
+    mail_ddpm            ddpm;
+    float                lo[MAIL_MAX_ACTION_DIM], hi[MAIL_MAX_ACTION_DIM];  /* bounds of normalised actions */
+    size_t               dp;           /* d_model padded to panels */
+    size_t               max_t;        /* most state tokens: obs_seq + lang */
+    size_t               ahead;        /* 1: time tokens were computed at load */
+    float               *time_emb;     /* [n_timesteps][dp] time tokens */
+    float               *time_state;   /* [n_timesteps][time_floats]: what the time token leaves in trunk 0: Mamba states, or
+                                          transformer keys and values [n_layers][2][dp] */
+    float               *time_out;     /* [n_timesteps][dp] encoder output at the time token, after its final norm */
+    size_t               time_floats;
+};
+
+static int mailp_is_mamba(const mailp_config *c) {
+    return c->arch == MAIL_D_MA || c->arch == MAIL_ED_MA;
+}
+
+/* Time tokens:  code[m] = sin(k c_m), code[half + m] = cos(k c_m), c_m = exp(-m ln 10000 / (half - 1)),
+   then linear, mish(v) = v tanh(ln(1 + e^v)), linear. In double: it runs once. */
+static void mailp_time_emb_build(mailp_loader *l, mail_policy *p, const char *prefix) {
+    const size_t d = p->cfg.d_model, half = d / 2, T = p->cfg.n_timesteps, hidden = 2 * d;
+    mailp_name   name;
+    float       *h    = mailp_take_floats(&l->arena, T * hidden), *out = mailp_take_floats(&l->arena, T * p->dp);
+    const float *from;
+    size_t       k, o, i;
+    p->time_emb = out;
+    from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.1.weight"), 2, hidden, d, 0, 0);
+    if (from != NULL) {
+        for (k = 0; k < T; k++) {
+            for (o = 0; o < hidden; o++) {
+                double s = 0;
+                for (i = 0; i < half; i++) {
+                    double arg = (double)k * exp(-(double)i * log(10000.0) / ((double)half - 1.0));
+                    s += sin(arg) * (double)from[o * d + i] + cos(arg) * (double)from[o * d + half + i];
+                }
+                h[k * hidden + o] = (float)s;
+            }
+        }
+    }
+    from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.1.bias"), 1, hidden, 0, 0, 0);
+    if (from != NULL) {
+        for (k = 0; k < T * hidden; k++) {
+            double v = (double)h[k] + (double)from[k % hidden];
+            h[k] = (float)(v * tanh(v > 30 ? v : log1p(exp(v))));
+        }
+    }
+    from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.3.weight"), 2, d, hidden, 0, 0);
+    if (from != NULL) {
+        memset(out, 0, T * p->dp * sizeof(float));
+        for (k = 0; k < T; k++) {
+            for (o = 0; o < d; o++) {
+                double s = 0;
+                for (i = 0; i < hidden; i++) {
+                    s += (double)h[k * hidden + i] * (double)from[o * hidden + i];
+                }
+                out[k * p->dp + o] = (float)s;
+            }
+        }
+    }
+    from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.3.bias"), 1, d, 0, 0, 0);
+    if (from != NULL) {
+        for (k = 0; k < T; k++) {
+            for (o = 0; o < d; o++) {
+                out[k * p->dp + o] += from[o];
+            }
+        }
+    }
+}
+
+/* Bind every tensor. Runs twice, see mailp_loader. */
+static void mailp_policy_build(mailp_loader *l, mail_policy *p) {
+    const mailp_config *c    = &p->cfg;
+    const int           ddpm = c->algorithm == MAIL_DDPM;
+    const char         *head = ddpm ? "model.model." : "model.";
+    mailp_name          name;
+    size_t              i;
+    for (i = 0; i < c->n_cameras && l->status == MAIL_OK; i++) {
+        (void)snprintf(name.text, sizeof name.text, "obs_encoder.key_model_map.%s.", c->camera[i].name);
+        mailp_resnet_build(&p->resnet[i], l, name.text, &c->camera[i]);
+    }
+    if (c->lang) {
+        mailp_linear_build(l, &p->lang, "linear", c->state_dim, c->lang_dim);
+    }
+    mailp_linear_build(l, &p->tok_emb, mailp_cat(&name, head, "tok_emb"), c->d_model, c->state_dim);
+    mailp_linear_build(l, &p->action_pred, mailp_cat(&name, head, "action_pred"), c->action_dim, c->d_model);
+    p->pos_emb = mailp_table(l, mailp_cat(&name, head, "pos_emb"), 1, c->pos_rows, c->d_model);
+    for (i = 0; i < c->n_trunks && l->status == MAIL_OK; i++) {
+        if (mailp_is_mamba(c)) {
+            mailp_mamba_build(l, &p->mamba[i], head, &c->trunk[i], c->d_model);
+        } else {
+            mailp_transformer_build(l, &p->transformer[i], head, &c->trunk[i], c->d_model, c->n_heads, i == 1);
+        }
+    }
+    if (ddpm) {
+        mailp_linear_build(l, &p->action_emb, mailp_cat(&name, head, "action_emb"), c->d_model, c->action_dim);
+        mailp_time_emb_build(l, p, head);
+    }
+    if (c->arch == MAIL_ED_MA) {
+        p->act_tokens   = mailp_table(l, mailp_cat(&name, head, ddpm ? "act_tokens.weight" : "action_token.weight"), 0, c->act_seq, c->d_model);
+        p->state_tokens = mailp_table(l, mailp_cat(&name, head, ddpm ? "state_tokens.weight" : "state_token.weight"), 0,
+                                      p->max_t + (ddpm ? 1 : 0), c->d_model);
+        if (!ddpm) {
+            p->noise_tokens = mailp_table(l, mailp_cat(&name, head, "action_noise_token.weight"), 0, c->act_seq, c->d_model);
+        }
+    } else if (!ddpm) {
+        p->act_tokens = mailp_table(l, mailp_cat(&name, head, c->arch == MAIL_ED_TR ? "action_token.weight" : "query_embed.weight"), 0,
+                                    c->act_seq, c->d_model);
+    }
+    if (ddpm) {
+        float *tables = mailp_take_floats(&l->arena, MAIL_DDPM_TABLES * c->n_timesteps);
+        if (p->ahead) {
+            p->time_floats = mailp_is_mamba(c) ? p->mamba[0].n_layers * p->mamba[0].state_floats : p->transformer[0].n_layers * 2 * p->dp;
+            p->time_state  = mailp_take_floats(&l->arena, c->n_timesteps * p->time_floats);
+            p->time_out    = mailp_take_floats(&l->arena, c->n_timesteps * p->dp);
+        }
+        if (tables != NULL) {
+            (void)mail_ddpm_schedule(&p->ddpm, c->schedule, c->n_timesteps, tables, NULL);
+        }
+    }
+}
+
+/* Run the time token of every step through the first trunk: it is token 0 of a causal model, so what it leaves behind depends on
+   the weights alone. */
+static mail_status mailp_time_ahead(mail_policy *p, mail_error *err) {
+    const mailp_config *c = &p->cfg;
+    const size_t        T = c->n_timesteps;
+    const size_t        floats = T * p->dp + (mailp_is_mamba(c) ? mailp_mamba_scratch(&p->mamba[0], T, 1)
+                                                                : mailp_transformer_scratch(&p->transformer[0], T, 1, 1));
+    float              *r    = (float *)mailp_alloc(&p->allocator, floats * sizeof(float));
+    mailp_seq          *seqs = (mailp_seq *)mailp_alloc(&p->allocator, T * sizeof(mailp_seq));
+    mailp_ctx           ctx;
+    size_t              k;
+    if (r == NULL || seqs == NULL) {
+        mailp_free(&p->allocator, r);
+        mailp_free(&p->allocator, seqs);
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for %llu floats of scratch while loading", (unsigned long long)floats);
+    }
+    ctx.kernels   = p->kernels;
+    ctx.parallel  = NULL;
+    ctx.n_threads = 1;
+    memset(seqs, 0, T * sizeof(mailp_seq));
+    memset(r, 0, floats * sizeof(float));
+    memcpy(r, p->time_emb, T * p->dp * sizeof(float));
+    for (k = 0; k < T; k++) {
+        seqs[k].row       = k;
+        seqs[k].len       = 1;
+        seqs[k].state_out = p->time_state + k * p->time_floats;
+        seqs[k].kv        = seqs[k].state_out;
+        seqs[k].capacity  = 1;
+    }
+    if (mailp_is_mamba(c)) {
+        mailp_mamba_run(&ctx, &p->mamba[0], r, T, seqs, T, NULL, c->n_trunks == 1, r + T * p->dp);
+        p->kernels->layer_norm(p->time_out, p->dp, r, p->dp, p->mamba[0].norm_f_weight, p->mamba[0].norm_f_bias, T, c->d_model);
+    } else {
+        mailp_transformer_run(&ctx, &p->transformer[0], r, T, seqs, T, 1, c->n_trunks == 1, r + T * p->dp);
+        p->kernels->layer_norm(p->time_out, p->dp, r, p->dp, p->transformer[0].ln, NULL, T, c->d_model);
+    }
+    mailp_free(&p->allocator, r);
+    mailp_free(&p->allocator, seqs);
+    return MAIL_OK;
+}
+
+/* ---- session: memory --------------------------------------------------------------------------------------------------- */
+
+typedef enum mailp_plan_state { MAILP_PLAN_NONE, MAILP_PLAN_STEPS, MAILP_PLAN_DONE } mailp_plan_state;
+
+struct mail_session {
+    const mail_policy   *policy;
+    mail_session_options options;
+    mailp_ctx            ctx;
+    void                *block;          /* of mail_session_create */
+    size_t               batch, n_exec;  /* robots; actions executed per chunk */
+    int                  has_goal;
+    size_t               max_rows, longest;
+    float               *features;       /* [batch][obs_seq][state_dim] ring of frames */
+    float               *incoming;       /* [batch][state_dim] frame being encoded */
+    float               *goal;           /* [batch][state_dim] language token */
+    size_t              *frames;         /* [batch] frames seen, at most obs_seq matter */
+    size_t              *newest;         /* [batch] ring slot of the next frame */
+    float               *chunk;          /* [batch][act_seq][action_dim] present chunk, robot's units */
+    size_t              *used;           /* [batch] actions of it already given out; n_exec: a new one is due */
+    float               *last;           /* [batch][action_dim] last action given out */
+    int                 *has_last;       /* [batch] */
+    uint32_t            *plans;          /* [batch] chunks planned since reset: counter of the noise */
+    float               *ensemble;       /* [batch][act_seq chunks][act_seq][action_dim] ring by plan number; NULL: off */
+    size_t              *ensemble_n;     /* [batch] chunks ever put into it since reset */
+    /* the plan in progress */
+    mailp_plan_state     plan;
+    size_t              *active;         /* [n_active] robots that are planned for */
+    size_t               n_active, acts; /* acts: actions given out since plan_begin */
+    size_t              *t;              /* [batch] state tokens of that plan */
+    float               *tokens;         /* [batch][max_t][dp] state tokens with positions */
+    size_t              *order;          /* steps to do, in order */
+    size_t               n_order, at;
+    size_t               slot_step[MAILP_SLOTS], n_slots;
+    float               *slots;          /* [batch][MAILP_SLOTS][slot_floats]: what the action tokens start from */
+    size_t               slot_floats;
+    float               *kv;             /* [batch] keys and values of the action tokens (ED-Tr decoder) */
+    size_t               kv_floats;
+    const float         *given_x_T, *given_noise;
+    float               *x;              /* [n_active][act_seq][action_dim] noisy actions, then the result */
+    float               *x_start;        /* the same: last clipped prediction of clean actions */
+    float               *noise_pred;     /* the same: last output of the head */
+    float               *out;            /* the same: result in the robot's units */
+    double               step_seconds;   /* of a step, measured by mail_plan_within; 0: not known */
+    /* scratch */
+    mailp_seq           *seqs;
+    float               *r, *cond, *normed, *pred, *scratch;
+    void                *vision;
+};
+
+/* Lay a session out in the arena; with base NULL it only measures. */
+static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const int           ddpm = c->algorithm == MAIL_DDPM;
+    const size_t        B = s->batch, A = c->act_seq, D = c->action_dim, dp = p->dp, t = p->max_t, n = s->ctx.n_threads;
+    const size_t        slots = ddpm ? MAILP_MIN(c->n_timesteps, (size_t)MAILP_SLOTS) : 0;
+    size_t              scratch = 0, vision = 0, i, encoder_kv = 0;
+    s->features   = mailp_take_floats(arena, B * c->obs_seq * c->state_dim);
+    s->incoming   = mailp_take_floats(arena, B * c->state_dim + MAILP_LANES);
+    s->goal       = mailp_take_floats(arena, B * c->state_dim);
+    s->frames     = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->newest     = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->chunk      = mailp_take_floats(arena, B * A * D);
+    s->used       = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->last       = mailp_take_floats(arena, B * D);
+    s->has_last   = (int *)mailp_take(arena, B * sizeof(int));
+    s->plans      = (uint32_t *)mailp_take(arena, B * sizeof(uint32_t));
+    s->ensemble   = s->options.ensemble ? mailp_take_floats(arena, B * A * A * D) : NULL;
+    s->ensemble_n = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->active     = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->t          = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->tokens     = mailp_take_floats(arena, B * t * dp);
+    s->order      = (size_t *)mailp_take(arena, (c->n_timesteps + c->diffusion_x + 1) * sizeof(size_t));
+    switch (c->arch) {
+        case MAIL_D_MA:  s->slot_floats = p->mamba[0].n_layers * p->mamba[0].state_floats; break;
+        case MAIL_ED_MA: s->slot_floats = p->mamba[1].n_layers * p->mamba[1].state_floats + A * dp; break;
+        case MAIL_D_TR:  s->slot_floats = p->transformer[0].n_layers * 2 * (1 + t + A) * dp; break;
+        default:         s->slot_floats = p->transformer[1].n_layers * 2 * (1 + t) * dp; break;
+    }
+    if (!ddpm && mailp_is_mamba(c)) {
+        s->slot_floats = 0;
+    }
+    s->slots     = mailp_take_floats(arena, B * MAILP_MAX(slots, (size_t)1) * s->slot_floats);
+    s->kv_floats = c->arch == MAIL_ED_TR ? p->transformer[1].n_layers * 2 * A * dp : 0;
+    s->kv        = mailp_take_floats(arena, B * s->kv_floats);
+    s->x          = mailp_take_floats(arena, B * A * D + MAILP_LANES);
+    s->x_start    = mailp_take_floats(arena, B * A * D);
+    s->noise_pred = mailp_take_floats(arena, B * A * D);
+    s->out        = mailp_take_floats(arena, B * A * D);
+    s->longest  = 1 + t + A;
+    s->max_rows = MAILP_MAX(B * A, MAILP_MAX(slots * (1 + t + (c->arch == MAIL_ED_MA ? A : 0)), MAILP_MAX(t + A, B * t)));
+    s->seqs     = (mailp_seq *)mailp_take(arena, MAILP_MAX(B, MAILP_MAX(slots, (size_t)1)) * sizeof(mailp_seq));
+    s->r        = mailp_take_floats(arena, s->max_rows * dp);
+    s->cond     = mailp_take_floats(arena, s->max_rows * dp);
+    s->normed   = mailp_take_floats(arena, s->max_rows * dp);
+    s->pred     = mailp_take_floats(arena, B * A * mailp_pad(D));
+    for (i = 0; i < c->n_trunks; i++) {
+        size_t need = mailp_is_mamba(c) ? mailp_mamba_scratch(&p->mamba[i], s->max_rows, n)
+                                        : mailp_transformer_scratch(&p->transformer[i], s->max_rows, s->longest, n);
+        scratch = MAILP_MAX(scratch, need);
+    }
+    if (c->arch == MAIL_ED_TR) {  /* keys and values of the encoder, and of the memory on their way to the slots */
+        encoder_kv = MAILP_MAX(slots, (size_t)1) * p->transformer[0].n_layers * 2 * (1 + t) * dp;
+        scratch    = MAILP_MAX(scratch + encoder_kv, s->max_rows * 2 * dp);
+    }
+    s->scratch = mailp_take_floats(arena, scratch);
+    for (i = 0; i < c->n_cameras; i++) {
+        vision = MAILP_MAX(vision, mailp_resnet_scratch(&p->resnet[i], n));
+    }
+    s->vision = mailp_take(arena, vision);
+}
+
+/* ---- a decision ---------------------------------------------------------------------------------------------------------- */
+
+static const float *mailp_slot(const mail_session *s, size_t robot, size_t slot) {
+    const size_t slots = MAILP_MIN(s->policy->cfg.n_timesteps, (size_t)MAILP_SLOTS);
+    return s->slots + (robot * MAILP_MAX(slots, (size_t)1) + slot) * s->slot_floats;
+}
+
+static void mailp_copy_rows(float *to, const float *from, size_t rows, size_t dp) {
+    memcpy(to, from, rows * dp * sizeof(float));
+}
+
+/* State tokens of the active robots: e_i = tok_emb(s_i) + pos_emb[i], oldest first, the language token before the frames. */
+static void mailp_tokens(mail_session *s) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    size_t              a, i;
+    for (a = 0; a < s->n_active; a++) {
+        const size_t robot = s->active[a], f = MAILP_MIN(s->frames[robot], c->obs_seq);
+        float       *out   = s->tokens + robot * p->max_t * p->dp;
+        size_t       row   = 0;
+        s->t[robot] = f + (c->lang ? 1u : 0u);
+        if (c->lang) {
+            mailp_linear(&s->ctx, out, p->dp, s->goal + robot * c->state_dim, c->state_dim, &p->tok_emb, 1, 0);
+            row = 1;
+        }
+        for (i = 0; i < f; i++, row++) {
+            const size_t at = (s->newest[robot] + c->obs_seq - f + i) % c->obs_seq;
+            mailp_linear(&s->ctx, out + row * p->dp, p->dp, s->features + (robot * c->obs_seq + at) * c->state_dim, c->state_dim,
+                         &p->tok_emb, 1, 0);
+        }
+        p->kernels->add(out, p->dp, p->pos_emb, p->dp, row, p->dp / MAILP_LANES);
+    }
+}
+
+/* What stands before the action tokens, for one robot and all steps in slot_step as one batch of sequences. */
+static void mailp_prefix_robot(mail_session *s, size_t robot) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        dp = p->dp, t = s->t[robot], A = c->act_seq, n = s->n_slots, first = p->ahead ? 0 : 1;
+    const size_t        len = first + t + (c->arch == MAIL_ED_MA ? A : 0);
+    const float        *tokens = s->tokens + robot * p->max_t * dp;
+    float              *scratch = s->scratch;
+    size_t              i, k, layer;
+    memset(s->seqs, 0, n * sizeof(mailp_seq));
+    for (i = 0; i < n; i++) {
+        float     *r   = s->r + i * len * dp;
+        float     *own = (float *)(uintptr_t)mailp_slot(s, robot, i);
+        mailp_seq *q   = &s->seqs[i];
+        k      = s->slot_step[i];
+        q->row = i * len;
+        q->len = len;
+        if (first) {
+            mailp_copy_rows(r, p->time_emb + k * dp, 1, dp);
+        }
+        mailp_copy_rows(r + first * dp, tokens, t, dp);
+        if (c->arch == MAIL_ED_MA) {
+            mailp_copy_rows(r + (first + t) * dp, p->act_tokens, A, dp);
+        }
+        if (mailp_is_mamba(c)) {
+            q->state_in  = first ? NULL : p->time_state + k * p->time_floats;
+            q->state_out = c->arch == MAIL_D_MA ? own : NULL;
+        } else {
+            q->capacity = c->arch == MAIL_D_TR ? 1 + p->max_t + A : 1 + t;
+            q->past     = 1 - first;
+            q->kv       = c->arch == MAIL_D_TR ? own : scratch + i * p->transformer[0].n_layers * 2 * q->capacity * dp;
+            for (layer = 0; !first && layer < 2 * p->transformer[0].n_layers; layer++) {
+                mailp_copy_rows(q->kv + layer * q->capacity * dp, p->time_state + k * p->time_floats + layer * dp, 1, dp);
+            }
+        }
+    }
+    if (c->arch == MAIL_D_MA) {
+        mailp_mamba_run(&s->ctx, &p->mamba[0], s->r, n * len, s->seqs, n, NULL, 1, scratch);
+        return;
+    }
+    if (c->arch == MAIL_D_TR) {
+        mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, n * len, s->seqs, n, s->longest, 1, scratch);
+        return;
+    }
+    if (c->arch == MAIL_ED_MA) {
+        /* encoder output -> cond; its rows for the actions are kept, those before feed the decoder's prefix now */
+        const size_t states = p->mamba[1].n_layers * p->mamba[1].state_floats;
+        mailp_mamba_run(&s->ctx, &p->mamba[0], s->r, n * len, s->seqs, n, NULL, 0, scratch);
+        p->kernels->layer_norm(s->normed, dp, s->r, dp, p->mamba[0].norm_f_weight, p->mamba[0].norm_f_bias, n * len, c->d_model);
+        for (i = 0; i < n; i++) {
+            float       *own  = (float *)(uintptr_t)mailp_slot(s, robot, i);
+            const float *rows = s->normed + i * len * dp;
+            mailp_copy_rows(own + states, rows + (first + t) * dp, A, dp);
+            mailp_copy_rows(s->cond + i * (1 + t) * dp, first ? rows : p->time_out + s->slot_step[i] * dp, 1, dp);
+            mailp_copy_rows(s->cond + (i * (1 + t) + 1) * dp, rows + first * dp, t, dp);
+            mailp_copy_rows(s->r + i * (1 + t) * dp, p->state_tokens, 1 + t, dp);
+            s->seqs[i].row       = i * (1 + t);
+            s->seqs[i].len       = 1 + t;
+            s->seqs[i].state_in  = NULL;
+            s->seqs[i].state_out = own;
+        }
+        mailp_mamba_run(&s->ctx, &p->mamba[1], s->r, n * (1 + t), s->seqs, n, s->cond, 1, scratch);
+        return;
+    }
+    /* ED-Tr: encoder output -> memory -> cross keys and values of every decoder block */
+    {
+        const mailp_transformer *dec = &p->transformer[1];
+        float                   *work = scratch + n * p->transformer[0].n_layers * 2 * (1 + t) * dp;
+        mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, n * len, s->seqs, n, s->longest, 0, work);
+        p->kernels->layer_norm(s->normed, dp, s->r, dp, p->transformer[0].ln, NULL, n * len, c->d_model);
+        for (i = 0; i < n; i++) {
+            mailp_copy_rows(s->cond + i * (1 + t) * dp, first ? s->normed + i * len * dp : p->time_out + s->slot_step[i] * dp, 1, dp);
+            mailp_copy_rows(s->cond + (i * (1 + t) + 1) * dp, s->normed + (i * len + first) * dp, t, dp);
+        }
+        for (layer = 0; layer < dec->n_layers; layer++) {
+            mailp_linear(&s->ctx, scratch, 2 * dp, s->cond, dp, &dec->blocks[layer].cross_kv, n * (1 + t), 0);
+            for (i = 0; i < n * (1 + t); i++) {
+                float *own = (float *)(uintptr_t)mailp_slot(s, robot, i / (1 + t)) + layer * 2 * (1 + t) * dp;
+                mailp_copy_rows(own + i % (1 + t) * dp, scratch + i * 2 * dp, 1, dp);
+                mailp_copy_rows(own + (1 + t + i % (1 + t)) * dp, scratch + i * 2 * dp + dp, 1, dp);
+            }
+        }
+    }
+}
+
+/* The slot that holds step order[at]; if there is none, the prefix of this and the following steps is computed. */
+static size_t mailp_slot_of_step(mail_session *s) {
+    size_t i, a, slot;
+    for (slot = 0; slot < s->n_slots; slot++) {
+        if (s->slot_step[slot] == s->order[s->at]) {
+            return slot;
+        }
+    }
+    s->n_slots = 0;
+    for (i = s->at; i < s->n_order && s->n_slots < MAILP_SLOTS; i++) {
+        if (i == s->at || s->order[i] != s->order[i - 1]) {  /* diffusion-X repeats step 0 */
+            s->slot_step[s->n_slots++] = s->order[i];
+        }
+    }
+    for (a = 0; a < s->n_active; a++) {
+        mailp_prefix_robot(s, s->active[a]);
+    }
+    return 0;
+}
+
+/* One call of the DDPM head: s->x at step -> s->noise_pred, for the active robots as one batch. */
+static void mailp_denoise(mail_session *s, size_t slot) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, rows = s->n_active * A, ldp = mailp_pad(D);
+    const size_t        last = c->n_trunks - 1;
+    size_t              a, i;
+    mailp_linear(&s->ctx, s->r, dp, s->x, D, &p->action_emb, rows, 0);
+    memset(s->seqs, 0, s->n_active * sizeof(mailp_seq));
+    for (a = 0; a < s->n_active; a++) {
+        const size_t robot = s->active[a], t = s->t[robot];
+        float       *own   = (float *)(uintptr_t)mailp_slot(s, robot, slot);
+        mailp_seq   *q     = &s->seqs[a];
+        p->kernels->add(s->r + a * A * dp, dp, p->pos_emb + (t - 1) * dp, dp, A, dp / MAILP_LANES);
+        q->row = a * A;
+        q->len = A;
+        switch (c->arch) {
+            case MAIL_D_MA:
+                q->state_in = own;
+                break;
+            case MAIL_ED_MA:
+                q->state_in = own;
+                mailp_copy_rows(s->cond + a * A * dp, own + p->mamba[1].n_layers * p->mamba[1].state_floats, A, dp);
+                break;
+            case MAIL_D_TR:
+                q->kv       = own;
+                q->capacity = 1 + p->max_t + A;
+                q->past     = 1 + t;
+                break;
+            default:
+                q->kv       = s->kv + robot * s->kv_floats;
+                q->capacity = A;
+                q->memory   = own;
+                q->n_memory = 1 + t;
+                break;
+        }
+    }
+    if (mailp_is_mamba(c)) {
+        const mailp_mamba *m = &p->mamba[last];
+        mailp_mamba_run(&s->ctx, m, s->r, rows, s->seqs, s->n_active, c->arch == MAIL_ED_MA ? s->cond : NULL, 0, s->scratch);
+        p->kernels->layer_norm(s->normed, dp, s->r, dp, m->norm_f_weight, m->norm_f_bias, rows, c->d_model);
+    } else {
+        const mailp_transformer *m = &p->transformer[last];
+        mailp_transformer_run(&s->ctx, m, s->r, rows, s->seqs, s->n_active, s->longest, 0, s->scratch);
+        p->kernels->layer_norm(s->normed, dp, s->r, dp, m->ln, NULL, rows, c->d_model);
+    }
+    mailp_linear(&s->ctx, s->pred, ldp, s->normed, dp, &p->action_pred, rows, 0);
+    for (i = 0; i < rows; i++) {
+        memcpy(s->noise_pred + i * D, s->pred + i * ldp, D * sizeof(float));
+    }
+}
+
+/* The BC head: states -> normalised actions in s->x, robot by robot. */
+static void mailp_regress(mail_session *s) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, ldp = mailp_pad(D);
+    size_t              a, i;
+    for (a = 0; a < s->n_active; a++) {
+        const size_t robot = s->active[a], t = s->t[robot], len = t + (c->arch == MAIL_ED_TR ? 0 : A);
+        mailp_seq   *q = s->seqs;
+        float       *rows;
+        memset(q, 0, sizeof *q);
+        q->len = len;
+        mailp_copy_rows(s->r, s->tokens + robot * p->max_t * dp, t, dp);
+        if (c->arch != MAIL_ED_TR) {
+            mailp_copy_rows(s->r + t * dp, p->act_tokens, A, dp);
+        }
+        rows = s->r + t * dp;
+        if (mailp_is_mamba(c)) {
+            const mailp_mamba *m = &p->mamba[0];
+            mailp_mamba_run(&s->ctx, m, s->r, len, q, 1, NULL, 0, s->scratch);
+            if (c->arch == MAIL_ED_MA) {
+                p->kernels->layer_norm(s->cond, dp, s->r, dp, m->norm_f_weight, m->norm_f_bias, len, c->d_model);
+                m = &p->mamba[1];
+                mailp_copy_rows(s->r, p->state_tokens, t, dp);
+                mailp_copy_rows(s->r + t * dp, p->noise_tokens, A, dp);
+                mailp_mamba_run(&s->ctx, m, s->r, len, q, 1, s->cond, 0, s->scratch);
+            }
+            p->kernels->layer_norm(s->normed, dp, rows, dp, m->norm_f_weight, m->norm_f_bias, A, c->d_model);
+        } else {
+            const mailp_transformer *m = &p->transformer[0];
+            float                   *work = s->scratch;
+            q->capacity = len;
+            q->kv       = c->arch == MAIL_D_TR ? s->slots : s->scratch;
+            if (c->arch == MAIL_ED_TR) {
+                work += m->n_layers * 2 * len * dp;
+            }
+            mailp_transformer_run(&s->ctx, m, s->r, len, q, 1, s->longest, 0, work);
+            if (c->arch == MAIL_ED_TR) {
+                size_t layer;
+                p->kernels->layer_norm(s->cond, dp, s->r, dp, m->ln, NULL, t, c->d_model);
+                m = &p->transformer[1];
+                for (layer = 0; layer < m->n_layers; layer++) {
+                    float *kv = s->slots + layer * 2 * t * dp;
+                    mailp_linear(&s->ctx, s->scratch, 2 * dp, s->cond, dp, &m->blocks[layer].cross_kv, t, 0);
+                    for (i = 0; i < t; i++) {
+                        mailp_copy_rows(kv + i * dp, s->scratch + i * 2 * dp, 1, dp);
+                        mailp_copy_rows(kv + (t + i) * dp, s->scratch + i * 2 * dp + dp, 1, dp);
+                    }
+                }
+                rows        = s->r;
+                q->len      = A;
+                q->capacity = A;
+                q->kv       = s->kv;
+                q->memory   = s->slots;
+                q->n_memory = t;
+                mailp_copy_rows(rows, p->act_tokens, A, dp);
+                mailp_transformer_run(&s->ctx, m, rows, A, q, 1, s->longest, 0, s->scratch);
+            }
+            p->kernels->layer_norm(s->normed, dp, rows, dp, m->ln, NULL, A, c->d_model);
+        }
+        mailp_linear(&s->ctx, s->pred, ldp, s->normed, dp, &p->action_pred, A, 0);
+        for (i = 0; i < A; i++) {
+            memcpy(s->x + (a * A + i) * D, s->pred + i * ldp, D * sizeof(float));
+        }
+    }
+}
+
 /* ================================================================================================================
    >>sampler   noise schedules, denoise, sample, action scaling
    ============================================================================================================= */
 
+static double mailp_cosine_phi(double v) {
+    double c = cos((v + 0.008) / 1.008 * 3.14159265358979323846 * 0.5);
+    return c * c;
+}
+
+MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule, size_t n_timesteps, float *memory, mail_error *err) {
+    const size_t n = n_timesteps;
+    const double T = (double)n;
+    float       *betas = memory, *bar = betas + n, *prev = bar + n, *recip = prev + n, *recipm1 = recip + n, *coef1 = recipm1 + n;
+    float       *coef2 = coef1 + n, *variance = coef2 + n, *std = variance + n;
+    double       product = 1.0;
+    size_t       i;
+    if (ddpm == NULL || memory == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_ddpm_schedule: ddpm or memory is NULL");
+    }
+    if (n < 1 || n > MAIL_MAX_TIMESTEPS) {
+        return mailp_fail(err, MAIL_E_CONFIG, "n_timesteps is %llu, expected 1 to %d", (unsigned long long)n, MAIL_MAX_TIMESTEPS);
+    }
+    if (schedule != MAIL_COSINE && schedule != MAIL_LINEAR && schedule != MAIL_VP) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "schedule %d is not cosine, linear or vp", (int)schedule);
+    }
+    for (i = 0; i < n; i++) {
+        double beta, at = (double)i, root;
+        float  alpha;
+        if (schedule == MAIL_COSINE) {
+            beta = 1.0 - mailp_cosine_phi((at + 1.0) / T) / mailp_cosine_phi(at / T);
+            beta = beta < 0.0 ? 0.0 : beta > 0.999 ? 0.999 : beta;
+        } else if (schedule == MAIL_LINEAR) {
+            beta = n == 1 ? 1e-4 : 1e-4 + (2e-2 - 1e-4) * at / (T - 1.0);
+        } else {
+            beta = 1.0 - exp(-0.1 / T - 0.5 * 9.9 * (2.0 * (at + 1.0) - 1.0) / (T * T));
+        }
+        betas[i] = (float)beta;
+        alpha    = 1.0f - betas[i];
+        prev[i]  = (float)product;      /* the product runs in double and each entry is rounded, as PyTorch does on a CPU */
+        product *= (double)alpha;
+        bar[i]   = (float)product;
+        recip[i]    = sqrtf(1.0f / bar[i]);
+        recipm1[i]  = sqrtf(1.0f / bar[i] - 1.0f);
+        coef1[i]    = betas[i] * sqrtf(prev[i]) / (1.0f - bar[i]);
+        coef2[i]    = (1.0f - prev[i]) * sqrtf(alpha) / (1.0f - bar[i]);
+        variance[i] = betas[i] * (1.0f - prev[i]) / (1.0f - bar[i]);
+        root        = 0.5 * (double)(float)log((double)(variance[i] > 1e-20f ? variance[i] : 1e-20f));
+        std[i]      = (float)exp((double)(float)root);
+    }
+    ddpm->n_timesteps                 = n;
+    ddpm->betas                       = betas;
+    ddpm->alphas_cumprod              = bar;
+    ddpm->alphas_cumprod_prev         = prev;
+    ddpm->sqrt_recip_alphas_cumprod   = recip;
+    ddpm->sqrt_recipm1_alphas_cumprod = recipm1;
+    ddpm->posterior_mean_coef1        = coef1;
+    ddpm->posterior_mean_coef2        = coef2;
+    ddpm->posterior_variance          = variance;
+    ddpm->posterior_std               = std;
+    return MAIL_OK;
+}
+
+/* x0 from x_t and the head's output, clamped to the bounds */
+static float mailp_x_start(const mail_ddpm *d, size_t t, float x, float output, const float *lo, const float *hi, size_t j, int epsilon) {
+    float x0 = epsilon ? d->sqrt_recip_alphas_cumprod[t] * x - d->sqrt_recipm1_alphas_cumprod[t] * output : output;
+    if (lo != NULL && x0 < lo[j]) {
+        x0 = lo[j];
+    }
+    if (hi != NULL && x0 > hi[j]) {
+        x0 = hi[j];
+    }
+    return x0;
+}
+
+MAIL_API void mail_ddpm_step(float *x, float *x_start, const mail_ddpm *ddpm, size_t t, const float *output, const float *noise,
+                             const float *lo, const float *hi, size_t n, size_t dim, int predict_epsilon) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float x0   = mailp_x_start(ddpm, t, x[i], output[i], lo, hi, i % dim, predict_epsilon);
+        float mean = ddpm->posterior_mean_coef1[t] * x0 + ddpm->posterior_mean_coef2[t] * x[i];
+        x[i] = t == 0 ? mean : mean + ddpm->posterior_std[t] * noise[i];
+        if (x_start != NULL) {
+            x_start[i] = x0;
+        }
+    }
+}
+
+/* DDIM with eta 0 (arXiv 2010.02502, equation 12) from step t to the next, which may lie further down; next < 0: the end.
+   The direction is taken from the clamped x0, so that it stays on the way to what is returned. */
+static void mailp_ddim_step(float *x, float *x_start, const mail_ddpm *d, size_t t, long next, const float *output,
+                            const float *lo, const float *hi, size_t n, size_t dim, int predict_epsilon) {
+    const double bar = (double)d->alphas_cumprod[t], to = next < 0 ? 1.0 : (double)d->alphas_cumprod[next];
+    size_t       i;
+    for (i = 0; i < n; i++) {
+        float  x0   = mailp_x_start(d, t, x[i], output[i], lo, hi, i % dim, predict_epsilon);
+        double away = ((double)x[i] - sqrt(bar) * (double)x0) / sqrt(1.0 - bar);
+        x_start[i]  = x0;
+        x[i]        = (float)(sqrt(to) * (double)x0 + sqrt(1.0 - to) * away);
+    }
+}
+
+/* Philox 4x32-10: four random words from a counter and a key */
+static void mailp_philox(uint32_t out[4], uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key) {
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    int      round;
+    for (round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xd2511f53u * c0, b = (uint64_t)0xcd9e8d57u * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)b;
+        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)a;
+        k0 += 0x9e3779b9u;
+        k1 += 0xbb67ae85u;
+    }
+    out[0] = c0;
+    out[1] = c1;
+    out[2] = c2;
+    out[3] = c3;
+}
+
+MAIL_API void mail_noise(float *values, size_t n, uint64_t seed, uint32_t robot, uint32_t plan, uint32_t call) {
+    size_t i, j;
+    for (i = 0; i < n; i += 4) {
+        uint32_t word[4];
+        float    four[4];
+        mailp_philox(word, (uint32_t)(i / 4), call, plan, robot, seed);
+        for (j = 0; j < 4; j += 2) {
+            double u = ((double)word[j] + 0.5) / 4294967296.0, angle = 6.283185307179586 * ((double)word[j + 1] / 4294967296.0);
+            double radius = sqrt(-2.0 * log(u));
+            four[j]     = (float)(radius * cos(angle));
+            four[j + 1] = (float)(radius * sin(angle));
+        }
+        for (j = 0; j < 4 && i + j < n; j++) {
+            values[i + j] = four[j];
+        }
+    }
+}
+
+/* ---- plan: begin, step, end -------------------------------------------------------------------------------------------------- */
+
+/* x_T or the noise of a step for the active robots, from the caller's array [batch][act_seq][action_dim] or from the seed */
+static void mailp_draw(const mail_session *s, float *to, const float *given, uint32_t call) {
+    const size_t n = s->policy->cfg.act_seq * s->policy->cfg.action_dim;
+    size_t       a;
+    for (a = 0; a < s->n_active; a++) {
+        if (given != NULL) {
+            memcpy(to + a * n, given + s->active[a] * n, n * sizeof(float));
+        } else {
+            mail_noise(to + a * n, n, s->options.seed, (uint32_t)s->active[a], s->plans[s->active[a]], call);
+        }
+    }
+}
+
+/* n of the timesteps below or at `from`, evenly spread and ending near 0 ("trailing" spacing), into order */
+static void mailp_order(size_t *order, size_t from, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        order[i] = (from + 1) * (n - i) / n - 1;
+    }
+}
+
+/* Start a plan for the robots in s->active. */
+static mail_status mailp_plan_start(mail_session *s, mail_error *err) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    size_t              a, i;
+    s->plan = MAILP_PLAN_NONE;
+    if (c->lang && !s->has_goal) {
+        return mailp_fail(err, MAIL_E_STATE, "no goal was given: this policy needs mail_session_set_goal before it can plan");
+    }
+    for (a = 0; a < s->n_active; a++) {
+        if (s->frames[s->active[a]] == 0) {
+            return mailp_fail(err, MAIL_E_STATE, "robot %llu: no observation since the session began or was reset",
+                              (unsigned long long)s->active[a]);
+        }
+    }
+    mailp_tokens(s);
+    s->acts    = 0;
+    s->at      = 0;
+    s->n_slots = 0;
+    s->n_order = 0;
+    s->plan    = MAILP_PLAN_STEPS;
+    if (c->algorithm == MAIL_BC) {
+        s->n_order = 1;
+        return MAIL_OK;
+    }
+    s->n_order = s->options.n_steps == 0 ? c->n_timesteps : s->options.n_steps;
+    mailp_order(s->order, c->n_timesteps - 1, s->n_order);
+    for (i = 0; i < c->diffusion_x; i++) {
+        s->order[s->n_order++] = 0;
+    }
+    mailp_draw(s, s->x, s->given_x_T, 0);
+    (void)mailp_slot_of_step(s);
+    return MAIL_OK;
+}
+
+/* Where the first value that is not finite stands, or n. */
+static size_t mailp_not_finite(const float *x, size_t n) {
+    size_t i;
+    for (i = 0; i < n && fabsf(x[i]) <= FLT_MAX; i++) {
+    }
+    return i;
+}
+
+static mail_status mailp_plan_step(mail_session *s, mail_error *err) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        D = c->action_dim, one = c->act_seq * D, n = s->n_active * one;
+    const float        *lo = c->clip_denoised ? p->lo : NULL, *hi = c->clip_denoised ? p->hi : NULL;
+    const float        *result;
+    size_t              k = 0, bad;
+    if (c->algorithm == MAIL_BC) {
+        mailp_regress(s);
+        result = s->x;
+    } else {
+        k = s->order[s->at];
+        mailp_denoise(s, mailp_slot_of_step(s));
+        result = s->noise_pred;
+    }
+    bad = mailp_not_finite(result, n);
+    if (bad < n) {
+        s->plan = MAILP_PLAN_NONE;
+        return mailp_fail(err, MAIL_E_NUMBER, "the network's output is not finite: robot %llu, action %llu, dimension %llu, step %llu",
+                          (unsigned long long)s->active[bad / one], (unsigned long long)(bad % one / D), (unsigned long long)(bad % D),
+                          (unsigned long long)k);
+    }
+    if (c->algorithm == MAIL_DDPM) {
+        const int last = s->at + 1 == s->n_order;
+        const int one_down = last ? k == 0 : s->order[s->at + 1] + 1 == k || k == 0;
+        if (s->options.sampler == MAIL_SAMPLER_DDPM && one_down) {
+            float *noise = s->out;  /* free until the plan ends */
+            if (k > 0) {
+                mailp_draw(s, noise, s->given_noise == NULL ? NULL : s->given_noise + s->at * s->batch * one, 1 + (uint32_t)s->at);
+            }
+            mail_ddpm_step(s->x, s->x_start, &p->ddpm, k, s->noise_pred, noise, lo, hi, n, D, c->predict_epsilon);
+        } else {
+            mailp_ddim_step(s->x, s->x_start, &p->ddpm, k, last || k == 0 ? -1 : (long)s->order[s->at + 1], s->noise_pred, lo, hi, n, D,
+                            c->predict_epsilon);
+        }
+        bad = mailp_not_finite(s->x, n);
+        if (bad < n) {
+            s->plan = MAILP_PLAN_NONE;
+            return mailp_fail(err, MAIL_E_NUMBER, "denoising ran away: robot %llu, action %llu, dimension %llu is not finite after step %llu",
+                              (unsigned long long)s->active[bad / one], (unsigned long long)(bad % one / D),
+                              (unsigned long long)(bad % D), (unsigned long long)k);
+        }
+    }
+    if (++s->at == s->n_order) {
+        s->plan = MAILP_PLAN_DONE;
+    }
+    return MAIL_OK;
+}
+
+/* Keep an action of robot within the caller's limits; previous NULL: none was given out yet. */
+static void mailp_limit(const mail_session *s, float *action, const float *previous) {
+    size_t j;
+    for (j = 0; j < s->policy->cfg.action_dim; j++) {
+        if (previous != NULL && s->options.action_max_step != NULL) {
+            const float step = s->options.action_max_step[j];
+            action[j] = action[j] > previous[j] + step ? previous[j] + step : action[j] < previous[j] - step ? previous[j] - step : action[j];
+        }
+        if (s->options.action_min != NULL && action[j] < s->options.action_min[j]) {
+            action[j] = s->options.action_min[j];
+        }
+        if (s->options.action_max != NULL && action[j] > s->options.action_max[j]) {
+            action[j] = s->options.action_max[j];
+        }
+    }
+}
+
+/* Final clamp, inverse scaler, limits; then the chunk takes the place of the present one.
+   skip: actions whose time has passed while the plan was made. */
+static mail_status mailp_plan_finish(mail_session *s, float *actions, size_t skip, mail_error *err) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        A = c->act_seq, D = c->action_dim, one = A * D, n = s->n_active * one;
+    size_t              a, i, bad;
+    for (i = 0; i < n; i++) {
+        const size_t j = i % D;
+        float        x = s->x[i];
+        if (c->algorithm == MAIL_DDPM) {
+            x = x < p->lo[j] ? p->lo[j] : x > p->hi[j] ? p->hi[j] : x;
+        }
+        s->x[i]   = x;
+        s->out[i] = c->scale_data ? x * (c->std[j] + 1e-12f) + c->mean[j] : x;
+    }
+    s->plan = MAILP_PLAN_NONE;
+    bad = mailp_not_finite(s->out, n);
+    if (bad < n) {
+        return mailp_fail(err, MAIL_E_NUMBER, "robot %llu, action %llu, dimension %llu is not finite in the robot's units",
+                          (unsigned long long)s->active[bad / one], (unsigned long long)(bad % one / D), (unsigned long long)(bad % D));
+    }
+    for (a = 0; a < s->n_active; a++) {
+        const size_t robot    = s->active[a];
+        const float *previous = s->has_last[robot] ? s->last + robot * D : NULL;
+        if (s->ensemble == NULL) {
+            for (i = 0; i < A; i++) {
+                mailp_limit(s, s->out + a * one + i * D, previous);
+                previous = s->out + a * one + i * D;
+            }
+        } else {
+            memcpy(s->ensemble + (robot * A + s->ensemble_n[robot] % A) * one, s->out + a * one, one * sizeof(float));
+            s->ensemble_n[robot]++;
+        }
+        memcpy(s->chunk + robot * one, s->out + a * one, one * sizeof(float));
+        s->used[robot] = MAILP_MIN(skip, s->n_exec - 1);
+        s->plans[robot]++;
+        if (actions != NULL) {
+            memcpy(actions + robot * one, s->out + a * one, one * sizeof(float));
+        }
+    }
+    s->given_x_T   = NULL;
+    s->given_noise = NULL;
+    return MAIL_OK;
+}
+
 /* ================================================================================================================
    >>api   public functions: check arguments, call down
    ============================================================================================================= */
+
+/* ---- policy --------------------------------------------------------------------------------------------------------------- */
+
+MAIL_API mail_options mail_options_init(void) {
+    mail_options o;
+    memset(&o, 0, sizeof o);
+    return o;
+}
+
+/* Every tensor must have been asked for, but for what carries no weights. */
+static void mailp_check_surplus(mailp_loader *l) {
+    size_t i, n = mail_tensors_count(l->tensors);
+    for (i = 0; i < n && l->status == MAIL_OK; i++) {
+        const mail_tensor *t   = mail_tensors_at(l->tensors, i);
+        const size_t       len = strlen(t->name);
+        if (l->used[i] || strcmp(t->name, "obs_encoder._dummy_variable") == 0 ||
+            (len >= 10 && strcmp(t->name + len - 10, ".attn.mask") == 0)) {
+            continue;  /* an empty placeholder of robomimic; causal masks, which are known */
+        }
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' belongs to no part of this %s policy", t->name,
+                               l->kernels == NULL ? "" : "MaIL");
+    }
+}
+
+static void mailp_info_fill(mail_policy *p, const mailp_loader *l, mail_weights weights) {
+    static const char *const names[] = { "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" };
+    const mailp_config *c = &p->cfg;
+    mail_info          *i = &p->info;
+    size_t              n;
+    for (n = 0; n < c->n_cameras; n++) {
+        p->cameras[n].name        = c->camera[n].name;
+        p->cameras[n].width       = c->camera[n].width;
+        p->cameras[n].height      = c->camera[n].height;
+        p->cameras[n].feature_dim = c->camera[n].feature_dim;
+    }
+    for (n = 0; n < c->action_dim; n++) {
+        p->action_names[n] = c->action_names[n];
+    }
+    i->arch           = c->arch;
+    i->algorithm      = c->algorithm;
+    i->arch_name      = names[c->arch];
+    i->has_lang       = c->lang;
+    i->lang_dim       = c->lang ? c->lang_dim : 0;
+    i->obs_seq        = c->obs_seq;
+    i->act_seq        = c->act_seq;
+    i->n_action_steps = c->n_action_steps;
+    i->action_dim     = c->action_dim;
+    i->state_dim      = c->state_dim;
+    i->d_model        = c->d_model;
+    i->n_cameras      = c->n_cameras;
+    i->cameras        = p->cameras;
+    i->n_timesteps    = c->algorithm == MAIL_DDPM ? c->n_timesteps : 0;
+    i->schedule       = c->schedule;
+    i->action_names   = c->has_action_names ? p->action_names : NULL;
+    i->action_mean    = c->mean;
+    i->action_std     = c->std;
+    i->action_min     = c->min;
+    i->action_max     = c->max;
+    i->description    = c->description[0] ? c->description : NULL;
+    i->weights        = weights;
+    i->isa            = p->kernels->name;
+    i->n_parameters   = l->n_parameters;
+    i->weight_bytes   = l->arena.used;
+}
+
+/* Everything but opening the file. Takes tensors over: the caller frees the policy on failure. */
+static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t json_size, const mail_options *options, mail_error *err) {
+    mailp_loader l;
+    size_t       n = mail_tensors_count(p->tensors), j;
+    mail_status  status = mailp_config_read(&p->cfg, p->tensors, json, json_size, err);
+    if (status != MAIL_OK) {
+        return status;
+    }
+    if (options->weights != MAIL_WEIGHTS_F32) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "weights in bf16 or int8 are not offered yet");
+    }
+    p->kernels = mailp_kernels_choose(options->isa);
+    if (p->kernels == NULL) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", options->isa);
+    }
+    p->dp    = mailp_pad(p->cfg.d_model);
+    p->max_t = p->cfg.obs_seq + (p->cfg.lang ? 1u : 0u);
+    p->ahead = p->cfg.algorithm == MAIL_DDPM && p->cfg.n_timesteps <= MAILP_AHEAD;
+    for (j = 0; j < p->cfg.n_trunks; j++) {
+        if (p->cfg.trunk[j].d_state > MAILP_MAX_STATE) {
+            return mailp_fail(err, MAIL_E_UNSUPPORTED, "d_state is %llu, at most %d is supported",
+                              (unsigned long long)p->cfg.trunk[j].d_state, MAILP_MAX_STATE);
+        }
+    }
+    for (j = 0; j < p->cfg.action_dim; j++) {  /* bounds of normalised actions: float32 differences, float64 quotient */
+        const double s = (double)p->cfg.std[j] + 1e-12;
+        p->lo[j] = p->cfg.scale_data ? (float)((double)(p->cfg.min[j] - p->cfg.mean[j]) / s) : p->cfg.min[j];
+        p->hi[j] = p->cfg.scale_data ? (float)((double)(p->cfg.max[j] - p->cfg.mean[j]) / s) : p->cfg.max[j];
+    }
+    memset(&l, 0, sizeof l);
+    l.tensors = p->tensors;
+    l.kernels = p->kernels;
+    l.weights = options->weights;
+    l.err     = err;
+    l.used    = (unsigned char *)mailp_alloc(&p->allocator, n + 1);
+    if (l.used == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory to load the policy");
+    }
+    memset(l.used, 0, n + 1);
+    mailp_policy_build(&l, p);
+    if (l.status == MAIL_OK) {
+        mailp_check_surplus(&l);
+    }
+    if (l.status == MAIL_OK) {
+        const size_t bytes = l.arena.used;
+        p->block = mailp_alloc(&p->allocator, bytes);
+        l.tmp    = (float *)mailp_alloc(&p->allocator, (l.tmp_need + MAILP_LANES) * sizeof(float));
+        if (p->block == NULL || l.tmp == NULL) {
+            l.status = mailp_fail(err, MAIL_E_MEMORY, "no memory for %llu bytes of weights", (unsigned long long)bytes);
+        } else {
+            l.arena.base = (unsigned char *)p->block;
+            l.arena.used = 0;
+            mailp_policy_build(&l, p);
+            assert(l.status != MAIL_OK || l.arena.used == bytes);
+        }
+    }
+    mailp_free(&p->allocator, l.tmp);
+    mailp_free(&p->allocator, l.used);
+    if (l.status == MAIL_OK && p->ahead) {
+        l.status = mailp_time_ahead(p, err);
+    }
+    if (l.status == MAIL_OK) {
+        mailp_info_fill(p, &l, options->weights);
+        if (options->drop_source) {
+            mail_tensors_close(p->tensors);
+            p->tensors = NULL;
+        }
+    }
+    return l.status;
+}
+
+static mail_policy *mailp_policy_new(const mail_options *options) {
+    mail_policy *p = (mail_policy *)mailp_alloc(&options->allocator, sizeof *p);
+    if (p != NULL) {
+        memset(p, 0, sizeof *p);
+        p->allocator = options->allocator;
+    }
+    return p;
+}
+
+MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *data, size_t size,
+                                             const mail_options *options, mail_error *err) {
+    const mail_options o = options == NULL ? mail_options_init() : *options;
+    mail_policy       *p;
+    mail_status        status;
+    if (policy == NULL || (data == NULL && size != 0)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load_memory: policy or data is NULL");
+    }
+    *policy = NULL;
+    p = mailp_policy_new(&o);
+    if (p == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
+    }
+    status = mail_tensors_open_memory(&p->tensors, data, size, &o.allocator, err);
+    if (status == MAIL_OK) {
+        status = mailp_policy_bind(p, o.config_json, o.config_json == NULL ? 0 : o.config_size ? o.config_size : strlen(o.config_json), &o, err);
+    }
+    if (status != MAIL_OK) {
+        mail_policy_free(p);
+        return status;
+    }
+    *policy = p;
+    return MAIL_OK;
+}
+
+#ifndef MAIL_NO_STDIO
+/* The JSON file beside a checkpoint: its name with .json in place of the extension, or config.json in its folder.
+   *data is NULL if there is neither. */
+static mail_status mailp_read_beside(unsigned char **data, size_t *size, const char *path, const mail_allocator *allocator, mail_error *err) {
+    const size_t len  = strlen(path);
+    size_t       stem = len, folder = len;
+    char        *name = (char *)mailp_alloc(allocator, len + 16);
+    mail_status  status = MAIL_OK;
+    int          try_again;
+    *data = NULL;
+    *size = 0;
+    if (name == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a file name");
+    }
+    while (folder > 0 && path[folder - 1] != '/' && path[folder - 1] != '\\') {
+        folder--;
+    }
+    for (stem = len; stem > folder && path[stem - 1] != '.'; stem--) {
+    }
+    stem = stem > folder ? stem - 1 : len;
+    for (try_again = 0; try_again < 2 && *data == NULL && status == MAIL_OK; try_again++) {
+        FILE *f;
+        memcpy(name, path, try_again ? folder : stem);
+        strcpy(name + (try_again ? folder : stem), try_again ? "config.json" : ".json");
+        f = fopen(name, "rb");
+        if (f != NULL) {
+            fclose(f);
+            status = mailp_read_file(data, size, name, allocator, err);
+        }
+    }
+    mailp_free(allocator, name);
+    return status;
+}
+
+MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err) {
+    const mail_options o = options == NULL ? mail_options_init() : *options;
+    mail_policy       *p;
+    mail_status        status;
+    unsigned char     *beside = NULL;
+    size_t             size   = 0;
+    if (policy == NULL || path == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load: policy or path is NULL");
+    }
+    *policy = NULL;
+    p = mailp_policy_new(&o);
+    if (p == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
+    }
+    status = mail_tensors_open(&p->tensors, path, &o.allocator, err);
+    if (status == MAIL_OK && o.config_json == NULL && mail_tensors_metadata(p->tensors, "mail.obs_seq") == NULL) {
+        status = mailp_read_beside(&beside, &size, path, &o.allocator, err);
+    }
+    if (status == MAIL_OK) {
+        if (o.config_json != NULL) {
+            status = mailp_policy_bind(p, o.config_json, o.config_size ? o.config_size : strlen(o.config_json), &o, err);
+        } else {
+            status = mailp_policy_bind(p, (const char *)beside, size, &o, err);
+        }
+    }
+    mailp_free(&o.allocator, beside);
+    if (status != MAIL_OK) {
+        mail_policy_free(p);
+        return status;
+    }
+    *policy = p;
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_policy_save(const mail_policy *policy, const char *path, mail_dtype dtype, mail_error *err) {
+    if (policy == NULL || path == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_save: policy or path is NULL");
+    }
+    if (policy->tensors == NULL) {
+        return mailp_fail(err, MAIL_E_STATE, "the policy was loaded with drop_source: its checkpoint is closed and cannot be saved again");
+    }
+    return mailp_save(policy->tensors, &policy->cfg, path, dtype, err);
+}
+#endif
+
+MAIL_API void mail_policy_free(mail_policy *policy) {
+    if (policy != NULL) {
+        mail_allocator allocator = policy->allocator;
+        mail_tensors_close(policy->tensors);
+        mailp_free(&allocator, policy->block);
+        mailp_free(&allocator, policy);
+    }
+}
+
+MAIL_API const mail_info *mail_policy_info(const mail_policy *policy) {
+    return policy == NULL ? NULL : &policy->info;
+}
+
+/* ---- session ---------------------------------------------------------------------------------------------------------------- */
+
+MAIL_API mail_session_options mail_session_options_init(void) {
+    mail_session_options o;
+    memset(&o, 0, sizeof o);
+    o.batch          = 1;
+    o.ensemble_decay = 0.01f;
+    return o;
+}
+
+static mail_status mailp_session_check(const mail_policy *p, const mail_session_options *o, mail_error *err) {
+    const mailp_config *c;
+    size_t              j;
+    if (p == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "the policy is NULL");
+    }
+    c = &p->cfg;
+    if (o->batch < 1 || o->batch > MAIL_MAX_BATCH) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "batch is %llu, expected 1 to %d", (unsigned long long)o->batch, MAIL_MAX_BATCH);
+    }
+    if (o->n_action_steps > c->act_seq) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "n_action_steps is %llu, but a chunk has %llu actions",
+                          (unsigned long long)o->n_action_steps, (unsigned long long)c->act_seq);
+    }
+    if (o->sampler != MAIL_SAMPLER_DDPM && o->sampler != MAIL_SAMPLER_DDIM) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "sampler %d is neither DDPM nor DDIM", (int)o->sampler);
+    }
+    if (c->algorithm == MAIL_DDPM && o->n_steps > c->n_timesteps) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "n_steps is %llu, but the policy was trained with %llu timesteps",
+                          (unsigned long long)o->n_steps, (unsigned long long)c->n_timesteps);
+    }
+    if (c->algorithm == MAIL_DDPM && o->n_steps != 0 && o->n_steps < c->n_timesteps && o->sampler == MAIL_SAMPLER_DDPM) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "n_steps is %llu of %llu: fewer steps need MAIL_SAMPLER_DDIM",
+                          (unsigned long long)o->n_steps, (unsigned long long)c->n_timesteps);
+    }
+    if (o->parallel.run != NULL && o->parallel.n_threads > MAIL_MAX_THREADS) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "parallel.n_threads is %llu, at most %d is supported",
+                          (unsigned long long)o->parallel.n_threads, MAIL_MAX_THREADS);
+    }
+    if (o->ensemble && !(o->ensemble_decay >= 0 && o->ensemble_decay <= FLT_MAX)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "ensemble_decay must be 0 or more");
+    }
+    for (j = 0; j < c->action_dim; j++) {
+        if ((o->action_min != NULL && !(fabsf(o->action_min[j]) <= FLT_MAX)) || (o->action_max != NULL && !(fabsf(o->action_max[j]) <= FLT_MAX)) ||
+            (o->action_min != NULL && o->action_max != NULL && o->action_min[j] > o->action_max[j])) {
+            return mailp_fail(err, MAIL_E_ARGUMENT, "action_min and action_max of dimension %llu are not finite or cross", (unsigned long long)j);
+        }
+        if (o->action_max_step != NULL && !(o->action_max_step[j] > 0 && o->action_max_step[j] <= FLT_MAX)) {
+            return mailp_fail(err, MAIL_E_ARGUMENT, "action_max_step of dimension %llu must be positive", (unsigned long long)j);
+        }
+    }
+    return MAIL_OK;
+}
+
+/* Set up what layout needs to know, then lay out: the session itself, copies of the limits, everything else. */
+static void mailp_session_place(mail_session *s, const mail_policy *policy, const mail_session_options *o, mailp_arena *arena) {
+    const size_t D = policy->cfg.action_dim;
+    float       *limit[3];
+    size_t       i;
+    memset(s, 0, sizeof *s);
+    s->policy  = policy;
+    s->options = *o;
+    s->batch   = o->batch;
+    s->n_exec  = o->ensemble ? 1 : o->n_action_steps ? o->n_action_steps : policy->cfg.n_action_steps;
+    s->ctx.kernels   = policy->kernels;
+    s->ctx.parallel  = o->parallel.run == NULL ? NULL : &s->options.parallel;
+    s->ctx.n_threads = mailp_threads(&o->parallel);
+    for (i = 0; i < 3; i++) {
+        limit[i] = mailp_take_floats(arena, D);
+    }
+    if (arena->base != NULL) {
+        const float *from[3];
+        from[0] = o->action_min;
+        from[1] = o->action_max;
+        from[2] = o->action_max_step;
+        for (i = 0; i < 3; i++) {
+            if (from[i] != NULL) {
+                memcpy(limit[i], from[i], D * sizeof(float));
+            } else {
+                limit[i] = NULL;
+            }
+        }
+        s->options.action_min      = limit[0];
+        s->options.action_max      = limit[1];
+        s->options.action_max_step = limit[2];
+    }
+    mailp_session_layout(s, arena);
+}
+
+MAIL_API size_t mail_session_size(const mail_policy *policy, const mail_session_options *options) {
+    const mail_session_options o = options == NULL ? mail_session_options_init() : *options;
+    mail_session               s;
+    mailp_arena                arena;
+    if (mailp_session_check(policy, &o, NULL) != MAIL_OK) {
+        return 0;
+    }
+    arena.base = NULL;
+    arena.used = 0;
+    (void)mailp_take(&arena, sizeof(mail_session));
+    mailp_session_place(&s, policy, &o, &arena);
+    return arena.used;
+}
+
+MAIL_API mail_status mail_session_init(mail_session **session, const mail_policy *policy, const mail_session_options *options,
+                                       void *memory, size_t size, mail_error *err) {
+    const mail_session_options o = options == NULL ? mail_session_options_init() : *options;
+    mail_session              *s;
+    mailp_arena                arena;
+    size_t                     need;
+    mail_status                status;
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_session_init: session is NULL");
+    }
+    *session = NULL;
+    status   = mailp_session_check(policy, &o, err);
+    if (status != MAIL_OK) {
+        return status;
+    }
+    need = mail_session_size(policy, &o);
+    if (memory == NULL || size < need || (uintptr_t)memory % MAILP_ALIGN != 0) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "a session of this policy needs %llu bytes aligned to %d, given are %llu bytes at %p",
+                          (unsigned long long)need, MAILP_ALIGN, (unsigned long long)size, memory);
+    }
+    memset(memory, 0, need);
+    arena.base = (unsigned char *)memory;
+    arena.used = 0;
+    s = (mail_session *)mailp_take(&arena, sizeof(mail_session));
+    mailp_session_place(s, policy, &o, &arena);
+    assert(arena.used == need);
+    mail_session_reset(s, o.seed);
+    *session = s;
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_session_create(mail_session **session, const mail_policy *policy,
+                                         const mail_session_options *options, mail_error *err) {
+    const mail_session_options o = options == NULL ? mail_session_options_init() : *options;
+    size_t                     size;
+    void                      *memory;
+    mail_status                status;
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_session_create: session is NULL");
+    }
+    *session = NULL;
+    status   = mailp_session_check(policy, &o, err);
+    if (status != MAIL_OK) {
+        return status;
+    }
+    size   = mail_session_size(policy, &o);
+    memory = mailp_alloc(&o.allocator, size);
+    if (memory == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a session of %llu bytes", (unsigned long long)size);
+    }
+    status = mail_session_init(session, policy, &o, memory, size, err);
+    if (status != MAIL_OK) {
+        mailp_free(&o.allocator, memory);
+    } else {
+        (*session)->block = memory;
+    }
+    return status;
+}
+
+MAIL_API void mail_session_free(mail_session *session) {
+    if (session != NULL && session->block != NULL) {
+        mail_allocator allocator = session->options.allocator;
+        mailp_free(&allocator, session->block);
+    }
+}
+
+static void mailp_forget(mail_session *s, size_t robot) {
+    s->frames[robot]     = 0;
+    s->newest[robot]     = 0;
+    s->used[robot]       = s->n_exec;
+    s->has_last[robot]   = 0;
+    s->ensemble_n[robot] = 0;
+}
+
+MAIL_API void mail_session_reset(mail_session *session, uint64_t seed) {
+    size_t robot;
+    mail_plan_cancel(session);
+    session->options.seed = seed;
+    for (robot = 0; robot < session->batch; robot++) {
+        mailp_forget(session, robot);
+        session->plans[robot] = 0;
+    }
+}
+
+MAIL_API mail_status mail_session_reset_robot(mail_session *session, size_t robot, mail_error *err) {
+    if (session == NULL || robot >= session->batch) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "robot %llu of a session with %llu", (unsigned long long)robot,
+                          (unsigned long long)(session == NULL ? 0 : session->batch));
+    }
+    mail_plan_cancel(session);
+    mailp_forget(session, robot);
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *embedding, size_t n, mail_error *err) {
+    const mailp_config *c;
+    size_t              robot, bad;
+    if (session == NULL || embedding == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_session_set_goal: session or embedding is NULL");
+    }
+    c = &session->policy->cfg;
+    if (!c->lang) {
+        return mailp_fail(err, MAIL_E_STATE, "this policy was trained without language and takes no goal");
+    }
+    if (n != c->lang_dim && n != session->batch * c->lang_dim) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "a goal has %llu values (or that times %llu robots), given are %llu",
+                          (unsigned long long)c->lang_dim, (unsigned long long)session->batch, (unsigned long long)n);
+    }
+    bad = mailp_not_finite(embedding, n);
+    if (bad < n) {
+        return mailp_fail(err, MAIL_E_NUMBER, "value %llu of the goal is not finite", (unsigned long long)bad);
+    }
+    for (robot = 0; robot < session->batch; robot++) {
+        float *row = session->goal + robot * c->state_dim;
+        mailp_linear(&session->ctx, session->r, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim), c->lang_dim,
+                     &session->policy->lang, 1, 0);
+        memcpy(row, session->r, c->state_dim * sizeof(float));
+    }
+    session->has_goal = 1;
+    return MAIL_OK;
+}
+
+/* s->incoming becomes the newest frame of every robot, if it is finite. */
+static mail_status mailp_push(mail_session *s, mail_error *err) {
+    const mailp_config *c = &s->policy->cfg;
+    const size_t        S = c->state_dim;
+    const size_t        bad = mailp_not_finite(s->incoming, s->batch * S);
+    size_t              robot;
+    if (bad < s->batch * S) {
+        return mailp_fail(err, MAIL_E_NUMBER, "observation of robot %llu: feature %llu is not finite", (unsigned long long)(bad / S),
+                          (unsigned long long)(bad % S));
+    }
+    for (robot = 0; robot < s->batch; robot++) {
+        memcpy(s->features + (robot * c->obs_seq + s->newest[robot]) * S, s->incoming + robot * S, S * sizeof(float));
+        s->newest[robot] = (s->newest[robot] + 1) % c->obs_seq;
+        s->frames[robot] += s->frames[robot] < c->obs_seq;
+    }
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_observe(mail_session *session, const mail_image *images, size_t n, mail_error *err) {
+    const mail_policy  *p;
+    const mailp_config *c;
+    size_t              i, at;
+    if (session == NULL || images == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_observe: session or images is NULL");
+    }
+    p = session->policy;
+    c = &p->cfg;
+    if (c->n_cameras == 0) {
+        return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_observe_features");
+    }
+    if (n != session->batch * c->n_cameras) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%llu images given, expected %llu (%llu robots with %llu cameras)", (unsigned long long)n,
+                          (unsigned long long)(session->batch * c->n_cameras), (unsigned long long)session->batch,
+                          (unsigned long long)c->n_cameras);
+    }
+    for (i = 0; i < n; i++) {
+        mail_error  why;
+        mail_status status = mailp_image_check(&images[i], &why);
+        if (status != MAIL_OK) {
+            return mailp_fail(err, status, "image %llu (%s): %.250s", (unsigned long long)i, c->camera[i % c->n_cameras].name, why.text);
+        }
+    }
+    for (i = 0, at = 0; i < n; i++) {
+        mailp_resnet_encode(&p->resnet[i % c->n_cameras], p->kernels, session->incoming + at, NULL, &images[i], session->vision,
+                            session->ctx.parallel);
+        at += c->camera[i % c->n_cameras].feature_dim;
+    }
+    return mailp_push(session, err);
+}
+
+MAIL_API mail_status mail_observe_features(mail_session *session, const float *features, size_t n, mail_error *err) {
+    const size_t S = session == NULL ? 0 : session->policy->cfg.state_dim;
+    if (session == NULL || features == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_observe_features: session or features is NULL");
+    }
+    if (n != session->batch * S) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%llu features given, expected %llu (%llu robots with %llu)", (unsigned long long)n,
+                          (unsigned long long)(session->batch * S), (unsigned long long)session->batch, (unsigned long long)S);
+    }
+    memcpy(session->incoming, features, n * sizeof(float));
+    return mailp_push(session, err);
+}
+
+MAIL_API int mail_observe_due(const mail_session *session) {
+    size_t robot;
+    for (robot = 0; robot < session->batch; robot++) {
+        const size_t before = session->n_exec - session->used[robot];  /* actions still to give out before the next decision */
+        if (before < session->policy->cfg.obs_seq) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Plan for all robots whose chunk is used up (all: for every robot), in one go. */
+static mail_status mailp_plan_now(mail_session *s, float *actions, int all, mail_error *err) {
+    mail_status status;
+    size_t      robot;
+    s->n_active = 0;
+    for (robot = 0; robot < s->batch; robot++) {
+        if (all || s->used[robot] >= s->n_exec) {
+            s->active[s->n_active++] = robot;
+        }
+    }
+    if (s->n_active == 0) {
+        return MAIL_OK;
+    }
+    status = mailp_plan_start(s, err);
+    while (status == MAIL_OK && s->plan == MAILP_PLAN_STEPS) {
+        status = mailp_plan_step(s, err);
+    }
+    return status == MAIL_OK ? mailp_plan_finish(s, actions, 0, err) : status;
+}
+
+MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error *err) {
+    const mailp_config *c;
+    size_t              robot, due = 0;
+    if (session == NULL || actions == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_act: session or actions is NULL");
+    }
+    c = &session->policy->cfg;
+    for (robot = 0; robot < session->batch; robot++) {
+        due += session->used[robot] >= session->n_exec;
+    }
+    if (due != 0) {
+        mail_status status;
+        if (session->plan != MAILP_PLAN_NONE) {
+            return mailp_fail(err, MAIL_E_STATE, "the chunk is used up while a plan is in progress: finish it with mail_plan_step and "
+                              "mail_plan_end, or cancel it with mail_plan_cancel");
+        }
+        status = mailp_plan_now(session, NULL, 0, err);
+        if (status != MAIL_OK) {
+            return status;
+        }
+    }
+    for (robot = 0; robot < session->batch; robot++) {
+        const size_t A = c->act_seq, D = c->action_dim, one = A * D;
+        float       *action = actions + robot * D;
+        size_t       i, j;
+        if (session->ensemble == NULL) {
+            memcpy(action, session->chunk + robot * one + session->used[robot] * D, D * sizeof(float));
+        } else {
+            /* chunk number m was planned m actions after the first; its action n - 1 - m is meant for now (arXiv 2304.13705) */
+            const size_t n = session->ensemble_n[robot], oldest = n > A ? n - A : 0;
+            for (j = 0; j < D; j++) {
+                double sum = 0, weights = 0;
+                for (i = oldest; i < n; i++) {
+                    const double w = exp(-(double)session->options.ensemble_decay * (double)(i - oldest));
+                    sum += w * (double)session->ensemble[((robot * A + i % A) * A + (n - 1 - i)) * D + j];
+                    weights += w;
+                }
+                action[j] = (float)(sum / weights);
+            }
+        }
+        mailp_limit(session, action, session->has_last[robot] ? session->last + robot * D : NULL);
+        memcpy(session->last + robot * D, action, D * sizeof(float));
+        session->has_last[robot] = 1;
+        session->used[robot]++;
+    }
+    session->acts++;
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_plan(mail_session *session, float *actions, mail_error *err) {
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan: session is NULL");
+    }
+    return mailp_plan_now(session, actions, 1, err);
+}
+
+MAIL_API mail_status mail_plan_begin(mail_session *session, mail_error *err) {
+    size_t robot;
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_begin: session is NULL");
+    }
+    for (robot = 0; robot < session->batch; robot++) {
+        session->active[robot] = robot;
+    }
+    session->n_active = session->batch;
+    return mailp_plan_start(session, err);
+}
+
+MAIL_API mail_status mail_plan_step(mail_session *session, size_t *left, mail_error *err) {
+    mail_status status;
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_step: session is NULL");
+    }
+    if (session->plan != MAILP_PLAN_STEPS) {
+        return mailp_fail(err, MAIL_E_STATE, session->plan == MAILP_PLAN_DONE ? "mail_plan_step: all steps are done, call mail_plan_end"
+                                                                              : "mail_plan_step: no plan in progress, call mail_plan_begin");
+    }
+    status = mailp_plan_step(session, err);
+    if (status == MAIL_OK && left != NULL) {
+        *left = session->n_order - session->at;
+    }
+    return status;
+}
+
+MAIL_API mail_status mail_plan_end(mail_session *session, float *actions, mail_error *err) {
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_end: session is NULL");
+    }
+    if (session->plan != MAILP_PLAN_DONE) {
+        return mailp_fail(err, MAIL_E_STATE, session->plan == MAILP_PLAN_STEPS ? "mail_plan_end: %llu steps are still to do"
+                                                                               : "mail_plan_end: no plan in progress, call mail_plan_begin",
+                          (unsigned long long)(session->n_order - session->at));
+    }
+    return mailp_plan_finish(session, actions, session->options.align_plan ? session->acts : 0, err);
+}
+
+MAIL_API void mail_plan_cancel(mail_session *session) {
+    session->plan        = MAILP_PLAN_NONE;
+    session->given_x_T   = NULL;
+    session->given_noise = NULL;
+}
+
+MAIL_API void mail_session_set_noise(mail_session *session, const float *x_T, const float *noise) {
+    session->given_x_T   = x_T;
+    session->given_noise = noise;
+}
+
+/* seconds of a clock that does not jump, as far as the C library offers one */
+static double mailp_now(const mail_session *s) {
+    if (s->options.now != NULL) {
+        return s->options.now(s->options.now_user);
+    }
+#if defined(CLOCK_MONOTONIC)
+    {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    }
+#elif defined(TIME_UTC)
+    {
+        struct timespec t;
+        timespec_get(&t, TIME_UTC);
+        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    }
+#else
+    return (double)clock() / (double)CLOCKS_PER_SEC;
+#endif
+}
+
+MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, double seconds, size_t *steps, mail_error *err) {
+    double      start, before;
+    mail_status status;
+    if (session == NULL || !(seconds >= 0)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_within: session is NULL or seconds is not 0 or more");
+    }
+    start  = mailp_now(session);
+    before = start;
+    status = mail_plan_begin(session, err);
+    while (status == MAIL_OK && session->plan == MAILP_PLAN_STEPS) {
+        const size_t left = session->n_order - session->at;
+        double       now  = mailp_now(session), fit;
+        fit = session->step_seconds > 0 ? (seconds - (now - start)) / session->step_seconds : session->at == 0 ? 1 : (double)left;
+        if (session->policy->cfg.algorithm == MAIL_DDPM && fit < (double)left) {
+            /* from the present step down in as many strides as fit, DDIM between them */
+            const size_t n = fit < 1 ? 1 : (size_t)fit, from = session->order[session->at];
+            if (session->step_seconds > 0 && n < left) {
+                session->n_order = session->at + MAILP_MIN(n, from + 1);
+                mailp_order(session->order + session->at, from, session->n_order - session->at);
+            }
+        }
+        before = mailp_now(session);
+        status = mailp_plan_step(session, err);
+        if (status == MAIL_OK) {
+            const double took = mailp_now(session) - before;
+            session->step_seconds = session->step_seconds > 0 ? 0.75 * session->step_seconds + 0.25 * took : took;
+        }
+    }
+    if (status == MAIL_OK) {
+        const size_t done = session->at;
+        status = mailp_plan_finish(session, actions, 0, err);
+        if (status == MAIL_OK && steps != NULL) {
+            *steps = done;
+        }
+    }
+    return status;
+}
+
+MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float *from, const float *to, size_t dim, float max_step) {
+    double distance = 0;
+    size_t n, i, j;
+    if (from == NULL || to == NULL || (way_points == NULL && capacity != 0) || !(max_step > 0)) {
+        return 0;
+    }
+    for (j = 0; j < dim; j++) {
+        distance += ((double)to[j] - (double)from[j]) * ((double)to[j] - (double)from[j]);
+    }
+    distance = ceil(sqrt(distance) / (double)max_step);
+    if (!(distance <= 1e9)) {
+        return 0;
+    }
+    n = distance < 1 ? 1 : (size_t)distance;
+    for (i = 0; i < MAILP_MIN(n, capacity); i++) {
+        for (j = 0; j < dim; j++) {
+            const double part = (double)(i + 1) / (double)n;
+            way_points[i * dim + j] = i + 1 == n ? to[j] : (float)((double)from[j] + part * ((double)to[j] - (double)from[j]));
+        }
+    }
+    return n;
+}
+
+/* ---- building blocks ---------------------------------------------------------------------------------------------------------- */
+
+static size_t mailp_scan_chunks(size_t length, size_t d_inner, size_t chunks) {
+    if (chunks == 0) {  /* channels alone keep many threads busy; few of them and a long sequence do not */
+        chunks = mailp_panels(d_inner) >= 8 || length < 2048 ? 1 : MAILP_MIN(length / 512, (size_t)16);
+    }
+    return MAILP_MAX(MAILP_MIN(chunks, length), (size_t)1);
+}
+
+typedef struct mailp_scan_job {
+    const mailp_kernels *k;
+    float               *y;
+    const float         *x, *dt, *B, *C, *z;
+    float               *A, *D, *states, *decay, *edge;  /* edge: padded copy of the last, partial panel of x, dt, z, y */
+    size_t               length, d_inner, d_state, ep, chunks;
+    int                  pass;  /* 0: what each piece leaves from a zero state; 1: the outputs */
+    float               *waste; /* per panel and chunk: outputs of pass 0 that nobody reads */
+} mailp_scan_job;
+
+/* Task i: one panel of channels in one piece of the sequence. */
+static void mailp_scan_task(void *arg, size_t i) {
+    const mailp_scan_job *j = (const mailp_scan_job *)arg;
+    const size_t panel = i / j->chunks, chunk = i % j->chunks, c = panel * MAILP_LANES, N = j->d_state, ep = j->ep, L = j->length;
+    const size_t from = L * chunk / j->chunks, to = L * (chunk + 1) / j->chunks, len = to - from;
+    const int    whole = c + MAILP_LANES <= j->d_inner;
+    const size_t ld = whole ? j->d_inner : MAILP_LANES, l0 = whole ? from * ld + c : from * ld;
+    const float *x = (whole ? j->x : j->edge) + l0, *dt = (whole ? j->dt : j->edge + L * MAILP_LANES) + l0;
+    const float *z = j->z == NULL ? NULL : (whole ? j->z : j->edge + 2 * L * MAILP_LANES) + l0;
+    float       *state = j->states + chunk * N * ep + c;  /* before the piece; the next one is after it */
+    if (j->pass == 0) {
+        size_t l, e;
+        if (chunk + 1 == j->chunks) {
+            return;  /* nobody needs what the last piece leaves before the outputs are made */
+        }
+        j->k->scan(j->waste + i * ((L + j->chunks - 1) / j->chunks) * MAILP_LANES, MAILP_LANES, state + N * ep, NULL, x, ld, dt, ld,
+                   j->A + c, ep, j->B + from * N, j->C + from * N, N, j->D + c, NULL, 0, len, N, 1);
+        for (e = 0; e < MAILP_LANES; e++) {
+            double sum = 0;
+            for (l = 0; l < len; l++) {
+                sum += (double)dt[l * ld + e];
+            }
+            j->decay[chunk * ep + c + e] = (float)sum;
+        }
+    } else {
+        float *y = (whole ? j->y : j->edge + 3 * L * MAILP_LANES) + l0;
+        j->k->scan(y, ld, chunk + 1 == j->chunks ? state + N * ep : NULL, state, x, ld, dt, ld, j->A + c, ep, j->B + from * N,
+                   j->C + from * N, N, j->D + c, z, ld, len, N, 1);
+    }
+}
+
+MAIL_API size_t mail_selective_scan_size(size_t length, size_t d_inner, size_t d_state, size_t chunks) {
+    const size_t ep = mailp_pad(d_inner), n = mailp_scan_chunks(length, d_inner, chunks);
+    size_t floats = d_state * ep + ep + (n + 1) * d_state * ep + n * ep;
+    if (d_inner % MAILP_LANES != 0) {
+        floats += 4 * length * MAILP_LANES;
+    }
+    if (n > 1) {
+        floats += ep * n * ((length + n - 1) / n);
+    }
+    return floats * sizeof(float);
+}
+
+MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x, const float *dt, const float *A, const float *B,
+                                         const float *C, const float *D, const float *z, size_t length, size_t d_inner,
+                                         size_t d_state, size_t chunks, void *memory, const char *isa,
+                                         const mail_parallel *parallel, mail_error *err) {
+    mailp_scan_job j;
+    size_t         e, s, l, i, edge;
+    float         *at = (float *)memory;
+    if (y == NULL || state == NULL || x == NULL || dt == NULL || A == NULL || B == NULL || C == NULL || memory == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_selective_scan: a pointer is NULL");
+    }
+    if (d_state < 1 || d_state > MAILP_MAX_STATE || d_inner < 1) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_selective_scan: d_inner is %llu and d_state %llu, expected 1 or more and 1 to %d",
+                          (unsigned long long)d_inner, (unsigned long long)d_state, MAILP_MAX_STATE);
+    }
+    j.k = mailp_kernels_choose(isa);
+    if (j.k == NULL) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", isa);
+    }
+    if (length == 0) {
+        return MAIL_OK;
+    }
+    j.y       = y;
+    j.x       = x;
+    j.dt      = dt;
+    j.B       = B;
+    j.C       = C;
+    j.z       = z;
+    j.length  = length;
+    j.d_inner = d_inner;
+    j.d_state = d_state;
+    j.ep      = mailp_pad(d_inner);
+    j.chunks  = mailp_scan_chunks(length, d_inner, chunks);
+    j.A       = at;
+    at += d_state * j.ep;
+    j.D = at;
+    at += j.ep;
+    j.states = at;
+    at += (j.chunks + 1) * d_state * j.ep;
+    j.decay = at;
+    at += j.chunks * j.ep;
+    j.edge = at;
+    edge   = d_inner / MAILP_LANES * MAILP_LANES;
+    if (edge < d_inner) {
+        at += 4 * length * MAILP_LANES;
+        memset(j.edge, 0, 4 * length * MAILP_LANES * sizeof(float));
+        for (l = 0; l < length; l++) {
+            memcpy(j.edge + l * MAILP_LANES, x + l * d_inner + edge, (d_inner - edge) * sizeof(float));
+            memcpy(j.edge + (length + l) * MAILP_LANES, dt + l * d_inner + edge, (d_inner - edge) * sizeof(float));
+            if (z != NULL) {
+                memcpy(j.edge + (2 * length + l) * MAILP_LANES, z + l * d_inner + edge, (d_inner - edge) * sizeof(float));
+            }
+        }
+    }
+    j.waste = at;
+    memset(j.A, 0, d_state * j.ep * sizeof(float));
+    memset(j.D, 0, j.ep * sizeof(float));
+    memset(j.states, 0, d_state * j.ep * sizeof(float));
+    for (e = 0; e < d_inner; e++) {
+        j.D[e] = D == NULL ? 0.0f : D[e];
+        for (s = 0; s < d_state; s++) {
+            j.A[s * j.ep + e]      = A[e * d_state + s] * 1.44269504f;
+            j.states[s * j.ep + e] = state[e * d_state + s];
+        }
+    }
+    if (j.chunks > 1) {
+        j.pass = 0;
+        mailp_parallel_run(parallel, mailp_panels(d_inner) * j.chunks, mailp_scan_task, &j);
+        for (i = 0; i + 1 < j.chunks; i++) {  /* state after piece i: what it leaves from zero, plus its decay times the state before */
+            const float *before = j.states + i * d_state * j.ep;
+            float       *after  = j.states + (i + 1) * d_state * j.ep;
+            for (s = 0; s < d_state; s++) {
+                for (e = 0; e < j.ep; e++) {
+                    after[s * j.ep + e] += exp2f(j.A[s * j.ep + e] * j.decay[i * j.ep + e]) * before[s * j.ep + e];
+                }
+            }
+        }
+    }
+    j.pass = 1;
+    mailp_parallel_run(parallel, mailp_panels(d_inner) * j.chunks, mailp_scan_task, &j);
+    for (l = 0; edge < d_inner && l < length; l++) {
+        memcpy(y + l * d_inner + edge, j.edge + (3 * length + l) * MAILP_LANES, (d_inner - edge) * sizeof(float));
+    }
+    for (e = 0; e < d_inner; e++) {
+        for (s = 0; s < d_state; s++) {
+            state[e * d_state + s] = j.states[(j.chunks * d_state + s) * j.ep + e];
+        }
+    }
+    return MAIL_OK;
+}
+
+struct mail_mamba {
+    mail_allocator       allocator;
+    const mailp_kernels *kernels;
+    void                *block;
+    mailp_mamba          m;
+    mailp_mamba_layer    layer;
+};
+
+/* The size of dimension d of the tensor prefix + suffix; fails the loader if it is not there. */
+static size_t mailp_dim(mailp_loader *l, const char *prefix, const char *suffix, unsigned n_dims, unsigned d) {
+    mailp_name         name;
+    const mail_tensor *t = mail_tensors_find(l->tensors, mailp_cat(&name, prefix, suffix));
+    if (l->status == MAIL_OK && (t == NULL || t->n_dims != n_dims || t->shape[d] == 0 || t->shape[d] > (1u << 24))) {
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' is missing or does not have %u dimensions of sensible size", name.text, n_dims);
+    }
+    return l->status == MAIL_OK ? (size_t)t->shape[d] : 1;
+}
+
+MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *tensors, const char *prefix,
+                                       const mail_options *options, mail_error *err) {
+    const mail_options o = options == NULL ? mail_options_init() : *options;
+    mail_mamba        *b;
+    mailp_loader       l;
+    int                pass;
+    if (block == NULL || tensors == NULL || prefix == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_mamba_create: a pointer is NULL");
+    }
+    *block = NULL;
+    memset(&l, 0, sizeof l);
+    b      = (mail_mamba *)mailp_alloc(&o.allocator, sizeof *b);
+    l.used = (unsigned char *)mailp_alloc(&o.allocator, mail_tensors_count(tensors) + 1);
+    if (b == NULL || l.used == NULL) {
+        mailp_free(&o.allocator, b);
+        mailp_free(&o.allocator, l.used);
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a Mamba block");
+    }
+    memset(b, 0, sizeof *b);
+    b->allocator = o.allocator;
+    b->kernels   = mailp_kernels_choose(o.isa);
+    l.tensors    = tensors;
+    l.kernels    = b->kernels;
+    l.err        = err;
+    if (b->kernels == NULL) {
+        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", o.isa);
+    } else if (o.weights != MAIL_WEIGHTS_F32) {
+        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "mail_mamba_create: only f32 weights");
+    }
+    b->m.n_layers     = 1;
+    b->m.d_inner      = mailp_dim(&l, prefix, "A_log", 2, 0);
+    b->m.d_state      = mailp_dim(&l, prefix, "A_log", 2, 1);
+    b->m.d_model      = mailp_dim(&l, prefix, "in_proj.weight", 2, 1);
+    b->m.d_conv       = mailp_dim(&l, prefix, "conv1d.weight", 3, 2);
+    b->m.dt_rank      = mailp_dim(&l, prefix, "dt_proj.weight", 2, 1);
+    b->m.dp           = mailp_pad(b->m.d_model);
+    b->m.ep           = mailp_pad(b->m.d_inner);
+    b->m.layers       = &b->layer;
+    b->m.state_floats = (b->m.d_conv - 1 + b->m.d_state) * b->m.ep;
+    if (l.status == MAIL_OK && b->m.d_state > MAILP_MAX_STATE) {
+        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "d_state is %llu, at most %d is supported", (unsigned long long)b->m.d_state, MAILP_MAX_STATE);
+    }
+    for (pass = 0; pass < 2 && l.status == MAIL_OK; pass++) {
+        if (pass == 1) {
+            b->block     = mailp_alloc(&o.allocator, l.arena.used);
+            l.tmp        = (float *)mailp_alloc(&o.allocator, l.tmp_need * sizeof(float));
+            l.arena.base = (unsigned char *)b->block;
+            l.arena.used = 0;
+            if (b->block == NULL || l.tmp == NULL) {
+                l.status = mailp_fail(err, MAIL_E_MEMORY, "no memory for the weights of a Mamba block");
+                break;
+            }
+        }
+        mailp_mixer_build(&l, &b->m, &b->layer, prefix);
+    }
+    mailp_free(&o.allocator, l.tmp);
+    mailp_free(&o.allocator, l.used);
+    if (l.status != MAIL_OK) {
+        mail_mamba_free(b);
+        return l.status;
+    }
+    *block = b;
+    return MAIL_OK;
+}
+
+MAIL_API void mail_mamba_free(mail_mamba *block) {
+    if (block != NULL) {
+        mail_allocator allocator = block->allocator;
+        mailp_free(&allocator, block->block);
+        mailp_free(&allocator, block);
+    }
+}
+
+MAIL_API size_t mail_mamba_d_model(const mail_mamba *block) {
+    return block->m.d_model;
+}
+
+MAIL_API size_t mail_mamba_state_floats(const mail_mamba *block) {
+    return block->m.state_floats;
+}
+
+MAIL_API size_t mail_mamba_scratch(const mail_mamba *block, size_t length) {
+    return (mailp_mamba_scratch(&block->m, length, 1) + length * block->m.dp) * sizeof(float);
+}
+
+MAIL_API void mail_mamba_block(const mail_mamba *block, float *y, float *state, const float *x, size_t length, void *memory) {
+    const mailp_mamba *m   = &block->m;
+    float             *out = (float *)memory;
+    mailp_ctx          ctx;
+    mailp_seq          seq;
+    mailp_mamba_job    j;
+    size_t             i;
+    if (length == 0) {
+        return;
+    }
+    memset(&seq, 0, sizeof seq);
+    seq.len       = length;
+    seq.state_in  = state;
+    seq.state_out = state;
+    ctx.kernels   = block->kernels;
+    ctx.parallel  = NULL;
+    ctx.n_threads = 1;
+    mailp_mamba_job_init(&j, &ctx, m, out, length, &seq, 1, NULL, out + length * m->dp);
+    j.input = x;
+    mailp_mamba_layer_run(&j, 0);
+    for (i = 0; i < length; i++) {
+        memcpy(y + i * m->d_model, out + i * m->dp, m->d_model * sizeof(float));
+    }
+}
 
 #endif /* upper half */
