@@ -1763,7 +1763,6 @@ static void mailp_yuv(unsigned char *rgb, int y, int u, int v) {
     y = (y - 16) * 76309 + 32768;
     u -= 128;
     v -= 128;
-    y = y < 0 ? 0 : y;
     rgb[0] = mailp_u8((y + 104597 * v) / 65536);
     rgb[1] = mailp_u8((y - 25675 * u - 53279 * v) / 65536);
     rgb[2] = mailp_u8((y + 132201 * u) / 65536);
