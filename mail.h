@@ -63,6 +63,7 @@ extern "C" {
 #define MAIL_MAX_TIMESTEPS  1000
 #define MAIL_MAX_THREADS    64
 #define MAIL_MAX_BATCH      256  /* robots in one session */
+#define MAIL_MAX_IMAGE      16384 /* pixels on a side of a picture */
 
 /* ---- status and error ------------------------------------------------------------------------------------------- */
 
@@ -382,6 +383,36 @@ MAIL_API void        mail_mamba_block(const mail_mamba *block, float *y, float *
    way_points [capacity][dim]   0 if max_step is not positive or a number is not finite. */
 MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float *from, const float *to, size_t dim, float max_step);
 
+/* ---- building block: the network of one camera --------------------------------------------------------------------- */
+
+/* ResNet-18 with GroupNorm, spatial softmax and a linear layer: a picture to features and keypoints. */
+typedef struct mail_encoder mail_encoder;
+
+typedef struct mail_encoder_info {
+    size_t       width, height;   /* pixels; other pictures are resized: by area to shrink, linearly to enlarge */
+    size_t       feature_dim, n_keypoints;
+    size_t       n_parameters;
+    size_t       weight_bytes;    /* packed weights in memory */
+    mail_weights weights;
+    const char  *isa;
+} mail_encoder_info;
+
+/* Make one from the tensors whose names begin with prefix, such as "obs_encoder.key_model_map.agentview_rgb.".
+   width, height  of the pictures that the network was trained with: ceil(width / 32) and ceil(height / 32) are in the file
+   options        weights, isa and allocator are used; NULL: defaults.   The tensors may be closed afterwards. */
+MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tensors *tensors, const char *prefix,
+                                         size_t width, size_t height, const mail_options *options, mail_error *err);
+MAIL_API void                     mail_encoder_free(mail_encoder *encoder);
+MAIL_API const mail_encoder_info *mail_encoder_get_info(const mail_encoder *encoder);
+/* Bytes of scratch for an encoding on that many threads (1 to MAIL_MAX_THREADS); 0 if that is not valid. */
+MAIL_API size_t                   mail_encoder_scratch(const mail_encoder *encoder, size_t n_threads);
+/* features   out, [feature_dim];   keypoints  out, [n_keypoints][2] as (x, y) in -1..1, or NULL
+   scratch    size bytes, aligned to 64; one encoding at a time may use it
+   parallel   NULL: the caller's thread. The result is the same, bit for bit, for any number of threads.
+   Memory     none. */
+MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *features, float *keypoints, const mail_image *image,
+                                         void *scratch, size_t size, const mail_parallel *parallel, mail_error *err);
+
 #ifdef __cplusplus
 }
 #endif
@@ -662,6 +693,23 @@ typedef struct mailp_mat {
     size_t       n, k, panels;
 } mailp_mat;
 
+/* Where a convolution finds its inputs, for the implicit product `conv`. Offsets and steps count floats.
+
+   Input pixels lie in blocks of 16 channels, [blocks][rows][columns][16], with a border of zeros, so that no tap needs a
+   bounds check. Tap t of output pixel (row, column) reads `depth` neighbouring floats in each of n_blocks blocks, from
+       row * row_step + column * pixel_step + tap[t] + block * plane. */
+typedef struct mailp_conv_shape {
+    size_t width;       /* output pixels in a row */
+    size_t pixel_step, row_step, plane, depth, n_blocks, n_taps;
+    size_t tap[9];
+} mailp_conv_shape;
+
+#if defined(__GNUC__)
+#  define MAILP_PREFETCH(p) __builtin_prefetch(p)
+#else
+#  define MAILP_PREFETCH(p) ((void)(p))
+#endif
+
 typedef struct mailp_kernels {
     const char *name;
 
@@ -686,6 +734,29 @@ typedef struct mailp_kernels {
                  const float *D, const float *z, size_t ldz, size_t len, size_t d_state, size_t panels);
     void (*attend)(float *y, size_t ldy, const float *q, size_t ldq, const float *k, const float *v, size_t ldkv,
                    float *scores, size_t n_q, size_t n_kv, size_t visible, size_t head_dim, int accumulate);
+
+    /* vision */
+
+    /* y[p][m][j] = sum over taps t, blocks b, i < depth of x[at(m) + tap[t] + b * plane + i] * w[p][(t, b, i)][j]
+
+       y  [panels], panel stride ldy, of [pixels][16];  x as mailp_conv_shape says;  w [panels][n_taps * n_blocks * depth][16].
+       Every element is summed in the order of k, in as many partial sums as its weights are cut into to stay in the
+       second-level cache; that depends on the layer alone, so results do not depend on which panels one call does. */
+    void (*conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape, size_t pixels,
+                 size_t panels);
+
+    /* One group of a GroupNorm, which is one block of 16 channels:
+           out[y][x][j] = (in[y][x][j] - mean) / sqrt(var + 1e-5) * gamma[j] + beta[j]  (+ skip[y][x][j]), then relu if asked
+       mean and var (biased) over the whole block.
+       out, skip [h][w][16], row stride row;  in [h][w][16], dense;  gamma, beta [16];  skip NULL or of out's geometry, may be
+       out;  out may be in (then row = w * 16).
+       Numbers: two passes; sums in float32 over runs of 64 pixels, those in double. */
+    void (*group_norm)(float *out, size_t row, const float *in, const float *skip, const float *gamma, const float *beta,
+                       size_t h, size_t w, int relu);
+
+    /* out[y][x] = largest of in[2y-1 .. 2y+1][2x-1 .. 2x+1], outside never wins;  in [h][w][16], dense;
+       out [ceil(h / 2)][ceil(w / 2)][16], row stride row */
+    void (*max_pool)(float *out, size_t row, const float *in, size_t h, size_t w);
 } mailp_kernels;
 
 #endif /* MAILP_IMPLEMENTED */
@@ -928,6 +999,226 @@ MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ld
 
 #undef MAILP_TILE_PANELS
 #endif /* MAILP_W */
+
+/* ---- vision ------------------------------------------------------------------------------------------------------ */
+
+#if MAILP_W == 1
+
+MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape,
+                                 size_t pixels, size_t panels) {
+    size_t p, m, t, b, i, j;
+    for (p = 0; p < panels; p++) {
+        const float *panel = w;
+        for (m = 0; m < pixels; m++) {
+            const float *from = x + m / shape->width * shape->row_step + m % shape->width * shape->pixel_step;
+            float       *to   = y + p * ldy + m * MAILP_LANES, acc[MAILP_LANES];
+            memset(acc, 0, sizeof acc);
+            w = panel;
+            for (t = 0; t < shape->n_taps; t++) {
+                for (b = 0; b < shape->n_blocks; b++) {
+                    const float *run = from + shape->tap[t] + b * shape->plane;
+                    for (i = 0; i < shape->depth; i++, w += MAILP_LANES) {
+                        for (j = 0; j < MAILP_LANES; j++) {
+                            acc[j] += run[i] * w[j];
+                        }
+                    }
+                }
+            }
+            memcpy(to, acc, sizeof acc);
+        }
+        w = panel + shape->n_taps * shape->n_blocks * shape->depth * MAILP_LANES;
+    }
+}
+
+#else
+
+/* As in the matrix product, a tile of rows (output pixels) by vectors (output channels) keeps its sums in registers. The
+   pixels' inputs have a pointer each and share one running offset. */
+#define MAILP_CONV_AT(c)        ((size_t)((c) / MAILP_V) * ldw + (size_t)((c) % MAILP_V) * MAILP_W)
+#define MAILP_CONV_GETW(r, c)   const mailp_vec w##c = mailp_vload(w + MAILP_CONV_AT(c));
+#define MAILP_CONV_INIT(r, n)   MAILP_C##n(MAILP_ZERO, r) const float *x##r = x + at[r];
+#define MAILP_CONV_PUT(r, c)                                                                          \
+    {                                                                                                 \
+        float *to = y + (size_t)((c) / MAILP_V) * ldy + (r) * MAILP_LANES + ((c) % MAILP_V) * MAILP_W; \
+        mailp_vstore(to, accumulate ? mailp_vadd(s##r##c, mailp_vload(to)) : s##r##c);                \
+    }
+#define MAILP_CONV_ROW_PUT(r, n) MAILP_C##n(MAILP_CONV_PUT, r)
+
+#define MAILP_CONV_TILE(mr, nv)                                                                                        \
+    MAILP_KERNEL void MAILP_FN(conv_##mr##x##nv)(float *y, size_t ldy, const float *x, const size_t *at, const float *w, \
+                                                 size_t ldw, const mailp_conv_shape *shape, size_t tap, size_t end,    \
+                                                 int accumulate) {                                                     \
+        const size_t depth = shape->depth, plane = shape->plane, n_blocks = shape->n_blocks;                           \
+        MAILP_R##mr(MAILP_CONV_INIT, nv)                                                                               \
+        for (; tap < end; tap++) {                                                                                     \
+            size_t b, i0 = shape->tap[tap];                                                                            \
+            for (b = 0; b < n_blocks; b++, i0 += plane) {                                                              \
+                size_t i = i0, stop = i0 + depth;                                                                      \
+                for (; i < stop; i++, w += MAILP_LANES) {                                                              \
+                    MAILP_C##nv(MAILP_CONV_GETW, 0)                                                                    \
+                    MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                    \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        MAILP_R##mr(MAILP_CONV_ROW_PUT, nv)                                                                            \
+    }
+#define MAILP_CONV_TILES(nv) \
+    MAILP_CONV_TILE(1, nv) MAILP_CONV_TILE(2, nv) MAILP_CONV_TILE(3, nv) \
+    MAILP_CONV_TILE(4, nv) MAILP_CONV_TILE(5, nv) MAILP_CONV_TILE(6, nv)
+#define MAILP_CONV_ROW(nv) \
+    { MAILP_FN(conv_1x##nv), MAILP_FN(conv_2x##nv), MAILP_FN(conv_3x##nv), \
+      MAILP_FN(conv_4x##nv), MAILP_FN(conv_5x##nv), MAILP_FN(conv_6x##nv) }
+
+typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t ldw,
+                                    const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate);
+
+#if MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_CONV_PANELS 4
+MAILP_CONV_TILES(1)
+MAILP_CONV_TILES(2)
+MAILP_CONV_TILES(3)
+MAILP_CONV_TILES(4)
+static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[4][6] = { MAILP_CONV_ROW(1), MAILP_CONV_ROW(2),
+                                                                MAILP_CONV_ROW(3), MAILP_CONV_ROW(4) };
+#elif MAILP_PASS == MAILP_PASS_AVX2
+#  define MAILP_CONV_PANELS 1
+MAILP_CONV_TILES(2)
+static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[1][6] = { MAILP_CONV_ROW(2) };
+#else
+#  define MAILP_CONV_PANELS 1
+MAILP_CONV_TILES(4)
+static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[1][6] = { MAILP_CONV_ROW(4) };
+#endif
+
+#define MAILP_CONV_CHUNK 131072  /* bytes of weights used again and again by the tiles of one chunk: a part of the L2 cache */
+
+MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape,
+                                 size_t pixels, size_t panels) {
+    const size_t per_tap = shape->n_blocks * shape->depth * MAILP_LANES, ldw = shape->n_taps * per_tap;
+    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_PANELS / per_tap;
+    const size_t taps = pixels <= 6 ? shape->n_taps : most == 0 ? 1 : most;
+    const size_t tiles = (pixels + 5) / 6;
+    size_t       p, np;
+    for (p = 0; p < panels; p += np) {
+        size_t tap, end;
+        np = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);
+        for (tap = 0; tap < shape->n_taps; tap = end) {
+            size_t t, m = 0, row = 0, column = 0;
+            end = MAILP_MIN(tap + taps, shape->n_taps);
+            for (t = 0; t < tiles; t++) {
+                size_t mr = (pixels - m) / (tiles - t), r, at[6];
+                for (r = 0; r < mr; r++) {
+                    at[r] = row * shape->row_step + column * shape->pixel_step;
+                    if (++column == shape->width) {
+                        column = 0;
+                        row++;
+                    }
+                }
+                MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * ldw + tap * per_tap,
+                                                     ldw, shape, tap, end, tap > 0);
+                m += mr;
+            }
+        }
+    }
+}
+
+#undef MAILP_CONV_PANELS
+#endif /* MAILP_W */
+
+/* Sum over the n values of in, or of their squared distances from mean when squares is set. n is a multiple of 16. */
+MAILP_KERNEL double MAILP_FN(group_sum)(const float *in, size_t n, float mean, int squares) {
+    const mailp_vec vm = mailp_vset(mean);
+    double          total = 0;
+    size_t          i = 0, j;
+    while (i < n) {
+        size_t    end = MAILP_MIN(i + 64 * MAILP_LANES, n);
+        float     lanes[4 * MAILP_W];
+        mailp_vec s0 = mailp_vzero(), s1 = mailp_vzero(), s2 = mailp_vzero(), s3 = mailp_vzero();
+        if (squares) {
+            for (; i + 4 * MAILP_W <= end; i += 4 * MAILP_W) {
+                mailp_vec d0 = mailp_vsub(mailp_vload(in + i), vm);
+                mailp_vec d1 = mailp_vsub(mailp_vload(in + i + MAILP_W), vm);
+                mailp_vec d2 = mailp_vsub(mailp_vload(in + i + 2 * MAILP_W), vm);
+                mailp_vec d3 = mailp_vsub(mailp_vload(in + i + 3 * MAILP_W), vm);
+                s0 = mailp_vmadd(d0, d0, s0);
+                s1 = mailp_vmadd(d1, d1, s1);
+                s2 = mailp_vmadd(d2, d2, s2);
+                s3 = mailp_vmadd(d3, d3, s3);
+            }
+            for (; i < end; i += MAILP_W) {
+                mailp_vec d0 = mailp_vsub(mailp_vload(in + i), vm);
+                s0 = mailp_vmadd(d0, d0, s0);
+            }
+        } else {
+            for (; i + 4 * MAILP_W <= end; i += 4 * MAILP_W) {
+                s0 = mailp_vadd(s0, mailp_vload(in + i));
+                s1 = mailp_vadd(s1, mailp_vload(in + i + MAILP_W));
+                s2 = mailp_vadd(s2, mailp_vload(in + i + 2 * MAILP_W));
+                s3 = mailp_vadd(s3, mailp_vload(in + i + 3 * MAILP_W));
+            }
+            for (; i < end; i += MAILP_W) {
+                s0 = mailp_vadd(s0, mailp_vload(in + i));
+            }
+        }
+        mailp_vstore(lanes, s0);
+        mailp_vstore(lanes + MAILP_W, s1);
+        mailp_vstore(lanes + 2 * MAILP_W, s2);
+        mailp_vstore(lanes + 3 * MAILP_W, s3);
+        for (j = 0; j < 4 * MAILP_W; j++) {
+            total += (double)lanes[j];
+        }
+    }
+    return total;
+}
+
+MAILP_KERNEL void MAILP_FN(group_norm)(float *out, size_t row, const float *in, const float *skip, const float *gamma,
+                                       const float *beta, size_t h, size_t w, int relu) {
+    const size_t    n = h * w * MAILP_LANES;
+    const float     mean = (float)(MAILP_FN(group_sum)(in, n, 0.0f, 0) / (double)n);
+    const double    var = MAILP_FN(group_sum)(in, n, mean, 1) / (double)n;
+    const mailp_vec vm = mailp_vset(mean), rstd = mailp_vset((float)(1.0 / sqrt(var + 1e-5)));
+    const mailp_vec floor_ = mailp_vset(relu ? 0.0f : -FLT_MAX);
+    size_t          v, y, x;
+    for (v = 0; v < MAILP_LANES; v += MAILP_W) {
+        const mailp_vec a = mailp_vmul(rstd, mailp_vload(gamma + v)), b = mailp_vload(beta + v);
+        for (y = 0; y < h; y++) {
+            const float *from = in + y * w * MAILP_LANES + v;
+            float       *to   = out + y * row + v;
+            if (skip != NULL) {
+                const float *add = skip + y * row + v;
+                for (x = 0; x < w * MAILP_LANES; x += MAILP_LANES) {
+                    mailp_vec c = mailp_vmadd(mailp_vsub(mailp_vload(from + x), vm), a, b);
+                    mailp_vstore(to + x, mailp_vmax(floor_, mailp_vadd(c, mailp_vload(add + x))));
+                }
+            } else {
+                for (x = 0; x < w * MAILP_LANES; x += MAILP_LANES) {
+                    mailp_vec c = mailp_vmadd(mailp_vsub(mailp_vload(from + x), vm), a, b);
+                    mailp_vstore(to + x, mailp_vmax(floor_, c));
+                }
+            }
+        }
+    }
+}
+
+MAILP_KERNEL void MAILP_FN(max_pool)(float *out, size_t row, const float *in, size_t h, size_t w) {
+    size_t y, x, v;
+    for (y = 0; y < (h + 1) / 2; y++) {
+        /* a row or column that would lie outside is replaced by its neighbour inside, which is in the window anyway */
+        const float *r1 = in + 2 * y * w * MAILP_LANES;
+        const float *r0 = y > 0 ? r1 - w * MAILP_LANES : r1;
+        const float *r2 = 2 * y + 1 < h ? r1 + w * MAILP_LANES : r1;
+        for (x = 0; x < (w + 1) / 2; x++) {
+            const size_t c1 = 2 * x * MAILP_LANES, c0 = x > 0 ? c1 - MAILP_LANES : c1;
+            const size_t c2 = 2 * x + 1 < w ? c1 + MAILP_LANES : c1;
+            for (v = 0; v < MAILP_LANES; v += MAILP_W) {
+                mailp_vec a = mailp_vmax(mailp_vmax(mailp_vload(r0 + c0 + v), mailp_vload(r0 + c1 + v)), mailp_vload(r0 + c2 + v));
+                mailp_vec b = mailp_vmax(mailp_vmax(mailp_vload(r1 + c0 + v), mailp_vload(r1 + c1 + v)), mailp_vload(r1 + c2 + v));
+                mailp_vec c = mailp_vmax(mailp_vmax(mailp_vload(r2 + c0 + v), mailp_vload(r2 + c1 + v)), mailp_vload(r2 + c2 + v));
+                mailp_vstore(out + y * row + x * MAILP_LANES + v, mailp_vmax(mailp_vmax(a, b), c));
+            }
+        }
+    }
+}
 
 /* ---- sequences ---------------------------------------------------------------------------------------------------- */
 
@@ -1224,6 +1515,10 @@ static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_FN(gelu),
     MAILP_FN(scan),
     MAILP_FN(attend),
+    /* vision */
+    MAILP_FN(conv),
+    MAILP_FN(group_norm),
+    MAILP_FN(max_pool),
 };
 
 /* the words of this pass end here */
@@ -1955,7 +2250,861 @@ static void mailp_transformer_run(const mailp_ctx *ctx, const mailp_transformer 
 
 /* ================================================================================================================
    >>vision   image preparation, resnet18, spatial_softmax
+
+   In:  a picture of any format and size, and a camera's weights.
+   Out: the camera's features (and keypoints). Section 3 of the model: ResNet-18 with GroupNorm, 16 channels a group.
+
+   Maps are kept as [channels / 16][rows][columns][16] with a border of zeros, so a block of 16 channels is one contiguous
+   piece and exactly one group of a GroupNorm. A task that owns blocks convolves them, takes their statistics, normalises,
+   adds the skip and applies relu while they are in its cache; no sum is ever split between tasks, so results do not
+   depend on the number of threads.
    ============================================================================================================= */
+
+static const float mailp_image_mean[3] = { 0.485f, 0.456f, 0.406f };
+static const float mailp_image_std[3]  = { 0.229f, 0.224f, 0.225f };
+
+/* Bytes of one row of pixels without padding; width at most MAIL_MAX_IMAGE. */
+static size_t mailp_image_row_bytes(mail_format format, size_t width) {
+    switch (format) {
+        case MAIL_RGB8:
+        case MAIL_BGR8:       return 3 * width;
+        case MAIL_RGBA8:
+        case MAIL_BGRA8:      return 4 * width;
+        case MAIL_YUYV:       return 2 * width;
+        case MAIL_F32_PLANAR: return sizeof(float) * width;
+        case MAIL_GRAY8:
+        case MAIL_NV12:
+        case MAIL_FORMAT_COUNT:
+        default:              return width;
+    }
+}
+
+static size_t mailp_image_stride(const mail_image *image) {
+    return image->stride != 0 ? image->stride : mailp_image_row_bytes(image->format, image->width);
+}
+
+/* First byte of the row that is y-th from the picture's top, in plane 0. */
+static const unsigned char *mailp_image_at(const mail_image *image, size_t y) {
+    return (const unsigned char *)image->data + (image->flip ? image->height - 1 - y : y) * mailp_image_stride(image);
+}
+
+/* Is this a picture that can be read? Floats are looked at one by one. */
+static mail_status mailp_image_check(const mail_image *image, mail_error *err) {
+    size_t stride, row, planes, x, y, c;
+    if (image == NULL || image->data == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "image: no data");
+    }
+    if ((unsigned)image->format >= MAIL_FORMAT_COUNT) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "image: unknown format %d", (int)image->format);
+    }
+    if (image->width == 0 || image->height == 0 || image->width > MAIL_MAX_IMAGE || image->height > MAIL_MAX_IMAGE) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "image: size %llu x %llu, expected 1 x 1 to %d x %d",
+                          (unsigned long long)image->width, (unsigned long long)image->height, MAIL_MAX_IMAGE, MAIL_MAX_IMAGE);
+    }
+    if ((image->format == MAIL_YUYV || image->format == MAIL_NV12) && image->width % 2 != 0) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "image: width %llu, expected an even number for yuyv and nv12",
+                          (unsigned long long)image->width);
+    }
+    if (image->format == MAIL_NV12 && image->height % 2 != 0) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "image: height %llu, expected an even number for nv12",
+                          (unsigned long long)image->height);
+    }
+    row    = mailp_image_row_bytes(image->format, image->width);
+    stride = mailp_image_stride(image);
+    planes = image->format == MAIL_F32_PLANAR ? 3 : 2;
+    if (stride < row || stride > SIZE_MAX / 2 / planes / image->height) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "image: stride %llu bytes, expected 0 or at least %llu for %llu pixels",
+                          (unsigned long long)stride, (unsigned long long)row, (unsigned long long)image->width);
+    }
+    if (image->format == MAIL_F32_PLANAR) {
+        if ((uintptr_t)image->data % sizeof(float) != 0 || stride % sizeof(float) != 0) {
+            return mailp_fail(err, MAIL_E_ARGUMENT, "image: float data or stride is not a multiple of %d bytes", (int)sizeof(float));
+        }
+        for (c = 0; c < 3; c++) {
+            for (y = 0; y < image->height; y++) {
+                const float *v = (const float *)(const void *)(mailp_image_at(image, y) + c * image->height * stride);
+                for (x = 0; x < image->width; x++) {
+                    if (!(v[x] >= 0.0f && v[x] <= 1.0f)) {
+                        return mailp_fail(err, MAIL_E_NUMBER, "image: channel %d is %g at column %llu, row %llu, expected 0..1",
+                                          (int)c, (double)v[x], (unsigned long long)x, (unsigned long long)y);
+                    }
+                }
+            }
+        }
+    }
+    return MAIL_OK;
+}
+
+static unsigned char mailp_u8(int v) {
+    return (unsigned char)(v < 0 ? 0 : v > 255 ? 255 : v);
+}
+
+/* BT.601, limited range (16..235, 16..240) to RGB 0..255; coefficients in 1/65536 */
+static void mailp_yuv(unsigned char *rgb, int y, int u, int v) {
+    y = (y - 16) * 76309 + 32768;
+    u -= 128;
+    v -= 128;
+    rgb[0] = mailp_u8((y + 104597 * v) / 65536);
+    rgb[1] = mailp_u8((y - 25675 * u - 53279 * v) / 65536);
+    rgb[2] = mailp_u8((y + 132201 * u) / 65536);
+}
+
+/* Row y from the picture's top of an 8-bit image as [width][3]: in place where it is so already, else written to rgb. */
+static const unsigned char *mailp_image_row(unsigned char *rgb, const mail_image *image, size_t y) {
+    const unsigned char *from = mailp_image_at(image, y);
+    const size_t         width = image->width;
+    size_t               x;
+    switch (image->format) {
+        case MAIL_BGR8:
+            for (x = 0; x < width; x++) {
+                rgb[3 * x]     = from[3 * x + 2];
+                rgb[3 * x + 1] = from[3 * x + 1];
+                rgb[3 * x + 2] = from[3 * x];
+            }
+            return rgb;
+        case MAIL_RGBA8:
+            for (x = 0; x < width; x++) {
+                rgb[3 * x]     = from[4 * x];
+                rgb[3 * x + 1] = from[4 * x + 1];
+                rgb[3 * x + 2] = from[4 * x + 2];
+            }
+            return rgb;
+        case MAIL_BGRA8:
+            for (x = 0; x < width; x++) {
+                rgb[3 * x]     = from[4 * x + 2];
+                rgb[3 * x + 1] = from[4 * x + 1];
+                rgb[3 * x + 2] = from[4 * x];
+            }
+            return rgb;
+        case MAIL_GRAY8:
+            for (x = 0; x < width; x++) {
+                rgb[3 * x] = rgb[3 * x + 1] = rgb[3 * x + 2] = from[x];
+            }
+            return rgb;
+        case MAIL_YUYV:
+            for (x = 0; x < width; x += 2) {
+                const unsigned char *p = from + 2 * x;
+                mailp_yuv(rgb + 3 * x, p[0], p[1], p[3]);
+                mailp_yuv(rgb + 3 * x + 3, p[2], p[1], p[3]);
+            }
+            return rgb;
+        case MAIL_NV12: {
+            /* two rows share one row of U V pairs; those follow the last row of Y */
+            const size_t         in_memory = image->flip ? image->height - 1 - y : y;
+            const unsigned char *uv = (const unsigned char *)image->data + (image->height + in_memory / 2) * mailp_image_stride(image);
+            for (x = 0; x < width; x++) {
+                mailp_yuv(rgb + 3 * x, from[x], uv[x / 2 * 2], uv[x / 2 * 2 + 1]);
+            }
+            return rgb;
+        }
+        case MAIL_RGB8:
+        case MAIL_F32_PLANAR:
+        case MAIL_FORMAT_COUNT:
+        default:
+            return from;
+    }
+}
+
+/* Resizing of n samples to m: output i is a mean of `count` inputs from `first` on with the weights w_first, w_inner ...,
+   w_last, whose sum is total. Shrinking (m <= n) is by area: input j covers j..j+1 and output i covers i*n/m..(i+1)*n/m.
+   Enlarging is linear between the centres of the inputs, and constant beyond the outermost. All are integers. */
+typedef struct mailp_filter {
+    size_t first, count;
+    double w_first, w_inner, w_last, total;
+} mailp_filter;
+
+static mailp_filter mailp_filter_at(size_t i, size_t n, size_t m) {
+    mailp_filter f;
+    f.w_inner = (double)m;
+    if (m <= n) {
+        size_t lo = i * n, hi = lo + n, last = (hi - 1) / m;
+        f.first   = lo / m;
+        f.count   = last - f.first + 1;
+        f.w_first = (double)(f.count == 1 ? n : (f.first + 1) * m - lo);
+        f.w_last  = (double)(hi - last * m);
+        f.total   = (double)n;
+    } else {
+        size_t at = (2 * i + 1) * n, rest;  /* 2m times the position of the output's centre; inputs' centres are at (2j + 1) m */
+        f.total = (double)(2 * m);
+        f.first = at < m ? 0 : (at - m) / (2 * m);
+        rest    = at < m ? 0 : (at - m) % (2 * m);
+        f.count = rest == 0 || f.first + 1 >= n ? 1 : 2;
+        f.w_first = (double)(f.count == 1 ? 2 * m : 2 * m - rest);
+        f.w_last  = (double)rest;
+    }
+    return f;
+}
+
+/* Row y of the picture as the network sees it, [width][3], normalised:  v = (u / 255 - mean) / std.
+
+   to     [width][3]
+   table  [3][256]    the same for all 8-bit values
+   rgb    scratch, 3 * MAIL_MAX_IMAGE bytes
+   sums   scratch, [width][3]
+   Sums of 8-bit values times weights are whole numbers below 2^53, so those of doubles are exact. */
+static void mailp_image_prepare(float *to, const mail_image *image, size_t y, size_t height, size_t width, const float *table,
+                                unsigned char *rgb, double *sums) {
+    const int    is_float = image->format == MAIL_F32_PLANAR;
+    const size_t plane = image->height * mailp_image_stride(image);
+    mailp_filter fy;
+    size_t       x, c, j, k;
+    if (image->height == height && image->width == width && !is_float) {
+        const unsigned char *row = mailp_image_row(rgb, image, y);
+        for (x = 0; x < width; x++) {
+            to[3 * x]     = table[row[3 * x]];
+            to[3 * x + 1] = table[256 + row[3 * x + 1]];
+            to[3 * x + 2] = table[512 + row[3 * x + 2]];
+        }
+        return;
+    }
+    if (image->height == height && image->width == width) {
+        for (c = 0; c < 3; c++) {
+            const float *row = (const float *)(const void *)(mailp_image_at(image, y) + c * plane);
+            for (x = 0; x < width; x++) {
+                to[3 * x + c] = (row[x] - mailp_image_mean[c]) / mailp_image_std[c];
+            }
+        }
+        return;
+    }
+    fy = mailp_filter_at(y, image->height, height);
+    for (x = 0; x < 3 * width; x++) {
+        sums[x] = 0;
+    }
+    for (k = 0; k < fy.count; k++) {
+        const double         wy = k == 0 ? fy.w_first : k + 1 == fy.count ? fy.w_last : fy.w_inner;
+        const unsigned char *row = is_float ? mailp_image_at(image, fy.first + k) : mailp_image_row(rgb, image, fy.first + k);
+        for (x = 0; x < width; x++) {
+            const mailp_filter fx = mailp_filter_at(x, image->width, width);
+            double             s[3] = { 0, 0, 0 };
+            for (j = 0; j < fx.count; j++) {
+                const double wx = j == 0 ? fx.w_first : j + 1 == fx.count ? fx.w_last : fx.w_inner;
+                if (is_float) {
+                    const float *at = (const float *)(const void *)row + fx.first + j;
+                    for (c = 0; c < 3; c++) {
+                        s[c] += wx * (double)at[c * (plane / sizeof(float))];
+                    }
+                } else {
+                    const unsigned char *at = row + 3 * (fx.first + j);
+                    s[0] += wx * at[0];
+                    s[1] += wx * at[1];
+                    s[2] += wx * at[2];
+                }
+            }
+            for (c = 0; c < 3; c++) {
+                sums[3 * x + c] += wy * s[c] / (is_float ? fx.total * fy.total : 1.0);
+            }
+        }
+    }
+    for (x = 0; x < 3 * width; x++) {
+        c = x % 3;
+        if (is_float) {
+            to[x] = ((float)sums[x] - mailp_image_mean[c]) / mailp_image_std[c];
+        } else {
+            const double total = fy.total * mailp_filter_at(0, image->width, width).total;
+            to[x] = table[256 * c + (size_t)(sums[x] / total + 0.5)];
+        }
+    }
+}
+
+/* ---- the network ------------------------------------------------------------------------------------------------- */
+
+/* A map as a convolution reads it: [blocks][rows][columns][16], the picture's pixel (0, 0) at row 1, column 1, zeros
+   around it. Rows and columns are rounded up so that tiles of 4 x 4 outputs never read beyond. */
+static size_t mailp_map_side(size_t n) {
+    return (n + 3) / 4 * 4 + 2;
+}
+
+/* A convolution without bias and the GroupNorm after it. */
+typedef struct mailp_conv {
+    size_t           c_in, c_out, h_in, w_in, h_out, w_out;
+    mailp_conv_shape shape;
+    const float     *w;            /* [c_out / 16][taps][c_in][16] */
+    const float     *gamma, *beta; /* [c_out] */
+} mailp_conv;
+
+typedef struct mailp_basic_block {
+    mailp_conv conv1, conv2, downsample;
+    int        has_downsample;
+} mailp_basic_block;
+
+typedef struct mailp_resnet {
+    size_t            height, width, feature_dim, n_keypoints;
+    mailp_conv        stem;
+    mailp_basic_block block[8];
+    mailp_conv        keypoint_conv;  /* 1 x 1; no GroupNorm, a bias instead */
+    const float      *keypoint_bias;  /* [n_keypoints] */
+    const float      *pos_x, *pos_y;  /* [map_height * map_width] */
+    float             temperature;
+    const float      *linear_w, *linear_bias;  /* panels of feature_dim, depth 2 * n_keypoints */
+    const float      *table;          /* [3][256] normalised pixel values */
+} mailp_resnet;
+
+/* Scratch of one encoding. */
+typedef struct mailp_resnet_buffers {
+    float         *image;      /* [height + 6][width + 6][3], normalised, border 0 */
+    float         *raw;        /* outputs of the convolution at work, dense [blocks][h][w][16] */
+    float         *map[3];     /* bordered maps */
+    unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
+    double        *sums;       /* [threads][width][3] */
+    float         *keypoints;  /* [n_keypoints][2] */
+    float         *features;   /* padded to whole panels */
+} mailp_resnet_buffers;
+
+static size_t mailp_conv_map(const mailp_conv *conv) {
+    return conv->c_out * mailp_map_side(conv->h_out) * mailp_map_side(conv->w_out);
+}
+
+static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *arena, const mailp_resnet *net, size_t n_threads) {
+    size_t i, raw = net->stem.c_out * net->stem.h_out * net->stem.w_out, map = 0;
+    for (i = 0; i < 8; i++) {
+        /* the first block's input is as large as its output */
+        map = MAILP_MAX(map, mailp_conv_map(&net->block[i].conv2));
+        raw = MAILP_MAX(raw, net->block[i].conv2.c_out * net->block[i].conv2.h_out * net->block[i].conv2.w_out);
+    }
+    raw = MAILP_MAX(raw, net->keypoint_conv.c_out * net->keypoint_conv.h_out * net->keypoint_conv.w_out);
+    buffers->image     = mailp_take_floats(arena, (net->height + 6) * (net->width + 6) * 3);
+    buffers->raw       = mailp_take_floats(arena, raw);
+    buffers->map[0]    = mailp_take_floats(arena, map);
+    buffers->map[1]    = mailp_take_floats(arena, map);
+    buffers->map[2]    = mailp_take_floats(arena, map);
+    buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAIL_MAX_IMAGE);
+    buffers->sums      = (double *)mailp_take(arena, n_threads * net->width * 3 * sizeof(double));
+    buffers->keypoints = mailp_take_floats(arena, 2 * net->n_keypoints);
+    buffers->features  = mailp_take_floats(arena, mailp_pad(net->feature_dim));
+}
+
+/* Bytes of scratch, aligned to 64, that mailp_resnet_encode needs with that many threads. */
+static size_t mailp_resnet_scratch(const mailp_resnet *net, size_t n_threads) {
+    mailp_resnet_buffers buffers;
+    mailp_arena          arena;
+    arena.base = NULL;
+    arena.used = 0;
+    mailp_resnet_layout(&buffers, &arena, net, MAILP_MAX(n_threads, (size_t)1));
+    return arena.used;
+}
+
+/* Load n floats named prefix + name (one dimension) into memory of their own, padded with zeros to whole panels. */
+static const float *mailp_resnet_vector(mailp_loader *loader, const char *prefix, const char *name, size_t n) {
+    char         full[256];
+    const float *from;
+    float       *to;
+    (void)snprintf(full, sizeof full, "%s%s", prefix, name);
+    from = mailp_load(loader, full, 1, n, 0, 0, 0);
+    to   = mailp_take_floats(&loader->arena, mailp_pad(n));
+    if (from != NULL && to != NULL) {
+        memset(to, 0, mailp_pad(n) * sizeof(float));
+        memcpy(to, from, n * sizeof(float));
+    }
+    return to;
+}
+
+/* Weights [c_out][c_in][size][size] -> [c_out / 16][taps][c_in][16]. The stem's taps are rows of the picture: their depth
+   is 7 pixels of 3 channels, so there the order is [row][column][c_in]. */
+static void mailp_conv_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t size) {
+    const size_t taps = size * size;
+    size_t       o, t, i;
+    for (o = 0; o < mailp_pad(c_out); o++) {
+        for (t = 0; t < taps; t++) {
+            for (i = 0; i < c_in; i++) {
+                to[(o / MAILP_LANES * taps * c_in + t * c_in + i) * MAILP_LANES + o % MAILP_LANES] =
+                    o < c_out ? from[(o * c_in + i) * taps + t] : 0.0f;
+            }
+        }
+    }
+}
+
+/* A convolution of size x size (1, 3, or 7 for the stem), its weights at prefix + name + ".weight", and unless norm is NULL its
+   GroupNorm at prefix + norm. */
+static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char *prefix, const char *name, const char *norm,
+                             size_t c_out, size_t c_in, size_t h_in, size_t w_in, size_t size, size_t stride) {
+    char              full[256], text[64];
+    const float      *from;
+    float            *w;
+    mailp_conv_shape *shape = &conv->shape;
+    const size_t      columns = mailp_map_side(w_in);
+    size_t            y, x;
+
+    conv->c_in  = c_in;
+    conv->c_out = c_out;
+    conv->h_in  = h_in;
+    conv->w_in  = w_in;
+    conv->h_out = (h_in + stride - 1) / stride;
+    conv->w_out = (w_in + stride - 1) / stride;
+    shape->width = conv->w_out;
+    if (size == 7) {
+        shape->pixel_step = stride * c_in;
+        shape->row_step   = stride * (w_in + 6) * c_in;
+        shape->plane      = 0;
+        shape->depth      = 7 * c_in;
+        shape->n_blocks   = 1;
+        shape->n_taps     = 7;
+        for (y = 0; y < 7; y++) {
+            shape->tap[y] = y * (w_in + 6) * c_in;
+        }
+    } else {
+        shape->pixel_step = stride * MAILP_LANES;
+        shape->row_step   = stride * columns * MAILP_LANES;
+        shape->plane      = mailp_map_side(h_in) * columns * MAILP_LANES;
+        shape->depth      = MAILP_LANES;
+        shape->n_blocks   = c_in / MAILP_LANES;
+        shape->n_taps     = size * size;
+        for (y = 0; y < size; y++) {
+            for (x = 0; x < size; x++) {
+                shape->tap[y * size + x] = ((y + (3 - size) / 2) * columns + x + (3 - size) / 2) * MAILP_LANES;
+            }
+        }
+    }
+
+    (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
+    from = mailp_load(loader, full, 4, c_out, c_in, size, size);
+    w    = mailp_take_floats(&loader->arena, mailp_pad(c_out) * c_in * size * size);
+    if (from != NULL && w != NULL) {
+        mailp_conv_pack(w, from, c_out, c_in, size);
+    }
+    conv->w = w;
+    conv->gamma = conv->beta = NULL;
+    if (norm != NULL) {
+        (void)snprintf(text, sizeof text, "%s.weight", norm);
+        conv->gamma = mailp_resnet_vector(loader, prefix, text, c_out);
+        (void)snprintf(text, sizeof text, "%s.bias", norm);
+        conv->beta = mailp_resnet_vector(loader, prefix, text, c_out);
+    }
+}
+
+/* Bind the tensors below prefix ("obs_encoder.key_model_map.<camera>.") and pack them; camera says sizes that are valid. Errors
+   stay in the loader. */
+static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const char *prefix, const mailp_camera_config *camera) {
+    char         name[192], conv[32], norm[32];
+    const float *from;
+    float       *to;
+    size_t       h, w, c, i, stage, n;
+
+    memset(net, 0, sizeof *net);
+    if (camera->height == 0 || camera->width == 0 || camera->height > MAIL_MAX_IMAGE || camera->width > MAIL_MAX_IMAGE ||
+        camera->res_width == 0 || camera->res_width % MAILP_LANES != 0 || camera->res_width > 4096 ||
+        camera->n_keypoints == 0 || camera->feature_dim == 0) {
+        if (loader->status == MAIL_OK) {
+            loader->status = mailp_fail(loader->err, MAIL_E_CONFIG,
+                                        "camera '%s': pictures of %llu x %llu and a network of width %llu; expected 1 to %d pixels a "
+                                        "side and a width that is a multiple of 16, at most 4096", camera->name,
+                                        (unsigned long long)camera->width, (unsigned long long)camera->height,
+                                        (unsigned long long)camera->res_width, MAIL_MAX_IMAGE);
+        }
+        return;
+    }
+    net->height      = camera->height;
+    net->width       = camera->width;
+    net->feature_dim = camera->feature_dim;
+    net->n_keypoints = camera->n_keypoints;
+
+    (void)snprintf(name, sizeof name, "%sbackbone.", prefix);
+    c = camera->res_width;
+    mailp_conv_build(&net->stem, loader, name, "nets.0", "nets.1", c, 3, net->height, net->width, 7, 2);
+    h = (net->stem.h_out + 1) / 2;  /* after max_pool */
+    w = (net->stem.w_out + 1) / 2;
+    for (i = 0; i < 8; i++) {
+        mailp_basic_block *block = &net->block[i];
+        const size_t       c_in = i > 0 && i % 2 == 0 ? c / 2 : c, stride = c_in == c ? 1 : 2;
+        stage = 4 + i / 2;
+        (void)snprintf(conv, sizeof conv, "nets.%d.%d.conv1", (int)stage, (int)(i % 2));
+        (void)snprintf(norm, sizeof norm, "nets.%d.%d.bn1", (int)stage, (int)(i % 2));
+        mailp_conv_build(&block->conv1, loader, name, conv, norm, c, c_in, h, w, 3, stride);
+        block->has_downsample = stride == 2;
+        if (block->has_downsample) {
+            (void)snprintf(conv, sizeof conv, "nets.%d.%d.downsample.0", (int)stage, (int)(i % 2));
+            (void)snprintf(norm, sizeof norm, "nets.%d.%d.downsample.1", (int)stage, (int)(i % 2));
+            mailp_conv_build(&block->downsample, loader, name, conv, norm, c, c_in, h, w, 1, stride);
+        }
+        h = block->conv1.h_out;
+        w = block->conv1.w_out;
+        (void)snprintf(conv, sizeof conv, "nets.%d.%d.conv2", (int)stage, (int)(i % 2));
+        (void)snprintf(norm, sizeof norm, "nets.%d.%d.bn2", (int)stage, (int)(i % 2));
+        mailp_conv_build(&block->conv2, loader, name, conv, norm, c, c, h, w, 3, 1);
+        if (i % 2 == 1 && i < 7) {
+            c *= 2;
+        }
+    }
+
+    mailp_conv_build(&net->keypoint_conv, loader, prefix, "pool.nets", NULL, net->n_keypoints, c, h, w, 1, 1);
+    net->keypoint_conv.c_out = mailp_pad(net->n_keypoints);
+    net->keypoint_bias = mailp_resnet_vector(loader, prefix, "pool.nets.bias", net->n_keypoints);
+
+    (void)snprintf(name, sizeof name, "%spool.temperature", prefix);
+    from = mailp_load(loader, name, 1, 1, 0, 0, 0);
+    if (from != NULL) {
+        net->temperature = from[0];
+        if (!(net->temperature > 0.0f)) {
+            loader->status = mailp_fail(loader->err, MAIL_E_TENSOR, "tensor '%s' is %g, expected a positive number", name,
+                                        (double)net->temperature);
+        }
+    }
+    for (i = 0; i < 2; i++) {
+        (void)snprintf(name, sizeof name, "%spool.pos_%c", prefix, i == 0 ? 'x' : 'y');
+        from = mailp_load(loader, name, 2, 1, h * w, 0, 0);
+        to   = mailp_take_floats(&loader->arena, h * w);
+        if (from != NULL && to != NULL) {
+            memcpy(to, from, h * w * sizeof(float));
+        }
+        *(i == 0 ? &net->pos_x : &net->pos_y) = to;
+    }
+
+    n = 2 * net->n_keypoints;
+    (void)snprintf(name, sizeof name, "%snets.3.weight", prefix);
+    from = mailp_load(loader, name, 2, net->feature_dim, n, 0, 0);
+    to   = mailp_take_floats(&loader->arena, mailp_pad(net->feature_dim) * n);
+    if (from != NULL && to != NULL) {
+        mailp_conv_pack(to, from, net->feature_dim, n, 1);
+    }
+    net->linear_w    = to;
+    net->linear_bias = mailp_resnet_vector(loader, prefix, "nets.3.bias", net->feature_dim);
+
+    to = mailp_take_floats(&loader->arena, 3 * 256);
+    for (i = 0; to != NULL && i < 3 * 256; i++) {
+        const float u = (float)(i % 256) / 255.0f, v = u - mailp_image_mean[i / 256];
+        to[i] = v / mailp_image_std[i / 256];
+    }
+    net->table = to;
+}
+
+/* One step of an encoding: every task takes a share of it. */
+typedef struct mailp_resnet_step {
+    const mailp_resnet         *net;
+    const mailp_kernels        *kernels;
+    const mail_image           *image;
+    const mailp_resnet_buffers *buffers;
+    const mailp_conv           *conv;
+    const float                *in;
+    float                      *out;
+    const float                *skip;
+    int                         relu;
+    size_t                      n_shares;
+} mailp_resnet_step;
+
+/* The i-th of n_shares nearly equal parts of 0..n-1 */
+static void mailp_share(size_t *begin, size_t *end, size_t n, size_t i, size_t n_shares) {
+    *begin = n * i / n_shares;
+    *end   = n * (i + 1) / n_shares;
+}
+
+static void mailp_resnet_image_task(void *arg, size_t i) {
+    const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
+    const mailp_resnet      *net = step->net;
+    const size_t             row = (net->width + 6) * 3;
+    unsigned char           *rgb = step->buffers->rgb + i * 3 * MAIL_MAX_IMAGE;
+    double                  *sums = step->buffers->sums + i * net->width * 3;
+    size_t                   y, end;
+    mailp_share(&y, &end, net->height + 6, i, step->n_shares);
+    for (; y < end; y++) {
+        float *to = step->buffers->image + y * row;
+        if (y < 3 || y >= net->height + 3) {
+            memset(to, 0, row * sizeof(float));
+            continue;
+        }
+        memset(to, 0, 9 * sizeof(float));
+        memset(to + row - 9, 0, 9 * sizeof(float));
+        mailp_image_prepare(to + 9, step->image, y - 3, net->height, net->width, net->table, rgb, sums);
+    }
+}
+
+/* Zeros around the h x w pixels of one block of a map. */
+static void mailp_map_border(float *block, size_t h, size_t w) {
+    const size_t rows = mailp_map_side(h), columns = mailp_map_side(w);
+    size_t       y;
+    memset(block, 0, columns * MAILP_LANES * sizeof(float));
+    for (y = 1; y <= h; y++) {
+        float *row = block + y * columns * MAILP_LANES;
+        memset(row, 0, MAILP_LANES * sizeof(float));
+        memset(row + (w + 1) * MAILP_LANES, 0, (columns - w - 1) * MAILP_LANES * sizeof(float));
+    }
+    memset(block + (h + 1) * columns * MAILP_LANES, 0, (rows - h - 1) * columns * MAILP_LANES * sizeof(float));
+}
+
+#define MAILP_CONV_GROUP 4  /* blocks convolved together: as many as the widest register tile */
+
+/* Convolution, GroupNorm, skip, relu for a share of the output blocks. */
+static void mailp_resnet_conv_task(void *arg, size_t i) {
+    const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
+    const mailp_conv        *conv = step->conv;
+    const size_t             pixels = conv->h_out * conv->w_out, columns = mailp_map_side(conv->w_out);
+    const size_t             plane = mailp_map_side(conv->h_out) * columns * MAILP_LANES;
+    const size_t             weights = conv->shape.n_taps * conv->shape.n_blocks * conv->shape.depth * MAILP_LANES;
+    size_t                   b, begin, end, n;
+    mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
+    for (; begin < end; begin += n) {
+        float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
+        n = MAILP_MIN(end - begin, (size_t)MAILP_CONV_GROUP);
+        step->kernels->conv(raw, pixels * MAILP_LANES, step->in, conv->w + begin * weights, &conv->shape, pixels, n);
+        for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
+            const size_t at = b * plane + (columns + 1) * MAILP_LANES;
+            mailp_map_border(step->out + b * plane, conv->h_out, conv->w_out);
+            step->kernels->group_norm(step->out + at, columns * MAILP_LANES, raw, step->skip == NULL ? NULL : step->skip + at,
+                                      conv->gamma + b * MAILP_LANES, conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out,
+                                      step->relu);
+        }
+    }
+}
+
+/* The stem: convolution from the picture, GroupNorm, relu, max_pool. */
+static void mailp_resnet_stem_task(void *arg, size_t i) {
+    const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
+    const mailp_conv        *conv = step->conv;
+    const size_t             pixels = conv->h_out * conv->w_out, h = (conv->h_out + 1) / 2, w = (conv->w_out + 1) / 2;
+    const size_t             columns = mailp_map_side(w), plane = mailp_map_side(h) * columns * MAILP_LANES;
+    const size_t             weights = conv->shape.n_taps * conv->shape.depth * MAILP_LANES;
+    size_t                   b, begin, end, n;
+    mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
+    for (; begin < end; begin += n) {
+        float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
+        n = MAILP_MIN(end - begin, (size_t)MAILP_CONV_GROUP);
+        step->kernels->conv(raw, pixels * MAILP_LANES, step->in, conv->w + begin * weights, &conv->shape, pixels, n);
+        for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
+            step->kernels->group_norm(raw, conv->w_out * MAILP_LANES, raw, NULL, conv->gamma + b * MAILP_LANES,
+                                      conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out, 1);
+            mailp_map_border(step->out + b * plane, h, w);
+            step->kernels->max_pool(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, raw,
+                                    conv->h_out, conv->w_out);
+        }
+    }
+}
+
+/* Keypoint k is the mean position under softmax(logits / temperature):
+
+       p[i]           = exp((logits[i] - max) / temperature) / sum
+       keypoints[k]   = (sum_i p[i] * pos_x[i], sum_i p[i] * pos_y[i])
+
+   logits  [panels][n][16], without bias (added here) */
+static void mailp_spatial_softmax(float *keypoints, const float *logits, const mailp_resnet *net, size_t n) {
+    size_t k, i;
+    for (k = 0; k < net->n_keypoints; k++) {
+        const float *a = logits + k / MAILP_LANES * n * MAILP_LANES + k % MAILP_LANES;
+        const float  bias = net->keypoint_bias[k];
+        float        most = -FLT_MAX;
+        double       sum = 0, x = 0, y = 0;
+        for (i = 0; i < n; i++) {
+            const float v = (a[i * MAILP_LANES] + bias) / net->temperature;
+            most = v > most ? v : most;
+        }
+        for (i = 0; i < n; i++) {
+            const float  v = (a[i * MAILP_LANES] + bias) / net->temperature;
+            const double p = (double)expf(v - most);
+            sum += p;
+            x += p * (double)net->pos_x[i];
+            y += p * (double)net->pos_y[i];
+        }
+        keypoints[2 * k]     = (float)(x / sum);
+        keypoints[2 * k + 1] = (float)(y / sum);
+    }
+}
+
+/* features [feature_dim] and keypoints [n_keypoints][2] (or NULL) of a checked image.
+   scratch   mailp_resnet_scratch(net, threads of parallel) bytes, aligned to 64
+   Memory    none.   The result does not depend on the number of threads. */
+static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
+                                const mail_image *image, void *scratch, const mail_parallel *parallel) {
+    mailp_resnet_buffers buffers;
+    mailp_resnet_step    step;
+    mailp_arena          arena;
+    float               *x, *t, *d;
+    size_t               i, pixels = net->keypoint_conv.h_out * net->keypoint_conv.w_out;
+
+    arena.base = (unsigned char *)scratch;
+    arena.used = 0;
+    step.n_shares = mailp_threads(parallel);
+    mailp_resnet_layout(&buffers, &arena, net, step.n_shares);
+    step.net     = net;
+    step.kernels = kernels;
+    step.image   = image;
+    step.buffers = &buffers;
+    step.skip    = NULL;
+    step.relu    = 1;
+    x = buffers.map[0];
+    t = buffers.map[1];
+    d = buffers.map[2];
+
+    mailp_parallel_run(parallel, step.n_shares, mailp_resnet_image_task, &step);
+    step.conv = &net->stem;
+    step.in   = buffers.image;
+    step.out  = x;
+    mailp_parallel_run(parallel, step.n_shares, mailp_resnet_stem_task, &step);
+    for (i = 0; i < 8; i++) {
+        const mailp_basic_block *block = &net->block[i];
+        step.conv = &block->conv1;
+        step.in   = x;
+        step.out  = t;
+        step.skip = NULL;
+        step.relu = 1;
+        mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+        if (block->has_downsample) {
+            float *swap = x;
+            step.conv = &block->downsample;
+            step.out  = d;
+            step.relu = 0;
+            mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+            x = d;
+            d = swap;
+        }
+        /* a task reads skip only where it writes, so the sum may replace it */
+        step.conv = &block->conv2;
+        step.in   = t;
+        step.out  = x;
+        step.skip = x;
+        step.relu = 1;
+        mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+    }
+    kernels->conv(buffers.raw, pixels * MAILP_LANES, x, net->keypoint_conv.w, &net->keypoint_conv.shape, pixels,
+                  net->keypoint_conv.c_out / MAILP_LANES);
+    mailp_spatial_softmax(buffers.keypoints, buffers.raw, net, pixels);
+    kernels->gemm(buffers.features, mailp_pad(net->feature_dim), buffers.keypoints, 2 * net->n_keypoints, net->linear_w,
+                  net->linear_bias, 1, 2 * net->n_keypoints, mailp_panels(net->feature_dim), 0);
+    memcpy(features, buffers.features, net->feature_dim * sizeof(float));
+    if (keypoints != NULL) {
+        memcpy(keypoints, buffers.keypoints, 2 * net->n_keypoints * sizeof(float));
+    }
+}
+
+/* ---- the network of one camera as a building block ----------------------------------------------------------------- */
+
+struct mail_encoder {
+    mailp_resnet         net;
+    const mailp_kernels *kernels;
+    mail_allocator       allocator;
+    mail_encoder_info    info;
+};
+
+MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tensors *tensors, const char *prefix, size_t width,
+                                         size_t height, const mail_options *options, mail_error *err) {
+    static const char    missing[] = "mail_encoder_create: tensors, prefix or result is NULL";
+    mail_allocator       none;
+    const mail_allocator *allocator = &none;
+    mailp_camera_config  camera;
+    mailp_loader         loader;
+    mail_encoder        *made;
+    const mail_tensor   *stem, *pool, *linear;
+    char                 name[256];
+    void                *memory;
+
+    memset(&none, 0, sizeof none);
+    memset(&camera, 0, sizeof camera);
+    memset(&loader, 0, sizeof loader);
+    if (encoder == NULL || tensors == NULL || prefix == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%s", missing);
+    }
+    *encoder = NULL;
+    if (options != NULL) {
+        allocator      = &options->allocator;
+        loader.weights = options->weights;
+    }
+    loader.tensors = tensors;
+    loader.err     = err;
+    loader.kernels = mailp_kernels_choose(options == NULL ? NULL : options->isa);
+    if (loader.kernels == NULL) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not available here", options->isa);
+    }
+    loader.used = (unsigned char *)mailp_alloc(allocator, mail_tensors_count(tensors) + 1);
+    if (loader.used == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "out of memory");
+    }
+    memset(loader.used, 0, mail_tensors_count(tensors) + 1);
+
+    (void)snprintf(name, sizeof name, "%sbackbone.nets.0.weight", prefix);
+    stem = mailp_find(&loader, name);
+    (void)snprintf(name, sizeof name, "%spool.nets.weight", prefix);
+    pool = mailp_find(&loader, name);
+    (void)snprintf(name, sizeof name, "%snets.3.weight", prefix);
+    linear = mailp_find(&loader, name);
+    if (loader.status == MAIL_OK && (stem == NULL || pool == NULL || linear == NULL || stem->n_dims != 4 || pool->n_dims != 4 ||
+                                     linear->n_dims != 2)) {
+        loader.status = mailp_fail(err, MAIL_E_TENSOR, "'%sbackbone.nets.0.weight', '...pool.nets.weight' or '...nets.3.weight' is "
+                                   "missing or has not 4, 4 and 2 dimensions", prefix);
+    }
+    if (loader.status == MAIL_OK) {
+        (void)snprintf(camera.name, sizeof camera.name, "%.60s", prefix);
+        camera.height      = height;
+        camera.width       = width;
+        camera.map_height  = height / 32 + (height % 32 != 0);
+        camera.map_width   = width / 32 + (width % 32 != 0);
+        camera.res_width   = (size_t)MAILP_MIN(stem->shape[0], (uint64_t)SIZE_MAX);
+        camera.n_keypoints = (size_t)MAILP_MIN(pool->shape[0], (uint64_t)SIZE_MAX);
+        camera.feature_dim = (size_t)MAILP_MIN(linear->shape[0], (uint64_t)SIZE_MAX);
+        made = (mail_encoder *)mailp_take(&loader.arena, sizeof *made);
+        {
+            mailp_resnet net;
+            mailp_resnet_build(&net, &loader, prefix, &camera);
+        }
+    }
+    if (loader.status == MAIL_OK) {
+        memory     = mailp_alloc(allocator, loader.arena.used);
+        loader.tmp = (float *)mailp_alloc(allocator, loader.tmp_need * sizeof(float));
+        if (memory == NULL || loader.tmp == NULL) {
+            loader.status = mailp_fail(err, MAIL_E_MEMORY, "out of memory");
+        } else {
+            loader.arena.base = (unsigned char *)memory;
+            loader.arena.used = 0;
+            made = (mail_encoder *)mailp_take(&loader.arena, sizeof *made);
+            memset(made, 0, sizeof *made);
+            mailp_resnet_build(&made->net, &loader, prefix, &camera);
+            made->kernels          = loader.kernels;
+            made->allocator        = *allocator;
+            made->info.width       = width;
+            made->info.height      = height;
+            made->info.feature_dim = camera.feature_dim;
+            made->info.n_keypoints = camera.n_keypoints;
+            made->info.n_parameters = loader.n_parameters;
+            made->info.weight_bytes = loader.arena.used - sizeof *made;
+            made->info.isa         = loader.kernels->name;
+            made->info.weights     = loader.weights;
+            *encoder               = made;
+        }
+        mailp_free(allocator, loader.tmp);
+        if (loader.status != MAIL_OK) {
+            mailp_free(allocator, memory);
+            *encoder = NULL;
+        }
+    }
+    mailp_free(allocator, loader.used);
+    return loader.status;
+}
+
+MAIL_API void mail_encoder_free(mail_encoder *encoder) {
+    if (encoder != NULL) {
+        mail_allocator allocator = encoder->allocator;
+        mailp_free(&allocator, encoder);
+    }
+}
+
+MAIL_API const mail_encoder_info *mail_encoder_get_info(const mail_encoder *encoder) {
+    return &encoder->info;
+}
+
+MAIL_API size_t mail_encoder_scratch(const mail_encoder *encoder, size_t n_threads) {
+    return encoder == NULL || n_threads > MAIL_MAX_THREADS ? 0 : mailp_resnet_scratch(&encoder->net, n_threads);
+}
+
+MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *features, float *keypoints, const mail_image *image,
+                                         void *scratch, size_t size, const mail_parallel *parallel, mail_error *err) {
+    mail_status status;
+    size_t      need, i;
+    if (encoder == NULL || features == NULL || scratch == NULL || (uintptr_t)scratch % MAILP_ALIGN != 0) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_encoder_encode: encoder, features or scratch is NULL, or scratch is not aligned to %d",
+                          MAILP_ALIGN);
+    }
+    need = mailp_resnet_scratch(&encoder->net, mailp_threads(parallel));
+    if (size < need) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_encoder_encode: scratch has %llu bytes, expected %llu", (unsigned long long)size,
+                          (unsigned long long)need);
+    }
+    status = mailp_image_check(image, err);
+    if (status != MAIL_OK) {
+        return status;
+    }
+    mailp_resnet_encode(&encoder->net, encoder->kernels, features, keypoints, image, scratch, parallel);
+    for (i = 0; i < encoder->net.feature_dim; i++) {
+        if (!(fabsf(features[i]) <= FLT_MAX)) {
+            return mailp_fail(err, MAIL_E_NUMBER, "feature %llu is not finite", (unsigned long long)i);
+        }
+    }
+    return MAIL_OK;
+}
 
 /* ================================================================================================================
    >>policy   tensors bound to weight structs; the mamba and transformer trunks; history and goal tokens
