@@ -571,6 +571,179 @@ MAILP_UNUSED static size_t mailp_threads(const mail_parallel *parallel) {
     return MAILP_MIN(parallel->n_threads, (size_t)MAIL_MAX_THREADS);
 }
 
+#ifdef MAIL_THREADS
+#include <pthread.h>
+#include <sched.h>
+
+#define MAILP_SPINS 2000  /* looks at the ticket before a thread goes to sleep: about 20 us, more than a phase of a layer takes */
+
+#if defined(MAILP_PAUSE)
+#elif defined(__x86_64__) || defined(__i386__)
+#  define MAILP_PAUSE() __asm__ volatile("pause")
+#elif defined(__aarch64__)
+#  define MAILP_PAUSE() __asm__ volatile("yield")
+#else
+#  define MAILP_PAUSE() ((void)0)
+#endif
+
+/* One job at a time. The ticket holds its number (24 bits), its tasks n (20 bits) and the next task to hand out (20 bits): a thread
+   that takes a task learns with the same atomic step which job it belongs to, and a job cannot end while a task of it runs. */
+struct mail_pool {
+    size_t          n_workers;
+    pthread_t       worker[MAIL_MAX_THREADS];
+    pthread_mutex_t one;       /* held while a job runs */
+    pthread_mutex_t lock;
+    pthread_cond_t  wake, finished;
+    uint64_t        ticket;    /* atomic */
+    size_t          done;      /* atomic: tasks of the job that have returned */
+    int             sleepers, waiting, stop;  /* atomic */
+    mail_task       task;
+    void           *arg;
+};
+
+#define MAILP_TICKET_NEXT(t) ((t) & 0xfffffu)
+#define MAILP_TICKET_N(t)    (((t) >> 20) & 0xfffffu)
+
+/* Run tasks of the present job until none is left to take. */
+static void mailp_pool_work(mail_pool *pool) {
+    for (;;) {
+        uint64_t t = __atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST);
+        if (MAILP_TICKET_NEXT(t) >= MAILP_TICKET_N(t)) {
+            return;
+        }
+        t = __atomic_fetch_add(&pool->ticket, 1, __ATOMIC_ACQ_REL);
+        if (MAILP_TICKET_NEXT(t) >= MAILP_TICKET_N(t)) {
+            return;
+        }
+        pool->task(pool->arg, (size_t)MAILP_TICKET_NEXT(t));
+        if (__atomic_add_fetch(&pool->done, 1, __ATOMIC_SEQ_CST) == MAILP_TICKET_N(t) && __atomic_load_n(&pool->waiting, __ATOMIC_SEQ_CST)) {
+            pthread_mutex_lock(&pool->lock);
+            pthread_cond_signal(&pool->finished);
+            pthread_mutex_unlock(&pool->lock);
+        }
+    }
+}
+
+static int mailp_pool_idle(mail_pool *pool) {
+    uint64_t t = __atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST);
+    return MAILP_TICKET_NEXT(t) >= MAILP_TICKET_N(t) && !__atomic_load_n(&pool->stop, __ATOMIC_SEQ_CST);
+}
+
+static void *mailp_pool_main(void *arg) {
+    mail_pool *pool = (mail_pool *)arg;
+    for (;;) {
+        int spins;
+        for (spins = 0; spins < MAILP_SPINS && mailp_pool_idle(pool); spins++) {
+            MAILP_PAUSE();
+        }
+        if (spins == MAILP_SPINS) {
+            pthread_mutex_lock(&pool->lock);
+            __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+            while (mailp_pool_idle(pool)) {
+                pthread_cond_wait(&pool->wake, &pool->lock);
+            }
+            __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+            pthread_mutex_unlock(&pool->lock);
+        }
+        if (__atomic_load_n(&pool->stop, __ATOMIC_SEQ_CST)) {
+            return NULL;
+        }
+        mailp_pool_work(pool);
+    }
+}
+
+static void mailp_pool_run(void *user, size_t n, mail_task task, void *arg) {
+    mail_pool *pool = (mail_pool *)user;
+    uint64_t   job;
+    int        spins;
+    size_t     i;
+    if (n >= 0xfffffu - MAIL_MAX_THREADS || pthread_mutex_trylock(&pool->one) != 0) {
+        for (i = 0; i < n; i++) {  /* another session is using the threads: this one does its work itself */
+            task(arg, i);
+        }
+        return;
+    }
+    pool->task = task;
+    pool->arg  = arg;
+    __atomic_store_n(&pool->done, 0, __ATOMIC_SEQ_CST);
+    job = (__atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST) >> 40) + 1;
+    __atomic_store_n(&pool->ticket, job << 40 | (uint64_t)n << 20, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST) > 0) {
+        pthread_mutex_lock(&pool->lock);
+        pthread_cond_broadcast(&pool->wake);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    mailp_pool_work(pool);
+    for (spins = 0; spins < MAILP_SPINS && __atomic_load_n(&pool->done, __ATOMIC_SEQ_CST) < n; spins++) {
+        MAILP_PAUSE();
+    }
+    if (spins == MAILP_SPINS) {
+        pthread_mutex_lock(&pool->lock);
+        __atomic_store_n(&pool->waiting, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&pool->done, __ATOMIC_SEQ_CST) < n) {
+            pthread_cond_wait(&pool->finished, &pool->lock);
+        }
+        __atomic_store_n(&pool->waiting, 0, __ATOMIC_SEQ_CST);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    pthread_mutex_unlock(&pool->one);
+}
+
+MAIL_API mail_status mail_pool_create(mail_pool **pool, size_t n_threads, mail_error *err) {
+    mail_pool *p;
+    if (pool == NULL || n_threads < 1 || n_threads > MAIL_MAX_THREADS) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_pool_create: n_threads is %llu, expected 1 to %d", (unsigned long long)n_threads,
+                          MAIL_MAX_THREADS);
+    }
+    *pool = NULL;
+    p     = (mail_pool *)mailp_alloc(NULL, sizeof *p);
+    if (p == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a thread pool");
+    }
+    memset(p, 0, sizeof *p);
+    (void)pthread_mutex_init(&p->one, NULL);
+    (void)pthread_mutex_init(&p->lock, NULL);
+    (void)pthread_cond_init(&p->wake, NULL);
+    (void)pthread_cond_init(&p->finished, NULL);
+    while (p->n_workers + 1 < n_threads) {  /* the caller's thread is the first */
+        if (pthread_create(&p->worker[p->n_workers], NULL, mailp_pool_main, p) != 0) {
+            mail_pool_free(p);
+            return mailp_fail(err, MAIL_E_MEMORY, "thread %llu could not be started", (unsigned long long)p->n_workers + 1);
+        }
+        p->n_workers++;
+    }
+    *pool = p;
+    return MAIL_OK;
+}
+
+MAIL_API void mail_pool_free(mail_pool *pool) {
+    size_t i;
+    if (pool == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    __atomic_store_n(&pool->stop, 1, __ATOMIC_SEQ_CST);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    for (i = 0; i < pool->n_workers; i++) {
+        (void)pthread_join(pool->worker[i], NULL);
+    }
+    (void)pthread_cond_destroy(&pool->finished);
+    (void)pthread_cond_destroy(&pool->wake);
+    (void)pthread_mutex_destroy(&pool->lock);
+    (void)pthread_mutex_destroy(&pool->one);
+    mailp_free(NULL, pool);
+}
+
+MAIL_API mail_parallel mail_pool_parallel(mail_pool *pool) {
+    mail_parallel parallel;
+    parallel.user      = pool;
+    parallel.run       = mailp_pool_run;
+    parallel.n_threads = pool->n_workers + 1;
+    return parallel;
+}
+#endif /* MAIL_THREADS */
+
 /* ================================================================================================================
    >>bytes   cursor over a byte range, little-endian reads, whole-file read
    ============================================================================================================= */
@@ -2779,12 +2952,6 @@ typedef struct mailp_resnet_step {
     int                         relu;
     size_t                      n_shares;
 } mailp_resnet_step;
-
-/* The i-th of n_shares nearly equal parts of 0..n-1 */
-static void mailp_share(size_t *begin, size_t *end, size_t n, size_t i, size_t n_shares) {
-    *begin = n * i / n_shares;
-    *end   = n * (i + 1) / n_shares;
-}
 
 static void mailp_resnet_image_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
