@@ -440,6 +440,10 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
 #include <string.h>
 #include <time.h>
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#  error "mail.h checks for NaN and infinity before an action leaves; -ffast-math and -ffinite-math-only remove those checks"
+#endif
+
 #ifndef MAIL_SELF
 #  define MAIL_SELF "mail.h"
 #endif
