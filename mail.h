@@ -749,24 +749,2024 @@ MAIL_API mail_parallel mail_pool_parallel(mail_pool *pool) {
 #endif /* MAIL_THREADS */
 
 /* ================================================================================================================
-   >>bytes   cursor over a byte range, little-endian reads, whole-file read
+   >>bytes   little-endian reads, range checks, a sort without bad cases, whole-file read
+
+   Out: integers are put together byte by byte, so any host reads any file at any alignment. A range is checked by
+   subtracting from the known size; a sum could wrap around.
+
+   Files are mapped where the system can (POSIX, Windows) and read otherwise, or if mapping fails; MAIL_NO_MMAP always
+   reads. A mapped file must not be shortened by others while it is open: the system then ends the program.
    ============================================================================================================= */
+
+#if defined(__BYTE_ORDER__) && defined(__ORDER_LITTLE_ENDIAN__)
+#  if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#    define MAILP_LITTLE_ENDIAN 1
+#  endif
+#elif defined(_WIN32)
+#  define MAILP_LITTLE_ENDIAN 1
+#endif
+
+#ifndef MAIL_NO_STDIO
+#  include <errno.h>
+#  if defined(_WIN32)
+#    ifndef WIN32_LEAN_AND_MEAN
+#      define WIN32_LEAN_AND_MEAN
+#    endif
+#    ifndef NOMINMAX
+#      define NOMINMAX
+#    endif
+#    include <windows.h>
+#    ifndef MAIL_NO_MMAP
+#      define MAILP_MAP_WINDOWS 1
+#    endif
+#  elif (defined(__unix__) || defined(__APPLE__)) && !defined(__wasi__) && !defined(__EMSCRIPTEN__)
+#    include <fcntl.h>
+#    include <sys/mman.h>
+#    include <sys/stat.h>
+#    include <unistd.h>
+#    define MAILP_POSIX 1
+#    ifndef MAIL_NO_MMAP
+#      define MAILP_MAP_POSIX 1
+#    endif
+#  endif
+#endif
+
+MAILP_INLINE unsigned mailp_le16(const unsigned char *p) {
+    return (unsigned)p[0] | (unsigned)p[1] << 8;
+}
+
+MAILP_INLINE uint32_t mailp_le32(const unsigned char *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+MAILP_INLINE uint64_t mailp_le64(const unsigned char *p) {
+    return (uint64_t)mailp_le32(p) | (uint64_t)mailp_le32(p + 4) << 32;
+}
+
+/* 1 if the n bytes from at lie inside size bytes */
+MAILP_INLINE int mailp_inside(uint64_t size, uint64_t at, uint64_t n) {
+    return at <= size && n <= size - at;
+}
+
+/* Bytes of a file made fit for an error message: control characters become '?', long text is cut. */
+typedef struct mailp_shown {
+    char text[100];
+} mailp_shown;
+
+static mailp_shown mailp_show(const void *bytes, size_t n) {
+    const unsigned char *p = (const unsigned char *)bytes;
+    mailp_shown          shown;
+    size_t               i, most = sizeof shown.text - 4;
+    for (i = 0; i < n && i < most; i++) {
+        shown.text[i] = (char)(p[i] < 0x20 || p[i] == 0x7f ? '?' : p[i]);
+    }
+    memcpy(shown.text + i, n > most ? "..." : "", n > most ? 4 : 1);
+    return shown;
+}
+
+/* Merge sort of pointers: stable, n log n for every input.   tmp [n] */
+static void mailp_sort(const void **items, const void **tmp, size_t n, int (*compare)(const void *a, const void *b)) {
+    const void **from = items, **to = tmp, **swap;
+    size_t       width, start, i, j, k, middle, stop;
+    for (width = 1; width < n; width *= 2) {
+        for (start = 0; start < n; start = stop) {
+            middle = start + MAILP_MIN(width, n - start);
+            stop   = middle + MAILP_MIN(width, n - middle);
+            for (i = start, j = middle, k = start; k < stop; k++) {
+                to[k] = j == stop || (i < middle && compare(from[i], from[j]) <= 0) ? from[i++] : from[j++];
+            }
+        }
+        swap = from;
+        from = to;
+        to   = swap;
+    }
+    if (from != items) {
+        memcpy((void *)items, (const void *)from, n * sizeof *items);
+    }
+}
+
+typedef struct mailp_file {
+    const unsigned char *data;
+    size_t               size;
+    int                  mapped;
+} mailp_file;
+
+#ifndef MAIL_NO_STDIO
+
+/* All of a file at once into memory from the allocator. */
+static mail_status mailp_file_read(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
+    unsigned char *data = NULL;
+    mail_status    status = MAIL_OK;
+    long           size = -1;
+    FILE          *f = fopen(path, "rb");
+    if (f == NULL) {
+        return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    }
+    if (fseek(f, 0, SEEK_END) == 0) {
+        size = ftell(f);
+    }
+    if (size < 0 || fseek(f, 0, SEEK_SET) != 0) {
+        status = mailp_fail(err, MAIL_E_IO, "%s: its size cannot be told: %s", path, strerror(errno));
+    } else if (size == 0) {
+        status = mailp_fail(err, MAIL_E_FORMAT, "%s: the file is empty", path);
+    } else if ((data = (unsigned char *)mailp_alloc(allocator, (size_t)size)) == NULL) {
+        status = mailp_fail(err, MAIL_E_MEMORY, "%s: no memory for its %ld bytes", path, size);
+    } else if (fread(data, 1, (size_t)size, f) != (size_t)size) {
+        mailp_free(allocator, data);
+        status = mailp_fail(err, MAIL_E_IO, "%s: cannot be read: %s", path, strerror(errno));
+    } else {
+        file->data   = data;
+        file->size   = (size_t)size;
+        file->mapped = 0;
+    }
+    (void)fclose(f);
+    return status;
+}
+
+/* Map a file, or read it. An empty file is an error. */
+static mail_status mailp_file_open(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
+#if defined(MAILP_POSIX)
+    struct stat st;
+    int         fd = open(path, O_RDONLY);
+    if (fd < 0) {
+        return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    }
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        (void)close(fd);
+        return mailp_fail(err, MAIL_E_IO, "%s: not a regular file", path);
+    }
+#  if defined(MAILP_MAP_POSIX)
+    if (st.st_size > 0 && (uint64_t)st.st_size <= SIZE_MAX) {
+        void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map != MAP_FAILED) {
+            (void)close(fd);
+            file->data   = (const unsigned char *)map;
+            file->size   = (size_t)st.st_size;
+            file->mapped = 1;
+            return MAIL_OK;
+        }
+    }
+#  endif
+    (void)close(fd);
+#elif defined(MAILP_MAP_WINDOWS)
+    HANDLE h = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
+    if (h != INVALID_HANDLE_VALUE) {
+        LARGE_INTEGER size;
+        HANDLE        mapping = CreateFileMappingA(h, NULL, PAGE_READONLY, 0, 0, NULL);
+        void         *view = NULL;
+        if (mapping != NULL && GetFileSizeEx(h, &size) && (uint64_t)size.QuadPart <= SIZE_MAX) {
+            view = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
+        }
+        if (mapping != NULL) {
+            (void)CloseHandle(mapping);  /* the view keeps it */
+        }
+        (void)CloseHandle(h);
+        if (view != NULL) {
+            file->data   = (const unsigned char *)view;
+            file->size   = (size_t)size.QuadPart;
+            file->mapped = 1;
+            return MAIL_OK;
+        }
+    }
+#endif
+    return mailp_file_read(file, path, allocator, err);
+}
+
+static void mailp_file_close(mailp_file *file, const mail_allocator *allocator) {
+    if (file->data != NULL) {
+        if (!file->mapped) {
+            mailp_free(allocator, (void *)(uintptr_t)file->data);
+        }
+#if defined(MAILP_MAP_POSIX)
+        else {
+            (void)munmap((void *)(uintptr_t)file->data, file->size);
+        }
+#elif defined(MAILP_MAP_WINDOWS)
+        else {
+            (void)UnmapViewOfFile(file->data);
+        }
+#endif
+    }
+    memset(file, 0, sizeof *file);
+}
+
+#endif /* MAIL_NO_STDIO */
 
 /* ================================================================================================================
    >>json   the subset of JSON that headers and configs need
+
+   In:  text that may be damaged or hostile.
+   Out: mailp_json_check accepts all of RFC 8259 but strings with a NUL or bytes that are not UTF-8, and at most
+        MAILP_JSON_DEPTH nested brackets. The functions after it walk over checked text only: a value is a range of the
+        text, nothing is allocated, and every walk is linear in the size of what it walks over.
    ============================================================================================================= */
+
+#define MAILP_JSON_DEPTH 32
+
+/* The text of one value, from its first character to behind its last; at NULL: no value. */
+typedef struct mailp_json {
+    const char *at, *end;
+} mailp_json;
+
+typedef struct mailp_json_scanner {
+    const char *at, *end;
+    const char *expected;  /* what should have stood at `at`, once a scan has failed */
+} mailp_json_scanner;
+
+static int mailp_json_expected(mailp_json_scanner *s, const char *expected) {
+    s->expected = expected;
+    return 0;
+}
+
+static void mailp_json_space(mailp_json_scanner *s) {
+    while (s->at < s->end && (*s->at == ' ' || *s->at == '\t' || *s->at == '\n' || *s->at == '\r')) {
+        s->at++;
+    }
+}
+
+/* The four hexadecimal digits at p as a number, or -1. */
+static long mailp_json_hex(const char *p, const char *end) {
+    long value = 0;
+    int  i;
+    if (end - p < 4) {
+        return -1;
+    }
+    for (i = 0; i < 4; i++) {
+        char c = p[i];
+        int  digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (digit < 0) {
+            return -1;
+        }
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+/* Bytes of the UTF-8 character at p, 0 if it is none (also overlong forms, surrogates and numbers above 10ffff). */
+static size_t mailp_utf8(const unsigned char *p, size_t n) {
+    size_t   i, length;
+    unsigned low = 0x80, high = 0xbf;  /* what the second byte may be */
+    if (p[0] < 0x80) {
+        return 1;
+    }
+    length = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+    if (length == 0 || length > n) {
+        return 0;
+    }
+    low  = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : low;
+    high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : high;
+    if (p[1] < low || p[1] > high) {
+        return 0;
+    }
+    for (i = 2; i < length; i++) {
+        if ((p[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    return length;
+}
+
+static int mailp_json_scan_string(mailp_json_scanner *s) {
+    s->at++;
+    while (s->at < s->end && *s->at != '"') {
+        if ((unsigned char)*s->at < 0x20) {
+            return mailp_json_expected(s, "no control character in a string");
+        }
+        if (*s->at == '\\') {
+            if (s->end - s->at < 2) {
+                return mailp_json_expected(s, "an escape sequence");
+            }
+            if (s->at[1] == 'u') {
+                long code = mailp_json_hex(s->at + 2, s->end);
+                if (code <= 0 || (code >= 0xdc00 && code <= 0xdfff)) {
+                    return mailp_json_expected(s, "an escape sequence of a character other than NUL");
+                }
+                s->at += 6;
+                if (code >= 0xd800 && code <= 0xdbff) {  /* the first half of a pair */
+                    long low = s->end - s->at >= 6 && s->at[0] == '\\' && s->at[1] == 'u' ? mailp_json_hex(s->at + 2, s->end) : -1;
+                    if (low < 0xdc00 || low > 0xdfff) {
+                        return mailp_json_expected(s, "the second half of a surrogate pair");
+                    }
+                    s->at += 6;
+                }
+            } else if (strchr("\"\\/bfnrt", s->at[1]) != NULL && s->at[1] != 0) {
+                s->at += 2;
+            } else {
+                return mailp_json_expected(s, "an escape sequence");
+            }
+        } else {
+            size_t n = mailp_utf8((const unsigned char *)s->at, (size_t)(s->end - s->at));
+            if (n == 0) {
+                return mailp_json_expected(s, "UTF-8");
+            }
+            s->at += n;
+        }
+    }
+    if (s->at == s->end) {
+        return mailp_json_expected(s, "the end of a string");
+    }
+    s->at++;
+    return 1;
+}
+
+static int mailp_json_scan_digits(mailp_json_scanner *s) {
+    if (s->at == s->end || *s->at < '0' || *s->at > '9') {
+        return mailp_json_expected(s, "a digit");
+    }
+    while (s->at < s->end && *s->at >= '0' && *s->at <= '9') {
+        s->at++;
+    }
+    return 1;
+}
+
+static int mailp_json_scan_number(mailp_json_scanner *s) {
+    if (*s->at == '-') {
+        s->at++;
+    }
+    if (s->at < s->end && *s->at == '0') {
+        s->at++;
+    } else if (!mailp_json_scan_digits(s)) {
+        return 0;
+    }
+    if (s->at < s->end && *s->at == '.') {
+        s->at++;
+        if (!mailp_json_scan_digits(s)) {
+            return 0;
+        }
+    }
+    if (s->at < s->end && (*s->at == 'e' || *s->at == 'E')) {
+        s->at++;
+        if (s->at < s->end && (*s->at == '+' || *s->at == '-')) {
+            s->at++;
+        }
+        return mailp_json_scan_digits(s);
+    }
+    return 1;
+}
+
+static int mailp_json_scan_word(mailp_json_scanner *s, const char *word) {
+    size_t n = strlen(word);
+    if ((size_t)(s->end - s->at) < n || memcmp(s->at, word, n) != 0) {
+        return mailp_json_expected(s, "a value");
+    }
+    s->at += n;
+    return 1;
+}
+
+static int mailp_json_scan(mailp_json_scanner *s, unsigned depth);
+
+/* An object or array, from its opening bracket. */
+static int mailp_json_scan_members(mailp_json_scanner *s, unsigned depth) {
+    int  object = *s->at == '{';
+    char close = object ? '}' : ']';
+    if (depth == 0) {
+        return mailp_json_expected(s, "fewer nested brackets");
+    }
+    s->at++;
+    mailp_json_space(s);
+    if (s->at < s->end && *s->at == close) {
+        s->at++;
+        return 1;
+    }
+    for (;;) {
+        if (object) {
+            mailp_json_space(s);
+            if (s->at == s->end || *s->at != '"') {
+                return mailp_json_expected(s, "a name in quotes");
+            }
+            if (!mailp_json_scan_string(s)) {
+                return 0;
+            }
+            mailp_json_space(s);
+            if (s->at == s->end || *s->at != ':') {
+                return mailp_json_expected(s, "':'");
+            }
+            s->at++;
+        }
+        if (!mailp_json_scan(s, depth - 1)) {
+            return 0;
+        }
+        mailp_json_space(s);
+        if (s->at < s->end && *s->at == close) {
+            s->at++;
+            return 1;
+        }
+        if (s->at == s->end || *s->at != ',') {
+            return mailp_json_expected(s, object ? "',' or '}'" : "',' or ']'");
+        }
+        s->at++;
+    }
+}
+
+/* Pass over one value and the white space before it. */
+static int mailp_json_scan(mailp_json_scanner *s, unsigned depth) {
+    mailp_json_space(s);
+    if (s->at == s->end) {
+        return mailp_json_expected(s, "a value");
+    }
+    switch (*s->at) {
+    case '{': case '[': return mailp_json_scan_members(s, depth);
+    case '"': return mailp_json_scan_string(s);
+    case 't': return mailp_json_scan_word(s, "true");
+    case 'f': return mailp_json_scan_word(s, "false");
+    case 'n': return mailp_json_scan_word(s, "null");
+    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
+        return mailp_json_scan_number(s);
+    default: return mailp_json_expected(s, "a value");
+    }
+}
+
+/* The one value that a text holds. what and code: how a failure is named. */
+static mail_status mailp_json_check(mailp_json *value, const char *text, size_t size, const char *what, mail_status code, mail_error *err) {
+    mailp_json_scanner s;
+    s.at       = text;
+    s.end      = text + size;
+    s.expected = NULL;
+    mailp_json_space(&s);
+    value->at  = s.at;
+    if (mailp_json_scan(&s, MAILP_JSON_DEPTH)) {
+        value->end = s.at;
+        mailp_json_space(&s);
+        if (s.at == s.end) {
+            return MAIL_OK;
+        }
+        (void)mailp_json_expected(&s, "the end");
+    }
+    value->at = value->end = NULL;
+    return mailp_fail(err, code, "%s: byte %lu: expected %s, found %s%s%s", what, (unsigned long)(s.at - text), s.expected,
+                      s.at == s.end ? "" : "'", s.at == s.end ? "the end" : mailp_show(s.at, MAILP_MIN((size_t)(s.end - s.at), (size_t)12)).text,
+                      s.at == s.end ? "" : "'");
+}
+
+MAILP_INLINE int mailp_json_type(mailp_json v, char first) {
+    return v.at != NULL && *v.at == first;
+}
+
+/* Step through an object or array: *at is NULL before the first step. Returns 0 after the last. key: objects only. */
+static int mailp_json_next(mailp_json container, const char **at, mailp_json *key, mailp_json *value) {
+    mailp_json_scanner s;
+    s.at       = *at == NULL ? container.at + 1 : *at;
+    s.end      = container.end - 1;
+    s.expected = NULL;
+    mailp_json_space(&s);
+    if (s.at < s.end && *s.at == ',') {
+        s.at++;
+        mailp_json_space(&s);
+    }
+    if (s.at >= s.end) {
+        return 0;
+    }
+    if (*container.at == '{') {
+        key->at = s.at;
+        (void)mailp_json_scan_string(&s);
+        key->end = s.at;
+        mailp_json_space(&s);
+        s.at++;  /* the colon */
+        mailp_json_space(&s);
+    }
+    value->at = s.at;
+    (void)mailp_json_scan(&s, MAILP_JSON_DEPTH);
+    value->end = s.at;
+    *at        = s.at;
+    return 1;
+}
+
+/* The next character of a string as UTF-8: *p moves on; returns how many bytes of utf8 are set, 0 at the closing quote. */
+static size_t mailp_json_char(const char **p, const char *end, unsigned char utf8[4]) {
+    const char   *c = *p;
+    unsigned long code;
+    if (*c == '"') {
+        return 0;
+    }
+    if (*c != '\\') {
+        utf8[0] = (unsigned char)*c;  /* longer characters byte by byte */
+        *p      = c + 1;
+        return 1;
+    }
+    if (c[1] != 'u') {
+        static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+        utf8[0] = (unsigned char)to[strchr(from, c[1]) - from];
+        *p      = c + 2;
+        return 1;
+    }
+    code = (unsigned long)mailp_json_hex(c + 2, end);
+    *p   = c + 6;
+    if (code >= 0xd800 && code <= 0xdbff) {
+        code = 0x10000 + ((code - 0xd800) << 10) + ((unsigned long)mailp_json_hex(c + 8, end) - 0xdc00);
+        *p   = c + 12;
+    }
+    if (code < 0x80) {
+        utf8[0] = (unsigned char)code;
+        return 1;
+    }
+    if (code < 0x800) {
+        utf8[0] = (unsigned char)(0xc0 | code >> 6);
+        utf8[1] = (unsigned char)(0x80 | (code & 0x3f));
+        return 2;
+    }
+    if (code < 0x10000) {
+        utf8[0] = (unsigned char)(0xe0 | code >> 12);
+        utf8[1] = (unsigned char)(0x80 | (code >> 6 & 0x3f));
+        utf8[2] = (unsigned char)(0x80 | (code & 0x3f));
+        return 3;
+    }
+    utf8[0] = (unsigned char)(0xf0 | code >> 18);
+    utf8[1] = (unsigned char)(0x80 | (code >> 12 & 0x3f));
+    utf8[2] = (unsigned char)(0x80 | (code >> 6 & 0x3f));
+    utf8[3] = (unsigned char)(0x80 | (code & 0x3f));
+    return 4;
+}
+
+/* A string with its escapes undone and a NUL at its end. Returns the bytes written, 0 if they are more than capacity. They
+   are never more than the value's own text. */
+static size_t mailp_json_string(char *text, size_t capacity, mailp_json v) {
+    const char   *p = v.at + 1;
+    unsigned char utf8[4];
+    size_t        n, used = 0;
+    while ((n = mailp_json_char(&p, v.end, utf8)) != 0) {
+        if (n >= capacity - used) {
+            return 0;
+        }
+        memcpy(text + used, utf8, n);
+        used += n;
+    }
+    text[used] = 0;
+    return used + 1;
+}
+
+/* 1 if v is the string word */
+static int mailp_json_is(mailp_json v, const char *word) {
+    const char   *p;
+    unsigned char utf8[4];
+    size_t        n;
+    if (!mailp_json_type(v, '"')) {
+        return 0;
+    }
+    for (p = v.at + 1; (n = mailp_json_char(&p, v.end, utf8)) != 0; word += n) {
+        if (strncmp(word, (const char *)utf8, n) != 0) {
+            return 0;
+        }
+    }
+    return *word == 0;
+}
+
+/* Members called name in an object: how many, and the last one. */
+static int mailp_json_find(mailp_json *value, mailp_json object, const char *name) {
+    const char *at = NULL;
+    mailp_json  key, v;
+    int         n = 0;
+    value->at = value->end = NULL;
+    if (mailp_json_type(object, '{')) {
+        while (mailp_json_next(object, &at, &key, &v)) {
+            if (mailp_json_is(key, name)) {
+                *value = v;
+                n += n < 2;
+            }
+        }
+    }
+    return n;
+}
+
+/* A whole number without sign, point or exponent. */
+static int mailp_json_u64(uint64_t *number, mailp_json v) {
+    const char *p;
+    uint64_t    n = 0;
+    for (p = v.at; p < v.end; p++) {
+        unsigned digit = (unsigned)(unsigned char)*p - '0';
+        if (digit > 9 || n > (UINT64_MAX - digit) / 10) {
+            return 0;
+        }
+        n = n * 10 + digit;
+    }
+    *number = n;
+    return 1;
+}
+
+/* Any number. Exact to about one unit in the last place of a double (strtod would ask the locale what a point is), which
+   gives back every float32 that was written with nine digits. Too large: infinity. */
+static int mailp_json_number(double *number, mailp_json v) {
+    static const double tens[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                   1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+    const char *p = v.at;
+    uint64_t    digits = 0;
+    int64_t     exponent = 0, shift = 0;
+    int         negative, after_point = 0, negative_exponent = 0;
+    double      x;
+    if (p == NULL || !(*p == '-' || (*p >= '0' && *p <= '9'))) {
+        return 0;
+    }
+    negative = *p == '-';
+    for (p += negative; p < v.end && *p != 'e' && *p != 'E'; p++) {
+        if (*p == '.') {
+            after_point = 1;
+        } else if (digits <= (UINT64_MAX - 9) / 10) {
+            digits = digits * 10 + (unsigned)(*p - '0');
+            shift -= after_point;
+        } else {
+            shift += !after_point;  /* digits beyond the nineteenth only count as places */
+        }
+    }
+    if (p < v.end) {
+        p++;
+        negative_exponent = *p == '-';
+        for (p += *p == '-' || *p == '+'; p < v.end; p++) {
+            exponent = MAILP_MIN(exponent * 10 + (*p - '0'), (int64_t)1 << 40);
+        }
+    }
+    exponent = shift + (negative_exponent ? -exponent : exponent);
+    x        = (double)digits;
+    while (exponent > 0 && x > 0 && x <= DBL_MAX) {
+        int64_t step = MAILP_MIN(exponent, (int64_t)22);
+        x *= tens[step];
+        exponent -= step;
+    }
+    while (exponent < 0 && x > 0) {
+        int64_t step = MAILP_MIN(-exponent, (int64_t)22);
+        x /= tens[step];
+        exponent += step;
+    }
+    *number = negative ? -x : x;
+    return 1;
+}
 
 /* ================================================================================================================
    >>tensors   checkpoint bytes -> a table of named tensors
 
    In:  a byte range that may be damaged or hostile.
    Out: mail_tensors, sorted by name; each entry has a dtype, at most MAIL_MAX_DIMS dimensions and a byte range.
-   After this section every range lies inside the file and its length equals shape times element size, so nothing
-   below checks that again.
+   After this section every range lies inside the file and its length equals shape times element size (of a view: every
+   element lies inside its storage, and there are no more of them than the storage has), so nothing below checks that
+   again.
+
+   Limits that hold for every file: time n log n in its size; memory at most 128 times the bytes that are not tensor data
+   (safetensors header; zip directory and pickle), plus 4 KiB.
    ============================================================================================================= */
+
+typedef struct mailp_pair {
+    const char *key, *value;
+} mailp_pair;
+
+struct mail_tensors {
+    mail_allocator     allocator;
+    mailp_file         file;      /* data NULL: the bytes are the caller's */
+    mail_tensor       *tensor;    /* [n] in the order of the file */
+    const void       **by_name;   /* [n] const mail_tensor *, sorted */
+    size_t             n;
+    mailp_pair        *pair;      /* [n_pairs] metadata */
+    const void       **by_key;    /* [n_pairs] const mailp_pair *, sorted */
+    size_t             n_pairs;
+    void              *block;     /* holds the four arrays and the strings */
+};
+
+static const struct {
+    char     name[8];
+    unsigned size;
+} mailp_dtypes[MAIL_DTYPE_COUNT] = { { "F32", 4 }, { "F16", 2 }, { "BF16", 2 }, { "F64", 8 }, { "I8", 1 },
+                                     { "U8", 1 },  { "I16", 2 }, { "I32", 4 },  { "I64", 8 }, { "BOOL", 1 } };
+
+MAIL_API const char *mail_dtype_name(mail_dtype dtype) {
+    return (unsigned)dtype < MAIL_DTYPE_COUNT ? mailp_dtypes[dtype].name : "unknown";
+}
+
+MAIL_API size_t mail_dtype_size(mail_dtype dtype) {
+    return (unsigned)dtype < MAIL_DTYPE_COUNT ? mailp_dtypes[dtype].size : 0;
+}
+
+/* *count = product of the shape; 0 if it or its bytes do not fit. */
+static int mailp_shape_count(uint64_t *count, const uint64_t *shape, unsigned n_dims, mail_dtype dtype) {
+    uint64_t product = mail_dtype_size(dtype);
+    unsigned d;
+    for (d = 0; d < n_dims; d++) {
+        if (!mailp_mul(&product, product, shape[d])) {
+            return 0;
+        }
+    }
+    *count = product / mail_dtype_size(dtype);
+    return 1;
+}
+
+/* ---- the table: two passes over a file count and fill it, mailp_tensors_finish sorts it ---------------------------- */
+
+/* Room for n tensors, n_pairs of metadata and text_size bytes of strings; *text: where the strings go. */
+static mail_status mailp_tensors_reserve(mail_tensors *t, char **text, size_t n, size_t n_pairs, size_t text_size, mail_error *err) {
+    mailp_arena arena;
+    int         pass;
+    memset(&arena, 0, sizeof arena);
+    for (pass = 0; pass < 2; pass++) {
+        arena.used = 0;
+        t->tensor  = (mail_tensor *)mailp_take(&arena, n * sizeof *t->tensor);
+        t->by_name = (const void **)mailp_take(&arena, 2 * n * sizeof *t->by_name);  /* twice: room to sort */
+        t->pair    = (mailp_pair *)mailp_take(&arena, n_pairs * sizeof *t->pair);
+        t->by_key  = (const void **)mailp_take(&arena, 2 * n_pairs * sizeof *t->by_key);
+        *text      = (char *)mailp_take(&arena, text_size + 1);
+        if (pass == 0) {
+            t->block = arena.base = (unsigned char *)mailp_alloc(&t->allocator, arena.used);
+            if (t->block == NULL) {
+                return mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of %lu tensors (%lu bytes)", (unsigned long)n,
+                                  (unsigned long)arena.used);
+            }
+        }
+    }
+    return MAIL_OK;
+}
+
+static int mailp_tensor_by_name(const void *a, const void *b) {
+    return strcmp(((const mail_tensor *)a)->name, ((const mail_tensor *)b)->name);
+}
+
+static int mailp_tensor_by_data(const void *a, const void *b) {
+    const mail_tensor *x = (const mail_tensor *)a, *y = (const mail_tensor *)b;
+    return x->data != y->data ? (x->data < y->data ? -1 : 1) : (x->count > y->count) - (x->count < y->count);
+}
+
+static int mailp_pair_by_key(const void *a, const void *b) {
+    return strcmp(((const mailp_pair *)a)->key, ((const mailp_pair *)b)->key);
+}
+
+static void mailp_tensors_sort(mail_tensors *t, int (*compare)(const void *a, const void *b)) {
+    size_t i;
+    for (i = 0; i < t->n; i++) {
+        t->by_name[i] = &t->tensor[i];
+    }
+    mailp_sort(t->by_name, t->by_name + t->n, t->n, compare);
+}
+
+static mail_status mailp_tensors_finish(mail_tensors *t, mail_error *err) {
+    size_t i;
+    mailp_tensors_sort(t, mailp_tensor_by_name);
+    for (i = 1; i < t->n; i++) {
+        if (mailp_tensor_by_name(t->by_name[i - 1], t->by_name[i]) == 0) {
+            const char *name = mail_tensors_at(t, i)->name;
+            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s' is there twice", mailp_show(name, strlen(name)).text);
+        }
+    }
+    for (i = 0; i < t->n_pairs; i++) {
+        t->by_key[i] = &t->pair[i];
+    }
+    mailp_sort(t->by_key, t->by_key + t->n_pairs, t->n_pairs, mailp_pair_by_key);
+    for (i = 1; i < t->n_pairs; i++) {
+        if (mailp_pair_by_key(t->by_key[i - 1], t->by_key[i]) == 0) {
+            const char *key = ((const mailp_pair *)t->by_key[i])->key;
+            return mailp_fail(err, MAIL_E_FORMAT, "metadata key '%s' is there twice", mailp_show(key, strlen(key)).text);
+        }
+    }
+    return MAIL_OK;
+}
+
+/* ---- safetensors ---------------------------------------------------------------------------------------------------
+
+   u64        size of the header
+   header     JSON object: name -> {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, and "__metadata__" ->
+              object of strings; may be padded with spaces
+   data       little-endian, row-major; offsets count from here
+
+   As the format demands, the tensors' ranges cover the data without holes or overlaps, and no name is there twice. */
+
+#define MAILP_HEADER_MAX 100000000u  /* bytes; the format's reference reader has the same limit */
+
+/* An array of at most `most` whole numbers; *n: how many. */
+static int mailp_json_u64s(uint64_t *numbers, unsigned *n, unsigned most, mailp_json v) {
+    const char *at = NULL;
+    mailp_json  key, item;
+    *n = 0;
+    if (!mailp_json_type(v, '[')) {
+        return 0;
+    }
+    while (mailp_json_next(v, &at, &key, &item)) {
+        if (*n == most || !mailp_json_u64(&numbers[*n], item)) {
+            return 0;
+        }
+        ++*n;
+    }
+    return 1;
+}
+
+/* One tensor from its JSON object. data, size: the bytes behind the header. */
+static mail_status mailp_safetensors_entry(mail_tensor *x, mailp_json entry, const unsigned char *data, uint64_t size, mail_error *err) {
+    const char *at = NULL;
+    mailp_json  key, v;
+    uint64_t    range[2];
+    unsigned    n, has_dtype = 0, has_shape = 0, has_range = 0, d;
+    mailp_shown name = mailp_show(x->name, strlen(x->name));
+    if (!mailp_json_type(entry, '{')) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected an object with dtype, shape and data_offsets", name.text);
+    }
+    while (mailp_json_next(entry, &at, &key, &v)) {
+        if (mailp_json_is(key, "dtype") && !has_dtype) {
+            for (d = 0; d < MAIL_DTYPE_COUNT && !mailp_json_is(v, mailp_dtypes[d].name); d++) {
+            }
+            if (d == MAIL_DTYPE_COUNT) {
+                return mailp_fail(err, MAIL_E_UNSUPPORTED, "tensor '%s': dtype %s is not supported", name.text,
+                                  mailp_show(v.at, (size_t)(v.end - v.at)).text);
+            }
+            x->dtype  = (mail_dtype)d;
+            has_dtype = 1;
+        } else if (mailp_json_is(key, "shape") && !has_shape) {
+            if (!mailp_json_u64s(x->shape, &x->n_dims, MAIL_MAX_DIMS, v)) {
+                return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected a shape of at most %d whole numbers, found %s", name.text,
+                                  MAIL_MAX_DIMS, mailp_show(v.at, (size_t)(v.end - v.at)).text);
+            }
+            has_shape = 1;
+        } else if (mailp_json_is(key, "data_offsets") && !has_range) {
+            if (!mailp_json_u64s(range, &n, 2, v) || n != 2) {
+                return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected two data_offsets, found %s", name.text,
+                                  mailp_show(v.at, (size_t)(v.end - v.at)).text);
+            }
+            has_range = 1;
+        } else {
+            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': member %s is unknown or there twice", name.text,
+                              mailp_show(key.at, (size_t)(key.end - key.at)).text);
+        }
+    }
+    if (!has_dtype || !has_shape || !has_range) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': it has no %s", name.text,
+                          !has_dtype ? "dtype" : !has_shape ? "shape" : "data_offsets");
+    }
+    if (range[0] > range[1] || range[1] > size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': bytes %llu..%llu, but the file has 0..%llu", name.text,
+                          (unsigned long long)range[0], (unsigned long long)range[1], (unsigned long long)size);
+    }
+    if (!mailp_shape_count(&x->count, x->shape, x->n_dims, x->dtype) || x->count * mail_dtype_size(x->dtype) != range[1] - range[0]) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its shape does not take the %llu bytes of its data_offsets", name.text,
+                          (unsigned long long)(range[1] - range[0]));
+    }
+    x->data = data + range[0];
+    for (d = x->n_dims; d-- > 0;) {
+        x->strides[d] = d + 1 == x->n_dims ? 1 : x->strides[d + 1] * x->shape[d + 1];
+    }
+    return MAIL_OK;
+}
+
+static mail_status mailp_safetensors_parse(mail_tensors *t, const unsigned char *bytes, size_t size, mail_error *err) {
+    uint64_t             header_size = mailp_le64(bytes);
+    const unsigned char *data, *end;
+    const char          *at, *at2;
+    char                *text;
+    mailp_json           header, key, v, key2, v2;
+    size_t               n = 0, n_pairs = 0, text_size = 0, i;
+    mail_status          status;
+    if (header_size > size - 8 || header_size > MAILP_HEADER_MAX) {
+        return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: it is said to have %llu bytes, but the file has %llu and the limit is %u",
+                          (unsigned long long)header_size, (unsigned long long)size - 8, MAILP_HEADER_MAX);
+    }
+    data   = bytes + 8 + header_size;
+    size  -= 8 + (size_t)header_size;
+    status = mailp_json_check(&header, (const char *)bytes + 8, (size_t)header_size, "safetensors header", MAIL_E_FORMAT, err);
+    if (status) {
+        return status;
+    }
+    if (!mailp_json_type(header, '{')) {
+        return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: expected an object");
+    }
+    for (at = NULL; mailp_json_next(header, &at, &key, &v);) {
+        if (!mailp_json_is(key, "__metadata__")) {
+            n++;
+            text_size += (size_t)(key.end - key.at);
+            continue;
+        }
+        if (!mailp_json_type(v, '{') || n_pairs > 0) {
+            return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: expected one __metadata__, an object");
+        }
+        for (at2 = NULL; mailp_json_next(v, &at2, &key2, &v2);) {
+            if (!mailp_json_type(v2, '"')) {
+                return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: __metadata__ %s: expected a string, found %s",
+                                  mailp_show(key2.at, (size_t)(key2.end - key2.at)).text, mailp_show(v2.at, (size_t)(v2.end - v2.at)).text);
+            }
+            n_pairs++;
+            text_size += (size_t)(v2.end - key2.at);
+        }
+    }
+    status = mailp_tensors_reserve(t, &text, n, n_pairs, text_size, err);
+    if (status) {
+        return status;
+    }
+    for (at = NULL; mailp_json_next(header, &at, &key, &v);) {
+        if (mailp_json_is(key, "__metadata__")) {
+            for (at2 = NULL; mailp_json_next(v, &at2, &key2, &v2); t->n_pairs++) {
+                t->pair[t->n_pairs].key   = text;
+                text += mailp_json_string(text, (size_t)(key2.end - key2.at), key2);
+                t->pair[t->n_pairs].value = text;
+                text += mailp_json_string(text, (size_t)(v2.end - v2.at), v2);
+            }
+        } else {
+            mail_tensor *x = &t->tensor[t->n++];
+            memset(x, 0, sizeof *x);
+            x->name = text;
+            text += mailp_json_string(text, (size_t)(key.end - key.at), key);
+            status = mailp_safetensors_entry(x, v, data, size, err);
+            if (status) {
+                return status;
+            }
+        }
+    }
+    mailp_tensors_sort(t, mailp_tensor_by_data);
+    for (i = 0, end = data; i <= t->n; i++) {
+        const mail_tensor   *x = mail_tensors_at(t, i);
+        const unsigned char *begin = x != NULL ? x->data : data + size;
+        if (begin != end) {
+            const char *name = x != NULL ? x->name : "the end of the file";
+            return mailp_fail(err, MAIL_E_FORMAT, "safetensors data: %s before '%s': byte %llu follows byte %llu",
+                              begin < end ? "overlap" : "unused bytes", mailp_show(name, strlen(name)).text,
+                              (unsigned long long)(begin - data), (unsigned long long)(end - data));
+        }
+        if (x != NULL) {
+            end = begin + x->count * mail_dtype_size(x->dtype);
+        }
+    }
+    return mailp_tensors_finish(t, err);
+}
+
+/* ---- zip, as torch.save writes it ----------------------------------------------------------------------------------
+
+   local header       "PK\3\4", version u16, flags u16, method u16, time u32, crc u32, stored u32, size u32, name length u16,
+   (30 bytes)         extra length u16, then name, extra, data. The sizes may be 0 here (flag bit 3); the directory decides.
+   directory entry    "PK\1\2", version u16 x2, flags u16, method u16, time u32, crc u32, stored u32, size u32, name length u16,
+   (46 bytes)         extra length u16, comment length u16, disk u16, attributes u16 + u32, local header's offset u32, then
+                      name, extra, comment. Numbers that are all ones stand in extra field 1 (zip64), 8 bytes each, in the
+                      order size, stored, offset.
+   end (22 bytes)     "PK\5\6", disk u16 x2, entries u16 x2, directory size u32 and offset u32, comment length u16
+   zip64 end          "PK\6\6", size u64, version u16 x2, disk u32 x2, entries u64 x2, directory size u64 and offset u64;
+                      found through the locator "PK\6\7", disk u32, offset u64, disks u32 that stands 20 bytes before the end
+
+   Only stored (not compressed, not encrypted) entries are read. Checksums are not: torch can be told not to write them,
+   and weights are checked for what they hold where they are packed. */
+
+typedef struct mailp_zip_entry {
+    const unsigned char *name;
+    size_t               name_size;
+    uint64_t             at;          /* of the local header */
+    uint64_t             data, size;
+} mailp_zip_entry;
+
+typedef struct mailp_zip {
+    const unsigned char    *bytes;
+    uint64_t                size;
+    mailp_zip_entry        *entry;
+    const void            **by_name;  /* [n] const mailp_zip_entry *, sorted, and as much room to sort */
+    size_t                  n;
+    void                   *block;
+} mailp_zip;
+
+static int mailp_bytes_compare(const unsigned char *a, size_t na, const unsigned char *b, size_t nb) {
+    int c = memcmp(a, b, MAILP_MIN(na, nb));
+    return c != 0 ? c : (na > nb) - (na < nb);
+}
+
+static int mailp_zip_by_name(const void *a, const void *b) {
+    const mailp_zip_entry *x = (const mailp_zip_entry *)a, *y = (const mailp_zip_entry *)b;
+    return mailp_bytes_compare(x->name, x->name_size, y->name, y->name_size);
+}
+
+static int mailp_zip_by_place(const void *a, const void *b) {
+    const mailp_zip_entry *x = (const mailp_zip_entry *)a, *y = (const mailp_zip_entry *)b;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
+/* The directory's place and number of entries. */
+static mail_status mailp_zip_end(uint64_t *offset, uint64_t *dir_size, uint64_t *n, const unsigned char *b, uint64_t size, mail_error *err) {
+    uint64_t at, least, limit;
+    least = size < 22 + 65535u ? 0 : size - 22 - 65535u;  /* a comment may follow */
+    for (at = size < 22 ? 0 : size - 22; ; at--) {
+        if (mailp_inside(size, at, 22) && memcmp(b + at, "PK\5\6", 4) == 0 && at + 22 + mailp_le16(b + at + 20) == size) {
+            break;
+        }
+        if (at == least) {
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: no end of central directory; the file is cut off or damaged");
+        }
+    }
+    limit     = at;
+    *n        = mailp_le16(b + at + 10);
+    *dir_size = mailp_le32(b + at + 12);
+    *offset   = mailp_le32(b + at + 16);
+    if (at >= 20 && memcmp(b + at - 20, "PK\6\7", 4) == 0) {
+        at = mailp_le64(b + at - 20 + 8);
+        if (!mailp_inside(limit - 20, at, 56) || memcmp(b + at, "PK\6\6", 4) != 0) {
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: the zip64 end of central directory is not where its locator says");
+        }
+        limit     = at;
+        *n        = mailp_le64(b + at + 32);
+        *dir_size = mailp_le64(b + at + 40);
+        *offset   = mailp_le64(b + at + 48);
+    }
+    if (!mailp_inside(limit, *offset, *dir_size) || *n > *dir_size / 46) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: central directory of %llu entries at bytes %llu + %llu does not lie before byte %llu",
+                          (unsigned long long)*n, (unsigned long long)*offset, (unsigned long long)*dir_size, (unsigned long long)limit);
+    }
+    return MAIL_OK;
+}
+
+/* Numbers of a directory entry that did not fit into 32 bits. */
+static int mailp_zip64_extra(uint64_t *size, uint64_t *stored, uint64_t *at, const unsigned char *extra, size_t n) {
+    while (n >= 4) {
+        size_t field = mailp_le16(extra + 2), used = 0;
+        if (field > n - 4) {
+            return 0;
+        }
+        if (mailp_le16(extra) == 1) {
+            uint64_t *number[3];
+            int       i;
+            number[0] = size;
+            number[1] = stored;
+            number[2] = at;
+            for (i = 0; i < 3; i++) {
+                if (*number[i] == 0xffffffffu) {
+                    if (field - used < 8) {
+                        return 0;
+                    }
+                    *number[i] = mailp_le64(extra + 4 + used);
+                    used += 8;
+                }
+            }
+            return 1;
+        }
+        extra += 4 + field;
+        n -= 4 + field;
+    }
+    return *size != 0xffffffffu && *stored != 0xffffffffu && *at != 0xffffffffu;
+}
+
+/* One directory entry at p, with `left` bytes of directory from there; *used: its length. dir: where the directory begins. */
+static mail_status mailp_zip_entry_read(mailp_zip_entry *e, uint64_t *used, const mailp_zip *zip, const unsigned char *p, uint64_t left,
+                                        uint64_t dir, mail_error *err) {
+    const unsigned char *b = zip->bytes;
+    mailp_shown          name;
+    uint64_t             stored;
+    unsigned             extra;
+    if (left < 46 || memcmp(p, "PK\1\2", 4) != 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: expected a directory entry at byte %llu", (unsigned long long)(p - b));
+    }
+    e->name      = p + 46;
+    e->name_size = mailp_le16(p + 28);
+    extra        = mailp_le16(p + 30);
+    *used        = 46 + (uint64_t)e->name_size + extra + mailp_le16(p + 32);
+    if (*used > left) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: the directory entry at byte %llu is cut off", (unsigned long long)(p - b));
+    }
+    name    = mailp_show(e->name, e->name_size);
+    stored  = mailp_le32(p + 20);
+    e->size = mailp_le32(p + 24);
+    e->at   = mailp_le32(p + 42);
+    if ((mailp_le16(p + 8) & 1) != 0 || mailp_le16(p + 10) != 0) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "zip: entry '%s' is compressed or encrypted; torch.save stores plain bytes", name.text);
+    }
+    if (!mailp_zip64_extra(&e->size, &stored, &e->at, e->name + e->name_size, extra) || stored != e->size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' has contradictory sizes", name.text);
+    }
+    if (!mailp_inside(dir, e->at, 30) || memcmp(b + e->at, "PK\3\4", 4) != 0 || mailp_le16(b + e->at + 26) != e->name_size ||
+        !mailp_inside(dir - e->at - 30, 0, e->name_size + mailp_le16(b + e->at + 28)) ||
+        memcmp(b + e->at + 30, e->name, e->name_size) != 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s': its local header is not at byte %llu", name.text, (unsigned long long)e->at);
+    }
+    e->data = e->at + 30 + e->name_size + mailp_le16(b + e->at + 28);
+    if (!mailp_inside(dir, e->data, e->size)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s': bytes %llu + %llu run into the directory at %llu", name.text,
+                          (unsigned long long)e->data, (unsigned long long)e->size, (unsigned long long)dir);
+    }
+    return MAIL_OK;
+}
+
+/* Read the directory. zip->block is the caller's to free, also on failure. */
+static mail_status mailp_zip_open(mailp_zip *zip, const unsigned char *bytes, size_t size, const mail_allocator *allocator, mail_error *err) {
+    uint64_t    offset = 0, dir_size = 0, n = 0, at = 0, used = 0;
+    size_t      i;
+    mail_status status;
+    mailp_arena arena;
+    int         pass;
+    zip->bytes = bytes;
+    zip->size  = size;
+    status     = mailp_zip_end(&offset, &dir_size, &n, bytes, size, err);
+    if (status) {
+        return status;
+    }
+    memset(&arena, 0, sizeof arena);
+    for (pass = 0; pass < 2; pass++) {
+        arena.used   = 0;
+        zip->entry   = (mailp_zip_entry *)mailp_take(&arena, (size_t)n * sizeof *zip->entry);
+        zip->by_name = (const void **)mailp_take(&arena, 2 * (size_t)n * sizeof *zip->by_name + 1);
+        if (pass == 0) {
+            zip->block = arena.base = (unsigned char *)mailp_alloc(allocator, arena.used);
+            if (zip->block == NULL) {
+                return mailp_fail(err, MAIL_E_MEMORY, "no memory for a zip directory of %llu entries", (unsigned long long)n);
+            }
+        }
+    }
+    for (zip->n = 0; zip->n < n; zip->n++, at += used) {
+        status = mailp_zip_entry_read(&zip->entry[zip->n], &used, zip, bytes + offset + at, dir_size - at, offset, err);
+        if (status) {
+            return status;
+        }
+        zip->by_name[zip->n] = &zip->entry[zip->n];
+    }
+    if (at != dir_size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: its directory has %llu bytes more than its %llu entries", (unsigned long long)(dir_size - at),
+                          (unsigned long long)n);
+    }
+    mailp_sort(zip->by_name, zip->by_name + zip->n, zip->n, mailp_zip_by_place);
+    for (i = 1; i < zip->n; i++) {
+        const mailp_zip_entry *a = (const mailp_zip_entry *)zip->by_name[i - 1], *b = (const mailp_zip_entry *)zip->by_name[i];
+        if (b->at < a->data + a->size) {
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: entries '%s' and '%s' overlap", mailp_show(a->name, a->name_size).text,
+                              mailp_show(b->name, b->name_size).text);
+        }
+    }
+    mailp_sort(zip->by_name, zip->by_name + zip->n, zip->n, mailp_zip_by_name);
+    for (i = 1; i < zip->n; i++) {
+        const mailp_zip_entry *e = (const mailp_zip_entry *)zip->by_name[i];
+        if (mailp_zip_by_name(zip->by_name[i - 1], e) == 0) {
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' is there twice", mailp_show(e->name, e->name_size).text);
+        }
+    }
+    return MAIL_OK;
+}
+
+/* The entry called folder + middle + key, or NULL. */
+static const mailp_zip_entry *mailp_zip_find(const mailp_zip *zip, const unsigned char *folder, size_t folder_size, const char *middle,
+                                             const unsigned char *key, size_t key_size) {
+    size_t low = 0, high = zip->n, middle_size = strlen(middle);
+    while (low < high) {
+        size_t                 at = low + (high - low) / 2, part, n;
+        const mailp_zip_entry *e = (const mailp_zip_entry *)zip->by_name[at];
+        const unsigned char   *p = e->name;
+        size_t                 left = e->name_size;
+        int                    c = 0;
+        for (part = 0; part < 3 && c == 0; part++) {
+            const unsigned char *text = part == 0 ? folder : part == 1 ? (const unsigned char *)middle : key;
+            n = part == 0 ? folder_size : part == 1 ? middle_size : key_size;
+            c = mailp_bytes_compare(p, MAILP_MIN(left, n), text, n);
+            p += MAILP_MIN(left, n);
+            left -= MAILP_MIN(left, n);
+        }
+        if (c == 0 && left == 0) {
+            return e;
+        }
+        if (c < 0) {
+            low = at + 1;
+        } else {
+            high = at;
+        }
+    }
+    return NULL;
+}
+
+/* ---- pickle --------------------------------------------------------------------------------------------------------
+
+   A pickle is a program for a stack machine. This one can make None, booleans, numbers, strings, tuples, lists,
+   dictionaries, and of classes and functions only the few named in mailp_globals; it calls nothing. Any other opcode or
+   global is refused by name. A state_dict looks like this:
+
+       collections.OrderedDict() REDUCE, then for each tensor its name and
+           torch._utils._rebuild_tensor_v2(('storage', torch.FloatStorage, '17', 'cuda:0', 128) BINPERSID,
+                                           offset, shape, stride, requires_grad, OrderedDict()) REDUCE
+       SETITEMS; and {'_metadata': ...} BUILD, which is passed over.
+
+   '17' is the entry FOLDER/data/17 of the zip; the location behind it does not matter here.
+
+   The program runs once over the bytes (there is no jump), so time is linear. A first pass counts what it can push,
+   store and build; each list below has room for just that. */
+
+typedef enum mailp_pickle_kind {
+    MAILP_P_OTHER,    /* a value that no tensor depends on */
+    MAILP_P_MARK,
+    MAILP_P_INT,      /* at: the number, two's complement */
+    MAILP_P_STRING,   /* at: place in the pickle, n: bytes */
+    MAILP_P_GLOBAL,   /* n: index into mailp_globals */
+    MAILP_P_TUPLE,    /* at: first of n values in the pool */
+    MAILP_P_LIST,
+    MAILP_P_DICT,     /* at: number of the dictionary */
+    MAILP_P_STORAGE,  /* at: zip entry, n: dtype */
+    MAILP_P_TENSOR    /* at: storage, offset, shape and stride in the pool */
+} mailp_pickle_kind;
+
+typedef struct mailp_pickle_value {
+    uint32_t kind, n;
+    uint64_t at;
+} mailp_pickle_value;
+
+typedef struct mailp_pickle_item {
+    uint64_t           dict;
+    mailp_pickle_value key, value;
+} mailp_pickle_item;
+
+typedef struct mailp_pickle {
+    const unsigned char *p;
+    uint64_t             size;
+    const mailp_zip     *zip;
+    const unsigned char *folder;
+    size_t               folder_size;
+    mailp_pickle_value  *stack, *pool, *memo;
+    mailp_pickle_item   *item;
+    size_t               n_stack, n_pool, n_memo, n_items;  /* in use */
+    uint64_t             n_dicts;
+} mailp_pickle;
+
+enum { MAILP_G_STORAGE = MAIL_DTYPE_COUNT, MAILP_G_ORDERED_DICT = MAIL_DTYPE_COUNT, MAILP_G_REBUILD_TENSOR, MAILP_G_REBUILD_PARAMETER };
+
+/* the storages stand in the order of mail_dtype */
+static const struct {
+    const char *module, *name;
+} mailp_globals[] = {
+    { "torch", "FloatStorage" }, { "torch", "HalfStorage" },  { "torch", "BFloat16Storage" }, { "torch", "DoubleStorage" },
+    { "torch", "CharStorage" },  { "torch", "ByteStorage" },  { "torch", "ShortStorage" },    { "torch", "IntStorage" },
+    { "torch", "LongStorage" },  { "torch", "BoolStorage" },  { "collections", "OrderedDict" },
+    { "torch._utils", "_rebuild_tensor_v2" }, { "torch._utils", "_rebuild_parameter" }
+};
+
+#define MAILP_PICKLE_LINES (-1)  /* argument: two lines of text */
+#define MAILP_PICKLE_TEXT1 (-2)  /* a length of 1, 4 or 8 bytes, and so much text */
+#define MAILP_PICKLE_TEXT4 (-3)
+#define MAILP_PICKLE_TEXT8 (-4)
+#define MAILP_PICKLE_NO    (-5)
+
+/* Opcodes understood: how many bytes of argument follow, and how many values are pushed, stored in a tuple, and so on. */
+static int mailp_pickle_argument(unsigned char op) {
+    switch (op) {
+    case '.': case '(': case '0': case '1': case 'N': case 0x88: case 0x89: case '}': case ']': case ')': case 't':
+    case 0x85: case 0x86: case 0x87: case 0x94: case 0x93: case 'R': case 'b': case 'Q': case 's': case 'u': case 'a': case 'e': case 'd':
+    case 'l': return 0;
+    case 0x80: case 'K': case 'q': case 'h': return 1;
+    case 'M': return 2;
+    case 'J': case 'r': case 'j': return 4;
+    case 'G': case 0x95: return 8;
+    case 0x8a: case 'U': case 0x8c: return MAILP_PICKLE_TEXT1;
+    case 'X': case 'T': return MAILP_PICKLE_TEXT4;
+    case 0x8d: return MAILP_PICKLE_TEXT8;
+    case 'c': return MAILP_PICKLE_LINES;
+    default: return MAILP_PICKLE_NO;
+    }
+}
+
+/* Names of opcodes that are refused, for the message. */
+static const char *mailp_pickle_name(unsigned char op) {
+    switch (op) {
+    case 0x81: return "NEWOBJ";
+    case 0x92: return "NEWOBJ_EX";
+    case 'i': return "INST";
+    case 'o': return "OBJ";
+    case 0x82: case 0x83: case 0x84: return "EXT";
+    case 'P': return "PERSID";
+    case 'B': case 'C': case 0x8e: return "BINBYTES";
+    case 0x96: return "BYTEARRAY8";
+    case 0x8f: case 0x90: case 0x91: return "SET";
+    case 'I': case 'L': case 'F': case 'S': case 'V': case 'p': case 'g': return "protocol 0";
+    default: return "unknown";
+    }
+}
+
+/* The instruction at *at: its opcode and argument (text: without its length). Moves *at behind it. */
+static mail_status mailp_pickle_fetch(unsigned char *op, uint64_t *arg, uint64_t *arg_size, const mailp_pickle *vm, uint64_t *at, mail_error *err) {
+    const unsigned char *p = vm->p;
+    uint64_t             here = *at, n;
+    int                  kind;
+    if (here == vm->size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: it ends at byte %llu without STOP", (unsigned long long)here);
+    }
+    *op  = p[here];
+    kind = mailp_pickle_argument(*op);
+    *arg = here + 1;
+    if (kind == MAILP_PICKLE_NO) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: opcode 0x%02x (%s) at byte %llu is not needed by a state_dict and is refused", *op,
+                          mailp_pickle_name(*op), (unsigned long long)here);
+    }
+    if (kind == MAILP_PICKLE_LINES) {
+        int lines;
+        for (n = 0, lines = 0; *arg + n < vm->size && lines < 2; n++) {
+            lines += p[*arg + n] == '\n';
+        }
+        if (lines < 2) {
+            n = vm->size;
+        }
+    } else if (kind >= 0) {
+        n = (uint64_t)kind;
+    } else {
+        uint64_t width = kind == MAILP_PICKLE_TEXT1 ? 1 : kind == MAILP_PICKLE_TEXT4 ? 4 : 8;
+        n              = vm->size;
+        if (mailp_inside(vm->size, *arg, width)) {
+            n = width == 1 ? p[*arg] : width == 4 ? mailp_le32(p + *arg) : mailp_le64(p + *arg);
+            *arg += width;
+        }
+    }
+    if (!mailp_inside(vm->size, *arg, n)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: the argument of opcode 0x%02x at byte %llu runs over the end", *op, (unsigned long long)here);
+    }
+    *arg_size = n;
+    *at       = *arg + n;
+    return MAIL_OK;
+}
+
+static mail_status mailp_pickle_damaged(uint64_t at, const char *expected, mail_error *err) {
+    return mailp_fail(err, MAIL_E_FORMAT, "pickle: before byte %llu: expected %s", (unsigned long long)at, expected);
+}
+
+static void mailp_pickle_push(mailp_pickle *vm, mailp_pickle_kind kind, uint64_t n, uint64_t at) {
+    mailp_pickle_value *v = &vm->stack[vm->n_stack++];
+    v->kind = (uint32_t)kind;
+    v->n    = (uint32_t)n;
+    v->at   = at;
+}
+
+/* Take the n values on top of the stack into the pool and push them as a tuple. */
+static void mailp_pickle_tuple(mailp_pickle *vm, size_t n) {
+    uint64_t at = vm->n_pool;
+    memcpy(vm->pool + at, vm->stack + (vm->n_stack - n), n * sizeof *vm->pool);
+    vm->n_pool += n;
+    vm->n_stack -= n;
+    mailp_pickle_push(vm, MAILP_P_TUPLE, n, at);
+}
+
+/* Enter the pairs (key, value) from the stack's place first to its top into the dictionary below them. */
+static int mailp_pickle_set(mailp_pickle *vm, size_t first) {
+    size_t i;
+    if (first == 0 || (vm->n_stack - first) % 2 != 0 || vm->stack[first - 1].kind != MAILP_P_DICT) {
+        return 0;
+    }
+    for (i = first; i < vm->n_stack; i += 2) {
+        uint32_t kind = vm->stack[i + 1].kind;
+        if (kind == MAILP_P_TENSOR || kind == MAILP_P_DICT) {
+            mailp_pickle_item *item = &vm->item[vm->n_items++];
+            item->dict  = vm->stack[first - 1].at;
+            item->key   = vm->stack[i];
+            item->value = vm->stack[i + 1];
+        }
+    }
+    vm->n_stack = first;
+    return 1;
+}
+
+/* Push the global module.name. */
+static mail_status mailp_pickle_global(mailp_pickle *vm, const unsigned char *module, size_t module_size, const unsigned char *name,
+                                       size_t name_size, mail_error *err) {
+    size_t i;
+    for (i = 0; i < sizeof mailp_globals / sizeof *mailp_globals; i++) {
+        if (strlen(mailp_globals[i].module) == module_size && memcmp(mailp_globals[i].module, module, module_size) == 0 &&
+            strlen(mailp_globals[i].name) == name_size && memcmp(mailp_globals[i].name, name, name_size) == 0) {
+            mailp_pickle_push(vm, MAILP_P_GLOBAL, i, 0);
+            return MAIL_OK;
+        }
+    }
+    return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: '%s.%s' is not needed by a state_dict of tensors and is refused; save model.state_dict()",
+                      mailp_show(module, module_size).text, mailp_show(name, name_size).text);
+}
+
+/* ('storage', torch.FloatStorage, '17', 'cuda:0', numel) on top of the stack -> the storage */
+static mail_status mailp_pickle_storage(mailp_pickle *vm, mail_error *err) {
+    const mailp_pickle_value *tuple = &vm->stack[vm->n_stack - 1];
+    const mailp_pickle_value *v = tuple->kind == MAILP_P_TUPLE ? vm->pool + tuple->at : vm->pool;
+    const mailp_zip_entry    *e;
+    mailp_shown               key;
+    uint64_t                  bytes;
+    if (tuple->kind != MAILP_P_TUPLE || tuple->n != 5 || v[0].kind != MAILP_P_STRING || v[0].n != 7 ||
+        memcmp(vm->p + v[0].at, "storage", 7) != 0 || v[1].kind != MAILP_P_GLOBAL || v[1].n >= MAILP_G_STORAGE ||
+        v[2].kind != MAILP_P_STRING || v[4].kind != MAILP_P_INT) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: a persistent id is not ('storage', type, key, location, size)");
+    }
+    key = mailp_show(vm->p + v[2].at, v[2].n);
+    e   = mailp_zip_find(vm->zip, vm->folder, vm->folder_size, "data/", vm->p + v[2].at, v[2].n);
+    if (e == NULL) {
+        return mailp_fail(err, MAIL_E_FORMAT, "storage '%s': the archive has no entry data/%s", key.text, key.text);
+    }
+    if (!mailp_mul(&bytes, v[4].at, mail_dtype_size((mail_dtype)v[1].n)) || bytes != e->size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "storage '%s': %llu elements of %s do not take the %llu bytes of its entry", key.text,
+                          (unsigned long long)v[4].at, mailp_dtypes[v[1].n].name, (unsigned long long)e->size);
+    }
+    vm->n_stack--;
+    mailp_pickle_push(vm, MAILP_P_STORAGE, v[1].n, (uint64_t)(e - vm->zip->entry));
+    return MAIL_OK;
+}
+
+/* A call: function and argument tuple on top of the stack -> its result. */
+static mail_status mailp_pickle_reduce(mailp_pickle *vm, uint64_t at, mail_error *err) {
+    const mailp_pickle_value *f = &vm->stack[vm->n_stack - 2], *tuple = f + 1;
+    const mailp_pickle_value *v = tuple->kind == MAILP_P_TUPLE ? vm->pool + tuple->at : vm->pool;
+    if (f->kind != MAILP_P_GLOBAL || tuple->kind != MAILP_P_TUPLE) {
+        return mailp_pickle_damaged(at, "a global and a tuple to call it with", err);
+    }
+    vm->n_stack -= 2;
+    if (f->n == MAILP_G_ORDERED_DICT && tuple->n == 0) {
+        mailp_pickle_push(vm, MAILP_P_DICT, 0, vm->n_dicts++);
+        return MAIL_OK;
+    }
+    if (f->n == MAILP_G_REBUILD_TENSOR && tuple->n >= 4 && v[0].kind == MAILP_P_STORAGE && v[1].kind == MAILP_P_INT &&
+        v[2].kind == MAILP_P_TUPLE && v[3].kind == MAILP_P_TUPLE) {
+        mailp_pickle_push(vm, MAILP_P_TENSOR, 0, tuple->at);
+        return MAIL_OK;
+    }
+    if (f->n == MAILP_G_REBUILD_PARAMETER && tuple->n >= 1 && v[0].kind == MAILP_P_TENSOR) {
+        mailp_pickle_push(vm, MAILP_P_TENSOR, 0, v[0].at);
+        return MAIL_OK;
+    }
+    return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: before byte %llu: %s.%s is called with arguments that a state_dict does not have",
+                      (unsigned long long)at, mailp_globals[f->n].module, mailp_globals[f->n].name);
+}
+
+/* Stack place behind the topmost mark; 0: there is none. Marks are found once: the values above it are popped then. */
+static size_t mailp_pickle_mark(const mailp_pickle *vm) {
+    size_t at = vm->n_stack;
+    while (at > 0 && vm->stack[at - 1].kind != MAILP_P_MARK) {
+        at--;
+    }
+    return at;
+}
+
+/* Two's complement little-endian of n <= 8 bytes */
+static uint64_t mailp_pickle_int(const unsigned char *p, uint64_t n) {
+    uint64_t value = n > 0 && p[n - 1] >= 0x80 ? UINT64_MAX : 0;
+    while (n-- > 0) {
+        value = value << 8 | p[n];
+    }
+    return value;
+}
+
+/* Run the program. *top: the number of the dictionary it ends with. */
+static mail_status mailp_pickle_run(uint64_t *top, mailp_pickle *vm, mail_error *err) {
+    uint64_t at = 0;
+    for (;;) {
+        unsigned char        op = 0;
+        uint64_t             arg = 0, n = 0, here = at;
+        const unsigned char *p;
+        size_t               mark = 0, need = 0;
+        mail_status          status = mailp_pickle_fetch(&op, &arg, &n, vm, &at, err);
+        if (status) {
+            return status;
+        }
+        p = vm->p + arg;
+        if (op == 't' || op == 'u' || op == 'e' || op == '1' || op == 'd' || op == 'l') {
+            mark = mailp_pickle_mark(vm);
+            if (mark == 0) {
+                return mailp_pickle_damaged(at, "a mark on the stack", err);
+            }
+        }
+        switch (op) {  /* values that must be there */
+        case '.': case '0': case 0x85: case 'q': case 'r': case 0x94: case 'Q': need = 1; break;
+        case 0x86: case 0x93: case 'R': case 'b': case 'a': need = 2; break;
+        case 0x87: case 's': need = 3; break;
+        default: break;
+        }
+        if (vm->n_stack < need) {
+            return mailp_pickle_damaged(at, "more values on the stack", err);
+        }
+        switch (op) {
+        case 0x80:
+            if (here != 0 || *p < 2 || *p > 5) {
+                return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: protocol %u; 2 to 5 are understood", *p);
+            }
+            break;
+        case 0x95: break;  /* frame */
+        case '(': mailp_pickle_push(vm, MAILP_P_MARK, 0, 0); break;
+        case 'N': case 0x88: case 0x89: case 'G': mailp_pickle_push(vm, MAILP_P_OTHER, 0, 0); break;
+        case 'K': case 'M': mailp_pickle_push(vm, MAILP_P_INT, 0, n == 1 ? *p : mailp_le16(p)); break;
+        case 'J': case 0x8a:
+            if (n > 8) {
+                mailp_pickle_push(vm, MAILP_P_OTHER, 0, 0);
+            } else {
+                mailp_pickle_push(vm, MAILP_P_INT, 0, mailp_pickle_int(p, n));
+            }
+            break;
+        case 'U': case 'T': case 'X': case 0x8c: case 0x8d:
+            if (n > UINT32_MAX) {
+                return mailp_pickle_damaged(at, "a string of less than 4 GiB", err);
+            }
+            mailp_pickle_push(vm, MAILP_P_STRING, n, arg);
+            break;
+        case ')': mailp_pickle_tuple(vm, 0); break;
+        case 0x85: case 0x86: case 0x87: mailp_pickle_tuple(vm, need); break;
+        case 't': {
+            size_t count = vm->n_stack - mark;
+            mailp_pickle_tuple(vm, count);
+            vm->n_stack--;
+            vm->stack[vm->n_stack - 1] = vm->stack[vm->n_stack];  /* onto the mark */
+            break;
+        }
+        case ']': mailp_pickle_push(vm, MAILP_P_LIST, 0, 0); break;
+        case 'a':
+            if (vm->stack[vm->n_stack - 2].kind != MAILP_P_LIST) {
+                return mailp_pickle_damaged(at, "a list to append to", err);
+            }
+            vm->n_stack--;
+            break;
+        case 'e':
+            if (mark < 2 || vm->stack[mark - 2].kind != MAILP_P_LIST) {
+                return mailp_pickle_damaged(at, "a list to append to", err);
+            }
+            vm->n_stack = mark - 1;
+            break;
+        case 'l':
+            vm->n_stack = mark - 1;
+            mailp_pickle_push(vm, MAILP_P_LIST, 0, 0);
+            break;
+        case '}': mailp_pickle_push(vm, MAILP_P_DICT, 0, vm->n_dicts++); break;
+        case 'd':
+            vm->stack[mark - 1].kind = MAILP_P_DICT;
+            vm->stack[mark - 1].at   = vm->n_dicts++;
+            if (!mailp_pickle_set(vm, mark)) {
+                return mailp_pickle_damaged(at, "pairs for a dictionary", err);
+            }
+            break;
+        case 's':
+            if (!mailp_pickle_set(vm, vm->n_stack - 2)) {
+                return mailp_pickle_damaged(at, "a dictionary to set an item of", err);
+            }
+            break;
+        case 'u':
+            if (mark >= 2) {  /* close the gap of the mark */
+                memmove(vm->stack + mark - 1, vm->stack + mark, (vm->n_stack - mark) * sizeof *vm->stack);
+                vm->n_stack--;
+            }
+            if (mark < 2 || !mailp_pickle_set(vm, mark - 1)) {
+                return mailp_pickle_damaged(at, "a dictionary to set items of", err);
+            }
+            break;
+        case '0': vm->n_stack--; break;
+        case '1': vm->n_stack = mark - 1; break;
+        case 'q': case 'r': case 0x94: {
+            uint64_t slot = n == 0 ? vm->n_memo : n == 1 ? *p : mailp_le32(p);
+            if (slot > vm->n_memo) {
+                return mailp_pickle_damaged(at, "memo places in ascending order", err);
+            }
+            vm->memo[slot] = vm->stack[vm->n_stack - 1];
+            vm->n_memo += slot == vm->n_memo;
+            break;
+        }
+        case 'h': case 'j': {
+            uint64_t slot = n == 1 ? *p : mailp_le32(p);
+            if (slot >= vm->n_memo) {
+                return mailp_pickle_damaged(at, "a memo place that is filled", err);
+            }
+            vm->stack[vm->n_stack++] = vm->memo[slot];
+            break;
+        }
+        case 'c': {
+            size_t line = (size_t)((const unsigned char *)memchr(p, '\n', (size_t)n) - p);
+            status = mailp_pickle_global(vm, p, line, p + line + 1, (size_t)n - line - 2, err);
+            break;
+        }
+        case 0x93: {
+            const mailp_pickle_value *v = &vm->stack[vm->n_stack - 2];
+            if (v[0].kind != MAILP_P_STRING || v[1].kind != MAILP_P_STRING) {
+                return mailp_pickle_damaged(at, "two strings that name a global", err);
+            }
+            vm->n_stack -= 2;
+            status = mailp_pickle_global(vm, vm->p + v[0].at, v[0].n, vm->p + v[1].at, v[1].n, err);
+            break;
+        }
+        case 'R': status = mailp_pickle_reduce(vm, at, err); break;
+        case 'Q': status = mailp_pickle_storage(vm, err); break;
+        case 'b':  /* attributes (_metadata) for what is below them */
+            vm->n_stack--;
+            if (vm->stack[vm->n_stack - 1].kind != MAILP_P_DICT && vm->stack[vm->n_stack - 1].kind != MAILP_P_TENSOR) {
+                return mailp_pickle_damaged(at, "a dictionary or tensor to set attributes of", err);
+            }
+            break;
+        default: /* '.' */
+            if (vm->stack[0].kind != MAILP_P_DICT || vm->n_stack != 1) {
+                return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: it does not hold a dictionary; save model.state_dict()");
+            }
+            *top = vm->stack[0].at;
+            return MAIL_OK;
+        }
+        if (status) {
+            return status;
+        }
+    }
+}
+
+/* A tensor from storage, offset, shape and stride in the pool. */
+static mail_status mailp_pickle_tensor(mail_tensor *x, const mailp_pickle *vm, const mailp_pickle_value *v, mail_error *err) {
+    const mailp_zip_entry *e = &vm->zip->entry[v[0].at];
+    mailp_shown            name = mailp_show(x->name, strlen(x->name));
+    uint64_t               numel, last = v[1].at;
+    unsigned               d;
+    int                    fits = 1;
+    x->dtype  = (mail_dtype)v[0].n;
+    numel     = e->size / mail_dtype_size(x->dtype);
+    x->n_dims = v[2].n;
+    if (v[2].n > MAIL_MAX_DIMS || v[3].n != v[2].n) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': %u dimensions and %u strides; at most %d and as many", name.text, (unsigned)v[2].n,
+                          (unsigned)v[3].n, MAIL_MAX_DIMS);
+    }
+    for (d = 0; d < x->n_dims; d++) {
+        const mailp_pickle_value *shape = &vm->pool[v[2].at + d], *stride = &vm->pool[v[3].at + d];
+        if (shape->kind != MAILP_P_INT || stride->kind != MAILP_P_INT || shape->at > INT64_MAX || stride->at > INT64_MAX) {
+            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': dimension %u is not a whole number", name.text, d);
+        }
+        x->shape[d]   = shape->at;
+        x->strides[d] = stride->at;
+    }
+    if (!mailp_shape_count(&x->count, x->shape, x->n_dims, x->dtype)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its shape is larger than any memory", name.text);
+    }
+    for (d = 0; d < x->n_dims && x->count > 0; d++) {  /* last: index of the last element */
+        uint64_t step = 0;
+        fits = fits && mailp_mul(&step, x->shape[d] - 1, x->strides[d]) && step <= INT64_MAX && last <= INT64_MAX;
+        last += step;
+    }
+    if (!fits || (x->count > 0 ? last >= numel : last > numel)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its view reaches beyond the %llu elements of its storage", name.text,
+                          (unsigned long long)numel);
+    }
+    if (x->count > numel) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "tensor '%s': an expanded view (%llu elements of %llu); save a contiguous copy", name.text,
+                          (unsigned long long)x->count, (unsigned long long)numel);
+    }
+    x->data = vm->zip->bytes + e->data + v[1].at * mail_dtype_size(x->dtype);
+    return MAIL_OK;
+}
+
+/* The tensors of dictionary top become the table. If it holds none but a dictionary 'state_dict', that one's. */
+static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, uint64_t top, mail_error *err) {
+    const mailp_pickle_item *item;
+    uint64_t                 inner = top;
+    size_t                   i, n = 0, text_size = 0;
+    char                    *text;
+    mail_status              status;
+    for (i = 0; i < vm->n_items; i++) {
+        item = &vm->item[i];
+        if (item->dict == top && item->value.kind == MAILP_P_DICT && item->key.kind == MAILP_P_STRING && item->key.n == 10 &&
+            memcmp(vm->p + item->key.at, "state_dict", 10) == 0) {
+            inner = item->value.at;
+        }
+        n += item->dict == top && item->value.kind == MAILP_P_TENSOR;
+    }
+    top = n == 0 ? inner : top;
+    for (i = 0, n = 0; i < vm->n_items; i++) {
+        item = &vm->item[i];
+        if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
+            if (item->key.kind != MAILP_P_STRING || memchr(vm->p + item->key.at, 0, item->key.n) != NULL) {
+                return mailp_fail(err, MAIL_E_FORMAT, "pickle: a tensor's name is not a plain string");
+            }
+            n++;
+            text_size += (size_t)item->key.n + 1;
+        }
+    }
+    if (n == 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: there is no tensor in it; expected a state_dict");
+    }
+    if (text_size > vm->size) {  /* every name was written once, with a length before it */
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: a name is there twice");
+    }
+    status = mailp_tensors_reserve(t, &text, n, 0, text_size, err);
+    for (i = 0; i < vm->n_items && status == MAIL_OK; i++) {
+        item = &vm->item[i];
+        if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
+            mail_tensor *x = &t->tensor[t->n++];
+            memset(x, 0, sizeof *x);
+            x->name = text;
+            memcpy(text, vm->p + item->key.at, item->key.n);
+            text[item->key.n] = 0;
+            text += item->key.n + 1;
+            status = mailp_pickle_tensor(x, vm, vm->pool + item->value.at, err);
+        }
+    }
+    return status ? status : mailp_tensors_finish(t, err);
+}
+
+/* Run a pickle with lists as long as its opcodes can make them. */
+static mail_status mailp_pickle_parse(mail_tensors *t, mailp_pickle *vm, mail_error *err) {
+    uint64_t      at = 0, arg = 0, arg_size = 0, top = 0, n_push = 0, n_put = 0, n_set = 0;
+    unsigned char op = 0;
+    mailp_arena   arena;
+    mail_status   status;
+    int           pass;
+    while (op != '.') {
+        status = mailp_pickle_fetch(&op, &arg, &arg_size, vm, &at, err);
+        if (status) {
+            return status;
+        }
+        n_push += strchr("su0.1bae", op) == NULL;  /* all others push at most one value */
+        n_put  += op == 'q' || op == 'r' || op == 0x94;
+        n_set  += op == 's' || op == 'u' || op == 'd';
+    }
+    n_set = n_set > 0 ? n_push / 2 : 0;
+    memset(&arena, 0, sizeof arena);
+    for (pass = 0; pass < 2; pass++) {
+        arena.used = 0;
+        vm->stack  = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_push + 1) * sizeof *vm->stack);
+        vm->pool   = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_push + 8) * sizeof *vm->pool);
+        vm->memo   = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_put + 1) * sizeof *vm->memo);
+        vm->item   = (mailp_pickle_item *)mailp_take(&arena, ((size_t)n_set + 1) * sizeof *vm->item);
+        if (pass == 0) {
+            arena.base = (unsigned char *)mailp_alloc(&t->allocator, arena.used);
+            if (arena.base == NULL) {
+                return mailp_fail(err, MAIL_E_MEMORY, "no memory to read a pickle of %llu bytes", (unsigned long long)vm->size);
+            }
+        }
+    }
+    status = mailp_pickle_run(&top, vm, err);
+    if (status == MAIL_OK) {
+        status = mailp_pickle_table(t, vm, top, err);
+    }
+    mailp_free(&t->allocator, arena.base);
+    return status;
+}
+
+/* FOLDER/data.pkl, FOLDER/data/N, and perhaps FOLDER/byteorder; other entries do not matter. */
+static mail_status mailp_pth_entries(mail_tensors *t, const mailp_zip *zip, mail_error *err) {
+    const mailp_zip_entry *program = NULL, *order;
+    mailp_pickle           vm;
+    size_t                 i;
+    for (i = 0; i < zip->n; i++) {
+        const mailp_zip_entry *e = &zip->entry[i];
+        if (e->name_size >= 9 && memcmp(e->name + e->name_size - 9, "/data.pkl", 9) == 0) {
+            if (program != NULL) {
+                return mailp_fail(err, MAIL_E_FORMAT, "zip: two entries end in /data.pkl: '%s' and '%s'",
+                                  mailp_show(program->name, program->name_size).text, mailp_show(e->name, e->name_size).text);
+            }
+            program = e;
+        }
+    }
+    if (program == NULL) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: no entry ends in /data.pkl: not written by torch.save");
+    }
+    memset(&vm, 0, sizeof vm);
+    vm.p           = zip->bytes + program->data;
+    vm.size        = program->size;
+    vm.zip         = zip;
+    vm.folder      = program->name;
+    vm.folder_size = program->name_size - 8;
+    order = mailp_zip_find(zip, vm.folder, vm.folder_size, "byteorder", vm.p, 0);
+    if (order != NULL && (order->size != 6 || memcmp(zip->bytes + order->data, "little", 6) != 0)) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "zip: byteorder is '%s', only 'little' is read; save it again on a little-endian machine",
+                          mailp_show(zip->bytes + order->data, (size_t)order->size).text);
+    }
+    return mailp_pickle_parse(t, &vm, err);
+}
+
+static mail_status mailp_pth_parse(mail_tensors *t, const unsigned char *bytes, size_t size, mail_error *err) {
+    mailp_zip   zip;
+    mail_status status;
+    memset(&zip, 0, sizeof zip);
+    status = mailp_zip_open(&zip, bytes, size, &t->allocator, err);
+    if (status == MAIL_OK) {
+        status = mailp_pth_entries(t, &zip, err);
+    }
+    mailp_free(&t->allocator, zip.block);
+    return status;
+}
+
+/* ---- the public functions ------------------------------------------------------------------------------------------ */
+
+static mail_status mailp_tensors_parse(mail_tensors *t, const unsigned char *bytes, size_t size, mail_error *err) {
+    /* pickle of torch's magic number, with which files began before torch 1.6 */
+    static const unsigned char old[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19 };
+    if (size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0) {
+        return mailp_pth_parse(t, bytes, size, err);
+    }
+    if (size >= sizeof old && memcmp(bytes, old, sizeof old) == 0) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "the file has torch's format from before 1.6; write it anew in Python: "
+                          "torch.save(torch.load(path, map_location='cpu'), path, _use_new_zipfile_serialization=True)");
+    }
+    if (size > 8 && bytes[8] == '{') {
+        return mailp_safetensors_parse(t, bytes, size, err);
+    }
+    return mailp_fail(err, MAIL_E_FORMAT, "neither .safetensors nor a .pth written by torch.save: it begins with 0x%02x 0x%02x and has %lu bytes",
+                      size > 0 ? bytes[0] : 0, size > 1 ? bytes[1] : 0, (unsigned long)size);
+}
+
+/* An empty table with its allocator, or NULL. */
+static mail_tensors *mailp_tensors_create(const mail_allocator *allocator, mail_error *err) {
+    mail_tensors *t = (mail_tensors *)mailp_alloc(allocator, sizeof *t);
+    if (t == NULL) {
+        (void)mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of tensors");
+        return NULL;
+    }
+    memset(t, 0, sizeof *t);
+    if (allocator != NULL) {
+        t->allocator = *allocator;
+    }
+    return t;
+}
+
+MAIL_API mail_status mail_tensors_open_memory(mail_tensors **tensors, const void *data, size_t size, const mail_allocator *allocator,
+                                              mail_error *err) {
+    mail_status status;
+    if (tensors == NULL || data == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open_memory: tensors or data is NULL");
+    }
+    *tensors = mailp_tensors_create(allocator, err);
+    if (*tensors == NULL) {
+        return MAIL_E_MEMORY;
+    }
+    status = mailp_tensors_parse(*tensors, (const unsigned char *)data, size, err);
+    if (status) {
+        mail_tensors_close(*tensors);
+        *tensors = NULL;
+    }
+    return status;
+}
+
+#ifndef MAIL_NO_STDIO
+MAIL_API mail_status mail_tensors_open(mail_tensors **tensors, const char *path, const mail_allocator *allocator, mail_error *err) {
+    mail_status status;
+    if (tensors == NULL || path == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open: tensors or path is NULL");
+    }
+    *tensors = mailp_tensors_create(allocator, err);
+    if (*tensors == NULL) {
+        return MAIL_E_MEMORY;
+    }
+    status = mailp_file_open(&(*tensors)->file, path, allocator, err);
+    if (status == MAIL_OK) {
+        status = mailp_tensors_parse(*tensors, (*tensors)->file.data, (*tensors)->file.size, err);
+        if (status && err != NULL) {
+            char text[sizeof err->text];
+            memcpy(text, err->text, sizeof text);
+            (void)mailp_fail(err, status, "%.120s: %.190s", path, text);
+        }
+    }
+    if (status) {
+        mail_tensors_close(*tensors);
+        *tensors = NULL;
+    }
+    return status;
+}
+#endif
+
+MAIL_API void mail_tensors_close(mail_tensors *tensors) {
+    if (tensors != NULL) {
+        mail_allocator allocator = tensors->allocator;
+        mailp_free(&allocator, tensors->block);
+#ifndef MAIL_NO_STDIO
+        mailp_file_close(&tensors->file, &allocator);
+#endif
+        mailp_free(&allocator, tensors);
+    }
+}
+
+MAIL_API size_t mail_tensors_count(const mail_tensors *tensors) {
+    return tensors == NULL ? 0 : tensors->n;
+}
+
+MAIL_API const mail_tensor *mail_tensors_at(const mail_tensors *tensors, size_t i) {
+    return tensors == NULL || i >= tensors->n ? NULL : (const mail_tensor *)tensors->by_name[i];
+}
+
+MAIL_API const mail_tensor *mail_tensors_find(const mail_tensors *tensors, const char *name) {
+    size_t low = 0, high = mail_tensors_count(tensors);
+    while (low < high && name != NULL) {
+        size_t at = low + (high - low) / 2;
+        int    c = strcmp(name, ((const mail_tensor *)tensors->by_name[at])->name);
+        if (c == 0) {
+            return (const mail_tensor *)tensors->by_name[at];
+        }
+        if (c > 0) {
+            low = at + 1;
+        } else {
+            high = at;
+        }
+    }
+    return NULL;
+}
+
+MAIL_API const char *mail_tensors_metadata(const mail_tensors *tensors, const char *key) {
+    size_t low = 0, high = tensors == NULL ? 0 : tensors->n_pairs;
+    while (low < high && key != NULL) {
+        size_t at = low + (high - low) / 2;
+        int    c = strcmp(key, ((const mailp_pair *)tensors->by_key[at])->key);
+        if (c == 0) {
+            return ((const mailp_pair *)tensors->by_key[at])->value;
+        }
+        if (c > 0) {
+            low = at + 1;
+        } else {
+            high = at;
+        }
+    }
+    return NULL;
+}
+
+MAILP_INLINE float mailp_f32_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static float mailp_f16(unsigned h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 0x1f, mantissa = h & 0x3ffu;
+    if (exponent == 0) {  /* zero, or mantissa * 2^-24, which is an ordinary float32 */
+        float value = (float)mantissa * 5.9604644775390625e-8f;
+        return sign ? -value : value;
+    }
+    return mailp_f32_bits(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13);
+}
+
+static float mailp_f64(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return (float)value;
+}
+
+/* n elements of a file, step bytes apart, as float32 */
+static void mailp_convert(float *values, const unsigned char *p, mail_dtype dtype, size_t n, uint64_t step) {
+    size_t i;
+#define MAILP_EACH(value)                     \
+    for (i = 0; i < n; i++, p += step) {      \
+        values[i] = (value);                  \
+    }                                         \
+    break
+    switch (dtype) {
+    case MAIL_F32:
+#ifdef MAILP_LITTLE_ENDIAN
+        if (step == 4) {
+            memcpy(values, p, n * 4);
+            break;
+        }
+#endif
+        MAILP_EACH(mailp_f32_bits(mailp_le32(p)));
+    case MAIL_F16: MAILP_EACH(mailp_f16(mailp_le16(p)));
+    case MAIL_BF16: MAILP_EACH(mailp_f32_bits((uint32_t)mailp_le16(p) << 16));
+    case MAIL_F64: MAILP_EACH(mailp_f64(mailp_le64(p)));
+    case MAIL_I8: MAILP_EACH((float)(p[0] < 0x80 ? (int)p[0] : (int)p[0] - 0x100));
+    case MAIL_I16: MAILP_EACH((float)(int16_t)mailp_le16(p));
+    case MAIL_I32: MAILP_EACH((float)(int32_t)mailp_le32(p));
+    case MAIL_I64: MAILP_EACH((float)(int64_t)mailp_le64(p));
+    case MAIL_BOOL: MAILP_EACH(p[0] != 0 ? 1.0f : 0.0f);
+    case MAIL_U8: default: MAILP_EACH((float)p[0]);
+    }
+#undef MAILP_EACH
+}
+
+/* 1 if the elements lie one behind the other in row-major order */
+static int mailp_tensor_is_dense(const mail_tensor *x) {
+    uint64_t stride = 1;
+    unsigned d;
+    for (d = x->n_dims; d-- > 0;) {
+        if (x->shape[d] != 1 && x->strides[d] != stride) {
+            return 0;
+        }
+        stride *= x->shape[d];
+    }
+    return 1;
+}
+
+/* Elements first .. first + n - 1 in row-major order; they must exist. */
+static void mailp_tensor_values(float *values, const mail_tensor *x, uint64_t first, size_t n) {
+    size_t   size = mail_dtype_size(x->dtype);
+    int      dense = mailp_tensor_is_dense(x);
+    while (n > 0) {
+        uint64_t at = first, step = 1, rest = first;
+        size_t   run = n;
+        if (!dense) {  /* runs along the last dimension */
+            unsigned d;
+            for (at = 0, d = x->n_dims; d-- > 0;) {
+                uint64_t i = rest % x->shape[d];
+                rest /= x->shape[d];
+                at += i * x->strides[d];
+                if (d + 1 == x->n_dims) {
+                    run  = (size_t)MAILP_MIN((uint64_t)n, x->shape[d] - i);
+                    step = x->strides[d];
+                }
+            }
+        }
+        mailp_convert(values, x->data + at * size, x->dtype, run, step * size);
+        values += run;
+        first += run;
+        n -= run;
+    }
+}
+
+MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, size_t n, mail_error *err) {
+    if (tensor == NULL || (values == NULL && n > 0)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensor_read: tensor or values is NULL");
+    }
+    if (n != tensor->count) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "tensor '%s': room for %llu values, but it has %llu",
+                          mailp_show(tensor->name, strlen(tensor->name)).text, (unsigned long long)n, (unsigned long long)tensor->count);
+    }
+    mailp_tensor_values(values, tensor, 0, n);
+    return MAIL_OK;
+}
+
+/* The tensor's bytes are not needed for now: pages of a mapped file that it fills alone may leave memory. Reading them again
+   is allowed and brings them back. */
+MAILP_UNUSED static void mailp_tensors_release(mail_tensors *t, const mail_tensor *x) {
+#if defined(MAILP_MAP_POSIX) && defined(MADV_DONTNEED)
+    long   page_size = sysconf(_SC_PAGESIZE);
+    size_t bytes = (size_t)x->count * mail_dtype_size(x->dtype), begin, end;
+    if (t->file.mapped && page_size > 0 && mailp_tensor_is_dense(x)) {
+        begin = (size_t)(x->data - t->file.data);  /* the mapping begins with a page */
+        end   = begin + bytes;
+        begin = (begin + (size_t)page_size - 1) / (size_t)page_size * (size_t)page_size;
+        end   = end / (size_t)page_size * (size_t)page_size;
+        if (begin < end) {
+            (void)madvise((void *)((uintptr_t)t->file.data + begin), end - begin, MADV_DONTNEED);
+        }
+    }
+#else
+    (void)t;
+    (void)x;
+#endif
+}
 
 /* ================================================================================================================
    >>config   sizes, from the tensors' own shapes and from what the file says of itself
+
+   In:  a table of tensors; JSON text and the file's metadata for what shapes cannot say.
+   Out: a mailp_config in which every number is within its limit and nothing contradicts anything else. Shapes are looked
+        at only as far as sizes are derived from them; >>policy fetches every tensor with the shape that then follows.
+
+   A setting may stand in the JSON text (at the top or in a member "config", as the official configuration nests it) and in
+   the metadata as "mail." + its name. Where it stands twice, or where the shapes say it too, all must agree.
+   Required is whatever would move the robot wrongly if it were guessed; only diffusion_x (0) and n_action_steps (act_seq),
+   which all published configurations have alike, may be left out.
    ============================================================================================================= */
 
 /* One stack of layers. name: where its tensors are ("mamba", "encoder" or "decoder" below the head's prefix). */
@@ -808,6 +2808,1125 @@ typedef struct mailp_config {
     char                action_names[MAIL_MAX_ACTION_DIM][32];
     char                description[256];
 } mailp_config;
+
+/* ---- settings: their names and where they were given --------------------------------------------------------------- */
+
+typedef enum mailp_setting {
+    MAILP_S_ARCH, MAILP_S_ALGO, MAILP_S_LANG, MAILP_S_OBS_SEQ, MAILP_S_ACT_SEQ, MAILP_S_N_ACTION_STEPS, MAILP_S_CHUNK,
+    MAILP_S_ACTION_DIM, MAILP_S_STATE_DIM, MAILP_S_D_MODEL, MAILP_S_LANG_DIM, MAILP_S_N_LAYERS, MAILP_S_D_STATE, MAILP_S_D_CONV,
+    MAILP_S_ENC_LAYERS, MAILP_S_DEC_LAYERS, MAILP_S_ENC_STATE, MAILP_S_DEC_STATE, MAILP_S_ENC_CONV, MAILP_S_DEC_CONV,
+    MAILP_S_EXPAND, MAILP_S_N_HEADS, MAILP_S_FEAT_DIM, MAILP_S_N_TIMESTEPS, MAILP_S_SCHEDULE, MAILP_S_CLIP_DENOISED,
+    MAILP_S_PREDICT_EPSILON, MAILP_S_DIFFUSION_X, MAILP_S_SCALE_DATA, MAILP_S_COUNT
+} mailp_setting;
+
+#define MAILP_WORDS_MAX 4
+
+/* words: the values in the order of the enum; none: a whole number; "false", "true": a truth value */
+static const struct {
+    const char *name;
+    const char *words[MAILP_WORDS_MAX];
+} mailp_settings[MAILP_S_COUNT] = {
+    { "arch", { "d_ma", "ed_ma", "d_tr", "ed_tr" } },
+    { "algo", { "ddpm", "bc", NULL, NULL } },
+    { "lang", { "false", "true", NULL, NULL } },
+    { "obs_seq", { NULL, NULL, NULL, NULL } },
+    { "act_seq", { NULL, NULL, NULL, NULL } },
+    { "n_action_steps", { NULL, NULL, NULL, NULL } },
+    { "chunk", { NULL, NULL, NULL, NULL } },  /* another name of n_action_steps */
+    { "action_dim", { NULL, NULL, NULL, NULL } },
+    { "state_dim", { NULL, NULL, NULL, NULL } },
+    { "d_model", { NULL, NULL, NULL, NULL } },
+    { "lang_dim", { NULL, NULL, NULL, NULL } },
+    { "n_layers", { NULL, NULL, NULL, NULL } },
+    { "d_state", { NULL, NULL, NULL, NULL } },
+    { "d_conv", { NULL, NULL, NULL, NULL } },
+    { "enc_layers", { NULL, NULL, NULL, NULL } },
+    { "dec_layers", { NULL, NULL, NULL, NULL } },
+    { "enc_state", { NULL, NULL, NULL, NULL } },
+    { "dec_state", { NULL, NULL, NULL, NULL } },
+    { "enc_conv", { NULL, NULL, NULL, NULL } },
+    { "dec_conv", { NULL, NULL, NULL, NULL } },
+    { "expand", { NULL, NULL, NULL, NULL } },
+    { "n_heads", { NULL, NULL, NULL, NULL } },
+    { "feat_dim", { NULL, NULL, NULL, NULL } },
+    { "n_timesteps", { NULL, NULL, NULL, NULL } },
+    { "schedule", { "cosine", "linear", "vp", NULL } },
+    { "clip_denoised", { "false", "true", NULL, NULL } },
+    { "predict_epsilon", { "false", "true", NULL, NULL } },
+    { "diffusion_x", { NULL, NULL, NULL, NULL } },
+    { "scale_data", { "false", "true", NULL, NULL } }
+};
+
+#define MAILP_SCALER_VECTORS 4
+static const char *const mailp_scaler_names[MAILP_SCALER_VECTORS] = { "scaler.mean", "scaler.std", "scaler.min", "scaler.max" };
+
+/* The first failure sticks in status, and every function below then does nothing. */
+typedef struct mailp_config_reader {
+    mailp_config       *cfg;
+    const mail_tensors *t;
+    mail_error         *err;
+    mail_status         status;
+    const char         *head;                   /* what the names of the head's tensors begin with */
+    uint64_t            value[MAILP_S_COUNT];
+    const char         *where[MAILP_S_COUNT];   /* who gave it; NULL: nobody */
+    const char         *vector_where[MAILP_SCALER_VECTORS];
+    const char         *camera_where[MAIL_MAX_CAMERAS];
+    const char         *action_names_where, *description_where;
+    char                missing[220];           /* names of required settings that nobody gave */
+} mailp_config_reader;
+
+/* Where settings are looked up: a JSON object, or the metadata if object.at is NULL. */
+typedef struct mailp_source {
+    mailp_json  object;
+    const char *where;
+} mailp_source;
+
+/* ---- sizes from shapes --------------------------------------------------------------------------------------------- */
+
+/* The tensor called prefix + name (layer: its %u), or NULL. */
+static const mail_tensor *mailp_config_find(const mailp_config_reader *r, const char *prefix, const char *name) {
+    char full[320];
+    int  n = snprintf(full, sizeof full, "%s%s", prefix, name);
+    return n < 0 || (size_t)n >= sizeof full ? NULL : mail_tensors_find(r->t, full);
+}
+
+/* Its size along dimension `dim`, with n_dims dimensions expected; 0 if it failed. */
+static size_t mailp_config_size(mailp_config_reader *r, const char *prefix, const char *name, unsigned n_dims, unsigned dim) {
+    const mail_tensor *x = r->status ? NULL : mailp_config_find(r, prefix, name);
+    if (r->status) {
+        return 0;
+    }
+    if (x == NULL) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s' is missing", prefix, name);
+        return 0;
+    }
+    if (x->n_dims != n_dims || x->count == 0 || x->shape[dim] > SIZE_MAX / 64) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s': expected %u dimensions, none of them 0, found %u dimensions and %llu elements",
+                               prefix, name, n_dims, x->n_dims, (unsigned long long)x->count);
+        return 0;
+    }
+    return (size_t)x->shape[dim];
+}
+
+/* Layers there are: NAME.layers.0, 1, ... (Mamba) or NAME.blocks.0, 1, ... (transformer). */
+static size_t mailp_config_layers(const mailp_config_reader *r, const char *name, int mamba) {
+    char   part[64];
+    size_t n;
+    for (n = 0; n < r->t->n; n++) {
+        (void)snprintf(part, sizeof part, mamba ? "%s.layers.%lu.mixer.A_log" : "%s.blocks.%lu.ln1.weight", name, (unsigned long)n);
+        if (mailp_config_find(r, r->head, part) == NULL) {
+            break;
+        }
+    }
+    return n;
+}
+
+static void mailp_config_trunk(mailp_config_reader *r, const char *name, int mamba) {
+    mailp_trunk_config *trunk = &r->cfg->trunk[r->cfg->n_trunks++];
+    char                prefix[64];
+    (void)snprintf(trunk->name, sizeof trunk->name, "%s", name);
+    trunk->n_layers = mailp_config_layers(r, name, mamba);
+    if (mamba) {
+        (void)snprintf(prefix, sizeof prefix, "%s%s.layers.0.mixer.", r->head, name);
+        trunk->d_inner = mailp_config_size(r, prefix, "A_log", 2, 0);
+        trunk->d_state = mailp_config_size(r, prefix, "A_log", 2, 1);
+        trunk->d_conv  = mailp_config_size(r, prefix, "conv1d.weight", 3, 2);
+        trunk->dt_rank = mailp_config_size(r, prefix, "dt_proj.weight", 2, 1);
+    }
+}
+
+/* Algorithm, architecture and trunks from the names of tensors; see the head keys of each system in the official code. */
+static void mailp_config_arch(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    int           ddpm = mail_tensors_find(r->t, "model.model.tok_emb.weight") != NULL;
+    int           mamba, two;
+    cfg->algorithm = ddpm ? MAIL_DDPM : MAIL_BC;
+    r->head        = ddpm ? "model.model." : "model.";
+    if (!ddpm && mail_tensors_find(r->t, "model.tok_emb.weight") == NULL) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "not a MaIL policy: neither 'model.model.tok_emb.weight' (DDPM) nor 'model.tok_emb.weight' (BC) "
+                               "is among its %lu tensors", (unsigned long)r->t->n);
+        return;
+    }
+    if (mailp_config_layers(r, "mamba", 1) > 0) {  /* DDPM only */
+        mamba = 1;
+        two   = mailp_config_layers(r, "encoder", 1) > 0;
+    } else {
+        mamba = mailp_config_layers(r, "encoder", 1) > 0;
+        two   = mailp_config_layers(r, "decoder", mamba) > 0;
+        if (!mamba && mailp_config_layers(r, "encoder", 0) == 0) {
+            r->status = mailp_fail(r->err, MAIL_E_TENSOR, "no layers: neither '%smamba.layers.0...' nor '%sencoder.layers.0...' nor "
+                                   "'%sencoder.blocks.0...' is there", r->head, r->head, r->head);
+            return;
+        }
+    }
+    cfg->arch = mamba ? (two ? MAIL_ED_MA : MAIL_D_MA) : (two ? MAIL_ED_TR : MAIL_D_TR);
+    if (two) {
+        mailp_config_trunk(r, "encoder", mamba);
+        mailp_config_trunk(r, mamba && ddpm ? "mamba" : "decoder", mamba);
+    } else {
+        mailp_config_trunk(r, mamba && ddpm ? "mamba" : "encoder", mamba);
+    }
+}
+
+/* Sizes of one camera's network from its tensors, which may be called backbone.* and pool.* or nets.0.* and nets.1.*. */
+static void mailp_config_camera(mailp_config_reader *r, mailp_camera_config *camera) {
+    char               prefix[128], backbone[160], pool[160];
+    const mail_tensor *pos_x;
+    size_t             n, period;
+    float              first, value;
+    (void)snprintf(prefix, sizeof prefix, "obs_encoder.key_model_map.%s.", camera->name);
+    (void)snprintf(backbone, sizeof backbone, "%s%s", prefix, "backbone.");
+    if (mailp_config_find(r, backbone, "nets.0.weight") == NULL) {
+        (void)snprintf(backbone, sizeof backbone, "%s%s", prefix, "nets.0.");
+    }
+    (void)snprintf(pool, sizeof pool, "%s%s", prefix, "pool.");
+    if (mailp_config_find(r, pool, "pos_x") == NULL) {
+        (void)snprintf(pool, sizeof pool, "%s%s", prefix, "nets.1.");
+    }
+    camera->res_width   = mailp_config_size(r, backbone, "nets.0.weight", 4, 0);
+    camera->n_keypoints = mailp_config_size(r, pool, "nets.weight", 4, 0);
+    camera->feature_dim = mailp_config_size(r, prefix, "nets.3.weight", 2, 0);
+    n                   = mailp_config_size(r, pool, "pos_x", 2, 1);
+    if (r->status) {
+        return;
+    }
+    if (camera->res_width % 16 != 0) {
+        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "camera '%s': its ResNet has %lu channels; a multiple of 16 is needed", camera->name,
+                               (unsigned long)camera->res_width);
+        return;
+    }
+    pos_x = mailp_config_find(r, pool, "pos_x");  /* row by row the same coordinates: their period is the map's width */
+    if (pos_x->shape[0] != 1) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_x': expected shape [1, height * width]", pool);
+        return;
+    }
+    mailp_tensor_values(&first, pos_x, 0, 1);
+    for (period = 1; period < n; period++) {
+        mailp_tensor_values(&value, pos_x, period, 1);
+        if (value == first) {
+            break;
+        }
+    }
+    if (n % period != 0) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_x': %lu coordinates do not make rows of %lu", pool, (unsigned long)n,
+                               (unsigned long)period);
+        return;
+    }
+    camera->map_width  = period;
+    camera->map_height = n / period;
+}
+
+/* Names between "obs_encoder.key_model_map." and the next point, sorted: features are joined in this order. */
+static void mailp_config_cameras(mailp_config_reader *r) {
+    static const char start[] = "obs_encoder.key_model_map.";
+    mailp_config     *cfg = r->cfg;
+    size_t            i, j, state_dim = 0;
+    for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
+        const char *name = mail_tensors_at(r->t, i)->name, *point;
+        size_t      n;
+        if (strncmp(name, start, sizeof start - 1) != 0) {
+            continue;
+        }
+        name += sizeof start - 1;
+        point = strchr(name, '.');
+        n     = point == NULL ? 0 : (size_t)(point - name);
+        if (n == 0 || n >= sizeof cfg->camera[0].name) {
+            r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s': expected a camera's name of 1 to %lu bytes and a point", start,
+                                   mailp_show(name, strlen(name)).text, (unsigned long)sizeof cfg->camera[0].name - 1);
+            return;
+        }
+        for (j = 0; j < cfg->n_cameras; j++) {
+            if (strlen(cfg->camera[j].name) == n && memcmp(cfg->camera[j].name, name, n) == 0) {
+                break;
+            }
+        }
+        if (j < cfg->n_cameras) {
+            continue;
+        }
+        if (cfg->n_cameras == MAIL_MAX_CAMERAS) {
+            r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "more than %d cameras", MAIL_MAX_CAMERAS);
+            return;
+        }
+        memset(&cfg->camera[j], 0, sizeof cfg->camera[j]);
+        memcpy(cfg->camera[j].name, name, n);
+        for (cfg->n_cameras++; j > 0 && strcmp(cfg->camera[j - 1].name, cfg->camera[j].name) > 0; j--) {
+            mailp_camera_config swap = cfg->camera[j];
+            cfg->camera[j]     = cfg->camera[j - 1];
+            cfg->camera[j - 1] = swap;
+        }
+    }
+    for (i = 0; i < cfg->n_cameras; i++) {
+        mailp_config_camera(r, &cfg->camera[i]);
+        state_dim += r->status ? 0 : cfg->camera[i].feature_dim;
+    }
+    if (r->status == MAIL_OK && cfg->n_cameras > 0 && state_dim != cfg->state_dim) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%stok_emb.weight' takes %lu features, but the %lu cameras give %lu", r->head,
+                               (unsigned long)cfg->state_dim, (unsigned long)cfg->n_cameras, (unsigned long)state_dim);
+    }
+}
+
+/* A file may hold the vision tensors under both of their names. The values must then be the same. */
+static void mailp_config_aliases(mailp_config_reader *r) {
+    static const char *const alias[2][2] = { { "nets.0.", "backbone." }, { "nets.1.", "pool." } };
+    char                     prefix[128], name[320];
+    float                    a[256], b[256];
+    size_t                   i, c, k;
+    uint64_t                 at;
+    for (c = 0; c < r->cfg->n_cameras && r->status == MAIL_OK; c++) {
+        (void)snprintf(prefix, sizeof prefix, "obs_encoder.key_model_map.%s.", r->cfg->camera[c].name);
+        for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
+            const mail_tensor *x = mail_tensors_at(r->t, i), *y = NULL;
+            size_t             used = strlen(prefix);
+            if (strncmp(x->name, prefix, used) != 0) {
+                continue;
+            }
+            for (k = 0; k < 2 && y == NULL; k++) {
+                size_t n = strlen(alias[k][0]);
+                if (strncmp(x->name + used, alias[k][0], n) == 0) {
+                    (void)snprintf(name, sizeof name, "%s%s%.150s", prefix, alias[k][1], x->name + used + n);
+                    y = mail_tensors_find(r->t, name);
+                }
+            }
+            if (y == NULL || (x->data == y->data && x->dtype == y->dtype && x->n_dims == y->n_dims &&
+                              memcmp(x->shape, y->shape, sizeof x->shape) == 0 && memcmp(x->strides, y->strides, sizeof x->strides) == 0)) {
+                continue;
+            }
+            for (at = 0; at < x->count && x->count == y->count; at += k) {
+                k = (size_t)MAILP_MIN(x->count - at, (uint64_t)256);
+                mailp_tensor_values(a, x, at, k);
+                mailp_tensor_values(b, y, at, k);
+                if (memcmp(a, b, k * sizeof *a) != 0) {
+                    break;
+                }
+            }
+            if (x->count != y->count || at < x->count) {
+                r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one tensor, but they differ",
+                                       mailp_show(x->name, strlen(x->name)).text, name);
+            }
+        }
+    }
+}
+
+static void mailp_config_shapes(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    const char   *table = NULL;
+    size_t        total;
+    mailp_config_arch(r);
+    if (r->status) {
+        return;
+    }
+    cfg->lang       = mail_tensors_find(r->t, "linear.weight") != NULL;
+    cfg->d_model    = mailp_config_size(r, r->head, "tok_emb.weight", 2, 0);
+    cfg->state_dim  = mailp_config_size(r, r->head, "tok_emb.weight", 2, 1);
+    cfg->action_dim = mailp_config_size(r, r->head, "action_pred.weight", 2, 0);
+    cfg->lang_dim   = cfg->lang ? mailp_config_size(r, "", "linear.weight", 2, 1) : 0;
+    cfg->pos_rows   = mailp_config_size(r, r->head, "pos_emb", 3, 1);
+    mailp_config_cameras(r);
+    mailp_config_aliases(r);
+    if (cfg->algorithm == MAIL_BC) {
+        table = cfg->arch == MAIL_D_MA || cfg->arch == MAIL_D_TR ? "query_embed.weight" : "action_token.weight";
+    } else if (cfg->arch == MAIL_ED_MA) {
+        table = "act_tokens.weight";
+    }
+    if (table != NULL) {
+        cfg->act_seq = mailp_config_size(r, r->head, table, 2, 0);
+    }
+    if (r->status) {
+        return;
+    }
+    total = cfg->pos_rows + 1 - (size_t)cfg->lang;  /* obs_seq + act_seq */
+    if (total < 2 || (table != NULL && cfg->act_seq >= total)) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_emb' has %lu rows, too few for %lu actions and a frame", r->head,
+                               (unsigned long)cfg->pos_rows, (unsigned long)MAILP_MAX(cfg->act_seq, (size_t)1));
+        return;
+    }
+    if (table != NULL) {
+        cfg->obs_seq = total - cfg->act_seq;
+    }
+    if (cfg->action_dim > MAIL_MAX_ACTION_DIM) {
+        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "actions have %lu dimensions; the limit is %d", (unsigned long)cfg->action_dim,
+                               MAIL_MAX_ACTION_DIM);
+    } else if (cfg->algorithm == MAIL_DDPM && (cfg->d_model % 2 != 0 || cfg->d_model < 4)) {
+        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "d_model is %lu; the time code needs an even number of at least 4",
+                               (unsigned long)cfg->d_model);
+    }
+}
+
+/* ---- settings from JSON and metadata ------------------------------------------------------------------------------- */
+
+static void mailp_config_bad(mailp_config_reader *r, const char *name, const char *where, const char *expected, mailp_json found) {
+    if (r->status == MAIL_OK) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s in %s: expected %s, found %s", name, where, expected,
+                               mailp_show(found.at, (size_t)(found.end - found.at)).text);
+    }
+}
+
+/* What a source says of a setting, value->at NULL: nothing. "scaler.mean" is member mean of member scaler.
+   *plain: 1 if the value is plain text (a word or free text in metadata), not JSON. */
+static void mailp_config_get(mailp_config_reader *r, mailp_json *value, int *plain, const mailp_source *source, const char *name, int text) {
+    const char *point = strchr(name, '.');
+    *plain    = 0;
+    value->at = value->end = NULL;
+    if (r->status) {
+        return;
+    }
+    if (source->object.at != NULL) {
+        mailp_json object = source->object;
+        int        n = 1;
+        if (point != NULL) {
+            char outer[32];
+            (void)snprintf(outer, sizeof outer, "%.*s", (int)(point - name), name);
+            n = mailp_json_find(&object, source->object, outer);
+            if (n == 1 && !mailp_json_type(object, '{') && !mailp_json_type(object, 'n')) {
+                mailp_config_bad(r, outer, source->where, "an object", object);
+            }
+        }
+        if (n == 1) {
+            n = mailp_json_find(value, object, point == NULL ? name : point + 1);
+        }
+        if (n > 1 && r->status == MAIL_OK) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: it is there twice in %s", name, source->where);
+        }
+        if (mailp_json_type(*value, 'n')) {  /* null: not given */
+            value->at = value->end = NULL;
+        }
+    } else {
+        char        key[64];
+        const char *found;
+        (void)snprintf(key, sizeof key, "mail.%s", name);
+        found = mail_tensors_metadata(r->t, key);
+        if (found != NULL && text) {
+            value->at  = found;
+            value->end = found + strlen(found);
+            *plain     = 1;
+        } else if (found != NULL) {
+            char what[96];
+            (void)snprintf(what, sizeof what, "%s in %s", key, source->where);
+            r->status = mailp_json_check(value, found, strlen(found), what, MAIL_E_CONFIG, r->err);
+        }
+    }
+}
+
+/* One setting of mailp_settings from one source. */
+static void mailp_config_take(mailp_config_reader *r, const mailp_source *source, mailp_setting s) {
+    const char *const *words = mailp_settings[s].words, *name = mailp_settings[s].name;
+    mailp_json         v;
+    int                plain, truth = words[0] != NULL && strcmp(words[0], "false") == 0;
+    uint64_t           value = 0;
+    mailp_config_get(r, &v, &plain, source, name, words[0] != NULL);
+    if (r->status || v.at == NULL) {
+        return;
+    }
+    if (words[0] != NULL) {
+        char   text[64];
+        size_t i, n = (size_t)(v.end - v.at);
+        (void)snprintf(text, sizeof text, "%.*s", (int)MAILP_MIN(n, sizeof text - 1), v.at);
+        if (!plain && !truth) {
+            for (i = 0; i < MAILP_WORDS_MAX && words[i] != NULL && !mailp_json_is(v, words[i]); i++) {
+            }
+        } else {
+            if (truth && (strcmp(text, "True") == 0 || strcmp(text, "False") == 0)) {  /* as Python prints it */
+                text[0] = (char)(text[0] - 'A' + 'a');
+            }
+            for (i = 0; i < MAILP_WORDS_MAX && words[i] != NULL && strcmp(text, words[i]) != 0; i++) {
+            }
+            if (truth && (strcmp(text, "0") == 0 || strcmp(text, "1") == 0)) {
+                i = (size_t)(text[0] - '0');
+            }
+        }
+        if (i == MAILP_WORDS_MAX || words[i] == NULL) {
+            char expected[64];
+            (void)snprintf(expected, sizeof expected, "%s or %s%s%s%s%s", words[0], words[1], words[2] == NULL ? "" : " or ",
+                           words[2] == NULL ? "" : words[2], words[3] == NULL ? "" : " or ", words[3] == NULL ? "" : words[3]);
+            mailp_config_bad(r, name, source->where, expected, v);
+            return;
+        }
+        value = i;
+    } else if (!mailp_json_u64(&value, v) || value > 0xffffffffu) {
+        mailp_config_bad(r, name, source->where, "a whole number", v);
+        return;
+    }
+    if (r->where[s] != NULL && r->value[s] != value) {
+        r->status = words[0] != NULL
+            ? mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %s, %s says %s", name, r->where[s], words[r->value[s]], source->where, words[value])
+            : mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %llu, %s says %llu", name, r->where[s], (unsigned long long)r->value[s],
+                         source->where, (unsigned long long)value);
+        return;
+    }
+    r->value[s] = value;
+    r->where[s] = source->where;
+}
+
+static void mailp_config_vector(mailp_config_reader *r, const mailp_source *source, int k) {
+    const char *name = mailp_scaler_names[k], *at = NULL, *before = r->vector_where[k];
+    float      *vector = k == 0 ? r->cfg->mean : k == 1 ? r->cfg->std : k == 2 ? r->cfg->min : r->cfg->max;
+    mailp_json  v, key, item;
+    size_t      n = 0;
+    int         plain;
+    mailp_config_get(r, &v, &plain, source, name, 0);
+    if (r->status || v.at == NULL) {
+        return;
+    }
+    if (!mailp_json_type(v, '[')) {
+        mailp_config_bad(r, name, source->where, "an array of numbers", v);
+        return;
+    }
+    while (mailp_json_next(v, &at, &key, &item)) {
+        double value;
+        if (n < r->cfg->action_dim) {
+            if (!mailp_json_number(&value, item) || !(fabs(value) <= (double)FLT_MAX)) {
+                mailp_config_bad(r, name, source->where, "finite numbers", item);
+                return;
+            }
+            if (before != NULL && vector[n] != (float)value) {
+                r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s[%lu]: %s says %.9g, %s says %.9g", name, (unsigned long)n, before,
+                                       (double)vector[n], source->where, (double)(float)value);
+                return;
+            }
+            vector[n] = (float)value;
+        }
+        n++;
+    }
+    if (n != r->cfg->action_dim) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s in %s: expected %lu numbers (action_dim), found %lu", name, source->where,
+                               (unsigned long)r->cfg->action_dim, (unsigned long)n);
+        return;
+    }
+    r->vector_where[k] = source->where;
+}
+
+static void mailp_config_camera_sizes(mailp_config_reader *r, const mailp_source *source) {
+    mailp_config *cfg = r->cfg;
+    const char   *at = NULL;
+    mailp_json    v, key, item;
+    int           plain, seen[MAIL_MAX_CAMERAS];
+    mailp_config_get(r, &v, &plain, source, "cameras", 0);
+    if (r->status || v.at == NULL) {
+        return;
+    }
+    if (!mailp_json_type(v, '{')) {
+        mailp_config_bad(r, "cameras", source->where, "an object of name: [height, width]", v);
+        return;
+    }
+    memset(seen, 0, sizeof seen);
+    while (mailp_json_next(v, &at, &key, &item)) {
+        uint64_t size[2];
+        unsigned n;
+        size_t   i;
+        for (i = 0; i < cfg->n_cameras && !mailp_json_is(key, cfg->camera[i].name); i++) {
+        }
+        if (i == cfg->n_cameras || seen[i]) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "cameras in %s: %s %s", source->where, mailp_show(key.at, (size_t)(key.end - key.at)).text,
+                                   i < cfg->n_cameras ? "is there twice" : cfg->n_cameras == 0 ? "is named, but the file has no camera network"
+                                   : "is not a camera of the file's tensors");
+            return;
+        }
+        seen[i] = 1;
+        if (!mailp_json_u64s(size, &n, 2, item) || n != 2 || size[0] == 0 || size[1] == 0 || size[0] > 0xffffffu || size[1] > 0xffffffu) {
+            mailp_config_bad(r, cfg->camera[i].name, source->where, "[height, width]", item);
+            return;
+        }
+        if ((size[0] + 31) / 32 != cfg->camera[i].map_height || (size[1] + 31) / 32 != cfg->camera[i].map_width) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "camera '%s' in %s: pictures of %llu x %llu (height x width) give a map of %llu x %llu, "
+                                   "but its pos_x is for %lu x %lu", cfg->camera[i].name, source->where, (unsigned long long)size[0],
+                                   (unsigned long long)size[1], (unsigned long long)(size[0] + 31) / 32, (unsigned long long)(size[1] + 31) / 32,
+                                   (unsigned long)cfg->camera[i].map_height, (unsigned long)cfg->camera[i].map_width);
+            return;
+        }
+        if (r->camera_where[i] != NULL && (cfg->camera[i].height != size[0] || cfg->camera[i].width != size[1])) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "camera '%s': %s says %lu x %lu, %s says %llu x %llu", cfg->camera[i].name,
+                                   r->camera_where[i], (unsigned long)cfg->camera[i].height, (unsigned long)cfg->camera[i].width, source->where,
+                                   (unsigned long long)size[0], (unsigned long long)size[1]);
+            return;
+        }
+        cfg->camera[i].height = (size_t)size[0];
+        cfg->camera[i].width  = (size_t)size[1];
+        r->camera_where[i]    = source->where;
+    }
+}
+
+/* Copy a string; a change of what is there already is a contradiction. */
+static void mailp_config_text(mailp_config_reader *r, char *text, size_t capacity, mailp_json v, int plain, int again, const char *name,
+                              const char *where) {
+    char   found[256];
+    size_t n = (size_t)(v.end - v.at);
+    if (plain) {
+        n = n < MAILP_MIN(capacity, sizeof found) ? n + 1 : 0;
+        memcpy(found, v.at, n > 0 ? n - 1 : 0);
+        found[n > 0 ? n - 1 : 0] = 0;
+    } else {
+        n = mailp_json_type(v, '"') ? mailp_json_string(found, MAILP_MIN(capacity, sizeof found), v) : 0;
+    }
+    if (n == 0) {
+        char expected[48];
+        (void)snprintf(expected, sizeof expected, "text of at most %lu bytes", (unsigned long)capacity - 1);
+        mailp_config_bad(r, name, where, expected, v);
+    } else if (again && strcmp(text, found) != 0) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: '%.80s' from one source, '%.80s' from %s", name, text, found, where);
+    } else {
+        memcpy(text, found, n);
+    }
+}
+
+static void mailp_config_texts(mailp_config_reader *r, const mailp_source *source) {
+    mailp_config *cfg = r->cfg;
+    const char   *at = NULL;
+    mailp_json    v, key, item;
+    int           plain;
+    size_t        n = 0;
+    mailp_config_get(r, &v, &plain, source, "description", 1);
+    if (r->status == MAIL_OK && v.at != NULL) {
+        mailp_config_text(r, cfg->description, sizeof cfg->description, v, plain, r->description_where != NULL, "description", source->where);
+        r->description_where = source->where;
+    }
+    mailp_config_get(r, &v, &plain, source, "action_names", 0);
+    if (r->status || v.at == NULL) {
+        return;
+    }
+    if (!mailp_json_type(v, '[')) {
+        mailp_config_bad(r, "action_names", source->where, "an array of strings", v);
+        return;
+    }
+    while (mailp_json_next(v, &at, &key, &item) && r->status == MAIL_OK) {
+        if (n < cfg->action_dim) {
+            mailp_config_text(r, cfg->action_names[n], sizeof cfg->action_names[n], item, 0, r->action_names_where != NULL, "action_names",
+                              source->where);
+        }
+        n++;
+    }
+    if (r->status == MAIL_OK && n != cfg->action_dim) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "action_names in %s: expected %lu (action_dim), found %lu", source->where,
+                               (unsigned long)cfg->action_dim, (unsigned long)n);
+    }
+    cfg->has_action_names = 1;
+    r->action_names_where = source->where;
+}
+
+static void mailp_config_source(mailp_config_reader *r, mailp_json object, const char *where) {
+    mailp_source source;
+    int          i;
+    source.object = object;
+    source.where  = where;
+    for (i = 0; i < MAILP_S_COUNT; i++) {
+        mailp_config_take(r, &source, (mailp_setting)i);
+    }
+    for (i = 0; i < MAILP_SCALER_VECTORS; i++) {
+        mailp_config_vector(r, &source, i);
+    }
+    mailp_config_camera_sizes(r, &source);
+    mailp_config_texts(r, &source);
+}
+
+/* ---- shapes and settings together ---------------------------------------------------------------------------------- */
+
+/* What the shapes say must be what was given, if it was. */
+static void mailp_config_agree(mailp_config_reader *r, mailp_setting s, size_t found) {
+    if (r->status == MAIL_OK && r->where[s] != NULL && r->value[s] != found) {
+        const char *const *words = mailp_settings[s].words;
+        r->status = words[0] != NULL
+            ? mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %s, the tensors are of %s", mailp_settings[s].name, r->where[s], words[r->value[s]],
+                         words[found])
+            : mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %llu, the tensors' shapes say %lu", mailp_settings[s].name, r->where[s],
+                         (unsigned long long)r->value[s], (unsigned long)found);
+    }
+}
+
+static void mailp_config_missing(mailp_config_reader *r, const char *name) {
+    size_t used = strlen(r->missing);
+    (void)snprintf(r->missing + used, sizeof r->missing - used, "%s%s", used == 0 ? "" : ", ", name);
+}
+
+/* A setting that must be given: its value, 0 if it is missing. */
+static size_t mailp_config_require(mailp_config_reader *r, mailp_setting s) {
+    if (r->where[s] == NULL) {
+        mailp_config_missing(r, mailp_settings[s].name);
+        return 0;
+    }
+    return (size_t)r->value[s];
+}
+
+static void mailp_config_range(mailp_config_reader *r, const char *name, size_t value, size_t least, size_t most) {
+    if (r->status == MAIL_OK && (value < least || value > most)) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: expected %lu to %lu, found %lu", name, (unsigned long)least, (unsigned long)most,
+                               (unsigned long)value);
+    }
+}
+
+/* obs_seq + act_seq is known; one of them may be, from a table of tokens. */
+static void mailp_config_sequence(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    size_t        total = cfg->pos_rows + 1 - (size_t)cfg->lang;
+    if (cfg->act_seq == 0) {
+        if (r->where[MAILP_S_ACT_SEQ] != NULL) {
+            mailp_config_range(r, "act_seq", (size_t)r->value[MAILP_S_ACT_SEQ], 1, total - 1);
+            cfg->act_seq = (size_t)r->value[MAILP_S_ACT_SEQ];
+        } else if (r->where[MAILP_S_OBS_SEQ] != NULL) {
+            mailp_config_range(r, "obs_seq", (size_t)r->value[MAILP_S_OBS_SEQ], 1, total - 1);
+            cfg->act_seq = total - (size_t)r->value[MAILP_S_OBS_SEQ];
+        } else {
+            char text[64];
+            (void)snprintf(text, sizeof text, "obs_seq or act_seq (their sum is %lu)", (unsigned long)total);
+            mailp_config_missing(r, text);
+            return;
+        }
+    }
+    cfg->obs_seq = total - cfg->act_seq;
+    mailp_config_agree(r, MAILP_S_ACT_SEQ, cfg->act_seq);
+    mailp_config_agree(r, MAILP_S_OBS_SEQ, cfg->obs_seq);
+    mailp_config_range(r, "obs_seq", cfg->obs_seq, 1, MAIL_MAX_HISTORY);
+    mailp_config_range(r, "act_seq", cfg->act_seq, 1, MAIL_MAX_CHUNK);
+    cfg->n_action_steps = cfg->act_seq;
+    if (r->where[MAILP_S_N_ACTION_STEPS] != NULL) {
+        cfg->n_action_steps = (size_t)r->value[MAILP_S_N_ACTION_STEPS];
+        mailp_config_agree(r, MAILP_S_CHUNK, cfg->n_action_steps);
+    } else if (r->where[MAILP_S_CHUNK] != NULL) {
+        cfg->n_action_steps = (size_t)r->value[MAILP_S_CHUNK];
+    }
+    mailp_config_range(r, "n_action_steps", cfg->n_action_steps, 1, cfg->act_seq);
+}
+
+static void mailp_config_trunks(mailp_config_reader *r) {
+    static const mailp_setting names[3][3] = { { MAILP_S_N_LAYERS, MAILP_S_D_STATE, MAILP_S_D_CONV },
+                                               { MAILP_S_ENC_LAYERS, MAILP_S_ENC_STATE, MAILP_S_ENC_CONV },
+                                               { MAILP_S_DEC_LAYERS, MAILP_S_DEC_STATE, MAILP_S_DEC_CONV } };
+    mailp_config *cfg = r->cfg;
+    size_t        i;
+    for (i = 0; i < cfg->n_trunks; i++) {
+        const mailp_setting *name = names[cfg->n_trunks == 1 ? 0 : i + 1];
+        mailp_config_agree(r, name[0], cfg->trunk[i].n_layers);
+        if (cfg->arch == MAIL_D_MA || cfg->arch == MAIL_ED_MA) {
+            mailp_config_agree(r, name[1], cfg->trunk[i].d_state);
+            mailp_config_agree(r, name[2], cfg->trunk[i].d_conv);
+            if (r->where[MAILP_S_EXPAND] != NULL && r->value[MAILP_S_EXPAND] * cfg->d_model != cfg->trunk[i].d_inner) {
+                mailp_config_agree(r, MAILP_S_EXPAND, cfg->trunk[i].d_inner / cfg->d_model);
+            }
+        }
+    }
+    if (cfg->arch == MAIL_D_TR || cfg->arch == MAIL_ED_TR) {
+        cfg->n_heads = mailp_config_require(r, MAILP_S_N_HEADS);
+        if (r->where[MAILP_S_N_HEADS] != NULL && r->status == MAIL_OK && (cfg->n_heads == 0 || cfg->d_model % cfg->n_heads != 0)) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "n_heads: %s says %lu, which does not divide d_model %lu", r->where[MAILP_S_N_HEADS],
+                                   (unsigned long)cfg->n_heads, (unsigned long)cfg->d_model);
+        }
+    }
+}
+
+static void mailp_config_diffusion(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    if (cfg->algorithm == MAIL_BC) {
+        return;
+    }
+    cfg->n_timesteps     = mailp_config_require(r, MAILP_S_N_TIMESTEPS);
+    cfg->schedule        = (mail_schedule)mailp_config_require(r, MAILP_S_SCHEDULE);
+    cfg->clip_denoised   = (int)mailp_config_require(r, MAILP_S_CLIP_DENOISED);
+    cfg->predict_epsilon = (int)mailp_config_require(r, MAILP_S_PREDICT_EPSILON);
+    cfg->diffusion_x     = r->where[MAILP_S_DIFFUSION_X] == NULL ? 0 : (size_t)r->value[MAILP_S_DIFFUSION_X];
+    if (r->where[MAILP_S_N_TIMESTEPS] != NULL) {
+        mailp_config_range(r, "n_timesteps", cfg->n_timesteps, 1, MAIL_MAX_TIMESTEPS);
+    }
+    mailp_config_range(r, "diffusion_x", cfg->diffusion_x, 0, MAIL_MAX_TIMESTEPS);
+}
+
+/* mean and std undo the scaling, min and max bound a diffusion policy's actions; what is not needed may be absent, and then
+   is the identity: mean 0, std 1, min -infinity, max infinity. */
+static void mailp_config_scaler(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    int           needed[MAILP_SCALER_VECTORS], k;
+    size_t        i;
+    cfg->scale_data = (int)mailp_config_require(r, MAILP_S_SCALE_DATA);
+    needed[0] = needed[1] = cfg->scale_data || r->where[MAILP_S_SCALE_DATA] == NULL;
+    needed[2] = needed[3] = cfg->algorithm == MAIL_DDPM;
+    for (k = 0; k < MAILP_SCALER_VECTORS; k++) {
+        float *vector = k == 0 ? cfg->mean : k == 1 ? cfg->std : k == 2 ? cfg->min : cfg->max;
+        if (r->vector_where[k] == NULL && needed[k]) {
+            mailp_config_missing(r, mailp_scaler_names[k]);
+        }
+        for (i = 0; i < cfg->action_dim && r->vector_where[k] == NULL; i++) {
+            vector[i] = k == 0 ? 0.0f : k == 1 ? 1.0f : k == 2 ? -HUGE_VALF : HUGE_VALF;
+        }
+    }
+    for (i = 0; i < cfg->action_dim && r->status == MAIL_OK; i++) {
+        double low = (double)cfg->min[i], high = (double)cfg->max[i], mean = (double)cfg->mean[i];
+        double slack = 0.01 * (fabs(low) + fabs(high));  /* the mean of many equal float32 may leave them by rounding */
+        if (cfg->std[i] < 0) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.std[%lu]: expected at least 0, found %.9g", (unsigned long)i, (double)cfg->std[i]);
+        } else if (low > high) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.min[%lu] is %.9g, above scaler.max[%lu] = %.9g", (unsigned long)i, low,
+                                   (unsigned long)i, high);
+        } else if (cfg->scale_data && r->vector_where[0] != NULL && (mean < low - slack || mean > high + slack)) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.mean[%lu] is %.9g, not between scaler.min %.9g and scaler.max %.9g",
+                                   (unsigned long)i, mean, low, high);
+        }
+    }
+}
+
+/* Everything that is known of a policy. json: text of json_size bytes, or NULL; it must outlive only this call. */
+MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_tensors *t, const char *json, size_t json_size,
+                                                  mail_error *err) {
+    mailp_config_reader r;
+    mailp_json          none, root, inner;
+    size_t              i;
+    memset(cfg, 0, sizeof *cfg);
+    memset(&r, 0, sizeof r);
+    memset(&none, 0, sizeof none);
+    r.cfg = cfg;
+    r.t   = t;
+    r.err = err;
+    mailp_config_shapes(&r);
+    if (r.status == MAIL_OK && json != NULL) {
+        r.status = mailp_json_check(&root, json, json_size, "JSON configuration", MAIL_E_CONFIG, err);
+        if (r.status == MAIL_OK && !mailp_json_type(root, '{')) {
+            r.status = mailp_fail(err, MAIL_E_CONFIG, "JSON configuration: expected an object");
+        }
+        if (r.status == MAIL_OK) {
+            int n = mailp_json_find(&inner, root, "config");
+            mailp_config_source(&r, root, "the JSON configuration");
+            if (n > 1 && r.status == MAIL_OK) {
+                r.status = mailp_fail(err, MAIL_E_CONFIG, "config: it is there twice in the JSON configuration");
+            }
+            if (mailp_json_type(inner, '{')) {
+                mailp_config_source(&r, inner, "member config of the JSON configuration");
+            }
+        }
+    }
+    if (r.status == MAIL_OK) {
+        mailp_config_source(&r, none, "the file's __metadata__");
+    }
+    mailp_config_agree(&r, MAILP_S_ARCH, (size_t)cfg->arch);
+    mailp_config_agree(&r, MAILP_S_ALGO, (size_t)cfg->algorithm);
+    mailp_config_agree(&r, MAILP_S_LANG, (size_t)cfg->lang);
+    mailp_config_agree(&r, MAILP_S_ACTION_DIM, cfg->action_dim);
+    mailp_config_agree(&r, MAILP_S_STATE_DIM, cfg->state_dim);
+    mailp_config_agree(&r, MAILP_S_D_MODEL, cfg->d_model);
+    if (cfg->lang) {
+        mailp_config_agree(&r, MAILP_S_LANG_DIM, cfg->lang_dim);
+    }
+    for (i = 0; i < cfg->n_cameras; i++) {
+        mailp_config_agree(&r, MAILP_S_FEAT_DIM, cfg->camera[i].feature_dim);
+    }
+    if (r.status == MAIL_OK) {
+        mailp_config_sequence(&r);
+        mailp_config_trunks(&r);
+        mailp_config_diffusion(&r);
+        mailp_config_scaler(&r);
+    }
+    for (i = 0; i < cfg->n_cameras && r.status == MAIL_OK; i++) {
+        if (r.camera_where[i] == NULL) {
+            char text[96];
+            (void)snprintf(text, sizeof text, "cameras (%.63s)", cfg->camera[i].name);
+            mailp_config_missing(&r, text);
+        }
+    }
+    if (r.status == MAIL_OK && r.missing[0] != 0) {
+        r.status = mailp_fail(err, MAIL_E_CONFIG, "missing in the JSON configuration or as \"mail.NAME\" in the __metadata__: %s",
+                              r.missing);
+    }
+    return r.status;
+}
+
+#ifndef MAIL_NO_STDIO
+
+/* ---- writing ------------------------------------------------------------------------------------------------------- */
+
+/* Counts bytes, and writes them if there is a file. */
+typedef struct mailp_writer {
+    FILE    *file;
+    uint64_t size;
+    int      failed;
+} mailp_writer;
+
+static void mailp_put(mailp_writer *w, const void *bytes, size_t n) {
+    w->size += n;
+    if (w->file != NULL && fwrite(bytes, 1, n, w->file) != n) {
+        w->failed = 1;
+    }
+}
+
+/* One character inside `level` nested JSON strings. */
+static void mailp_put_char(mailp_writer *w, int level, char c) {
+    if (level == 0) {
+        mailp_put(w, &c, 1);
+    } else if (c == '"' || c == '\\') {
+        mailp_put_char(w, level - 1, '\\');
+        mailp_put_char(w, level - 1, c);
+    } else if ((unsigned char)c < 0x20) {
+        char        code[8];
+        const char *p;
+        (void)snprintf(code, sizeof code, "\\u%04x", (unsigned)(unsigned char)c);
+        for (p = code; *p != 0; p++) {
+            mailp_put_char(w, level - 1, *p);
+        }
+    } else {
+        mailp_put_char(w, level - 1, c);
+    }
+}
+
+static void mailp_put_text(mailp_writer *w, int level, const char *text) {
+    for (; *text != 0; text++) {
+        mailp_put_char(w, level, *text);
+    }
+}
+
+/* ,"mail.NAME":"VALUE" */
+static void mailp_put_meta(mailp_writer *w, const char *name, const char *value) {
+    mailp_put_text(w, 0, ",\"mail.");
+    mailp_put_text(w, 0, name);
+    mailp_put_text(w, 0, "\":\"");
+    mailp_put_text(w, 1, value);
+    mailp_put_text(w, 0, "\"");
+}
+
+static void mailp_put_meta_size(mailp_writer *w, mailp_setting s, size_t value) {
+    char text[32];
+    (void)snprintf(text, sizeof text, "%lu", (unsigned long)value);
+    mailp_put_meta(w, mailp_settings[s].name, mailp_settings[s].words[0] == NULL ? text : mailp_settings[s].words[value]);
+}
+
+/* Nine digits give back every float32. Whatever the locale uses as a decimal point becomes one. */
+static void mailp_put_floats(mailp_writer *w, const char *name, const float *values, size_t n) {
+    char   text[32], *p;
+    size_t i;
+    mailp_put_text(w, 0, ",\"mail.");
+    mailp_put_text(w, 0, name);
+    mailp_put_text(w, 0, "\":\"[");
+    for (i = 0; i < n; i++) {
+        (void)snprintf(text, sizeof text, "%.9g", (double)values[i]);
+        for (p = text; *p != 0; p++) {
+            *p = (char)(strchr("0123456789+-e", *p) == NULL ? '.' : *p);
+        }
+        mailp_put_text(w, 0, i == 0 ? "" : ",");
+        mailp_put_text(w, 0, text);
+    }
+    mailp_put_text(w, 0, "]\"");
+}
+
+/* What mailp_config_read cannot take from shapes. */
+static void mailp_put_config(mailp_writer *w, const mailp_config *cfg) {
+    size_t i;
+    char   text[64];
+    mailp_put_text(w, 0, "\"__metadata__\":{\"format\":\"pt\"");
+    mailp_put_meta_size(w, MAILP_S_ARCH, (size_t)cfg->arch);
+    mailp_put_meta_size(w, MAILP_S_ALGO, (size_t)cfg->algorithm);
+    mailp_put_meta_size(w, MAILP_S_OBS_SEQ, cfg->obs_seq);
+    mailp_put_meta_size(w, MAILP_S_ACT_SEQ, cfg->act_seq);
+    mailp_put_meta_size(w, MAILP_S_N_ACTION_STEPS, cfg->n_action_steps);
+    if (cfg->arch == MAIL_D_TR || cfg->arch == MAIL_ED_TR) {
+        mailp_put_meta_size(w, MAILP_S_N_HEADS, cfg->n_heads);
+    }
+    if (cfg->algorithm == MAIL_DDPM) {
+        mailp_put_meta_size(w, MAILP_S_N_TIMESTEPS, cfg->n_timesteps);
+        mailp_put_meta_size(w, MAILP_S_SCHEDULE, (size_t)cfg->schedule);
+        mailp_put_meta_size(w, MAILP_S_CLIP_DENOISED, cfg->clip_denoised != 0);
+        mailp_put_meta_size(w, MAILP_S_PREDICT_EPSILON, cfg->predict_epsilon != 0);
+        mailp_put_meta_size(w, MAILP_S_DIFFUSION_X, cfg->diffusion_x);
+    }
+    mailp_put_meta_size(w, MAILP_S_SCALE_DATA, cfg->scale_data != 0);
+    for (i = 0; i < MAILP_SCALER_VECTORS; i++) {
+        const float *vector = i == 0 ? cfg->mean : i == 1 ? cfg->std : i == 2 ? cfg->min : cfg->max;
+        size_t       n = 0;
+        while (n < cfg->action_dim && fabsf(vector[n]) <= FLT_MAX) {
+            n++;
+        }
+        if (n == cfg->action_dim) {  /* limits that are not known are infinite */
+            mailp_put_floats(w, mailp_scaler_names[i], vector, n);
+        }
+    }
+    if (cfg->n_cameras > 0) {
+        mailp_put_text(w, 0, ",\"mail.cameras\":\"{");
+        for (i = 0; i < cfg->n_cameras; i++) {
+            mailp_put_text(w, 1, i == 0 ? "\"" : ",\"");
+            mailp_put_text(w, 2, cfg->camera[i].name);
+            (void)snprintf(text, sizeof text, "\":[%lu,%lu]", (unsigned long)cfg->camera[i].height, (unsigned long)cfg->camera[i].width);
+            mailp_put_text(w, 1, text);
+        }
+        mailp_put_text(w, 0, "}\"");
+    }
+    if (cfg->has_action_names) {
+        mailp_put_text(w, 0, ",\"mail.action_names\":\"[");
+        for (i = 0; i < cfg->action_dim; i++) {
+            mailp_put_text(w, 1, i == 0 ? "\"" : ",\"");
+            mailp_put_text(w, 2, cfg->action_names[i]);
+            mailp_put_text(w, 1, "\"");
+        }
+        mailp_put_text(w, 0, "]\"");
+    }
+    if (cfg->description[0] != 0) {
+        mailp_put_meta(w, "description", cfg->description);
+    }
+    mailp_put_text(w, 0, "}");
+}
+
+static int mailp_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* 0 for what a policy can do without: the second name of a vision tensor, causal masks, the encoder's dummy. */
+static int mailp_save_keeps(const mail_tensors *t, const mail_tensor *x) {
+    static const char start[] = "obs_encoder.key_model_map.";
+    char              name[320];
+    const char       *part;
+    if (strcmp(x->name, "obs_encoder._dummy_variable") == 0 || mailp_ends_with(x->name, ".attn.mask")) {
+        return 0;
+    }
+    if (strncmp(x->name, start, sizeof start - 1) == 0) {
+        part = strchr(x->name + sizeof start - 1, '.');
+        if (part != NULL && (strncmp(part, ".nets.0.", 8) == 0 || strncmp(part, ".nets.1.", 8) == 0) && part - x->name < 160) {
+            (void)snprintf(name, sizeof name, "%.*s%s%.120s", (int)(part + 1 - x->name), x->name, part[6] == '0' ? "backbone." : "pool.", part + 8);
+            return mail_tensors_find(t, name) == NULL;
+        }
+    }
+    return 1;
+}
+
+/* bf16 is for the large weights, where it halves the file; vectors, A_log, positions and pixel coordinates keep float32. */
+static mail_dtype mailp_save_dtype(const mail_tensor *x, mail_dtype dtype) {
+    return x->n_dims >= 2 && mailp_ends_with(x->name, ".weight") ? dtype : MAIL_F32;
+}
+
+/* Round to nearest, ties to even; a NaN stays one. */
+static unsigned mailp_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return bits >> 16 | 0x40u;
+    }
+    return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+
+static void mailp_put_tensor(mailp_writer *w, const mail_tensor *x, mail_dtype dtype) {
+    float         values[1024];
+    unsigned char bytes[4096];
+    uint64_t      at, n, i;
+    for (at = 0; at < x->count; at += n) {
+        n = MAILP_MIN(x->count - at, (uint64_t)1024);
+        mailp_tensor_values(values, x, at, (size_t)n);
+        for (i = 0; i < n; i++) {
+            if (dtype == MAIL_F32) {
+                uint32_t bits;
+                memcpy(&bits, &values[i], sizeof bits);
+                bytes[4 * i]     = (unsigned char)(bits & 0xff);
+                bytes[4 * i + 1] = (unsigned char)(bits >> 8 & 0xff);
+                bytes[4 * i + 2] = (unsigned char)(bits >> 16 & 0xff);
+                bytes[4 * i + 3] = (unsigned char)(bits >> 24);
+            } else {
+                unsigned half = mailp_bf16(values[i]);
+                bytes[2 * i]     = (unsigned char)(half & 0xff);
+                bytes[2 * i + 1] = (unsigned char)(half >> 8);
+            }
+        }
+        mailp_put(w, bytes, (size_t)n * mail_dtype_size(dtype));
+    }
+}
+
+/* The JSON header: metadata, then the float32 tensors, then the others, so that all are aligned to their size. */
+static void mailp_put_header(mailp_writer *w, const mail_tensors *t, const mailp_config *cfg, mail_dtype dtype) {
+    uint64_t at = 0;
+    int      pass;
+    size_t   i;
+    unsigned d;
+    char     text[96];
+    mailp_put_text(w, 0, "{");
+    mailp_put_config(w, cfg);
+    for (pass = 0; pass < (dtype == MAIL_F32 ? 1 : 2); pass++) {
+        for (i = 0; i < t->n; i++) {
+            const mail_tensor *x = mail_tensors_at(t, i);
+            mail_dtype         as = mailp_save_dtype(x, dtype);
+            uint64_t           bytes = x->count * mail_dtype_size(as);
+            if (!mailp_save_keeps(t, x) || (pass == 0) != (as == MAIL_F32)) {
+                continue;
+            }
+            mailp_put_text(w, 0, ",\"");
+            mailp_put_text(w, 1, x->name);
+            (void)snprintf(text, sizeof text, "\":{\"dtype\":\"%s\",\"shape\":[", mail_dtype_name(as));
+            mailp_put_text(w, 0, text);
+            for (d = 0; d < x->n_dims; d++) {
+                (void)snprintf(text, sizeof text, "%s%llu", d == 0 ? "" : ",", (unsigned long long)x->shape[d]);
+                mailp_put_text(w, 0, text);
+            }
+            (void)snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)(at + bytes));
+            mailp_put_text(w, 0, text);
+            at += bytes;
+        }
+    }
+    mailp_put_text(w, 0, "}");
+    while (w->size % 8 != 0) {
+        mailp_put_text(w, 0, " ");
+    }
+}
+
+static void mailp_put_file(mailp_writer *w, const mail_tensors *t, const mailp_config *cfg, mail_dtype dtype) {
+    mailp_writer  count;
+    unsigned char size[8];
+    size_t        i;
+    int           pass;
+    memset(&count, 0, sizeof count);
+    mailp_put_header(&count, t, cfg, dtype);
+    for (i = 0; i < 8; i++) {
+        size[i] = (unsigned char)(count.size >> 8 * i & 0xff);
+    }
+    mailp_put(w, size, 8);
+    mailp_put_header(w, t, cfg, dtype);
+    for (pass = 0; pass < (dtype == MAIL_F32 ? 1 : 2); pass++) {
+        for (i = 0; i < t->n && !w->failed; i++) {
+            const mail_tensor *x = mail_tensors_at(t, i);
+            mail_dtype         as = mailp_save_dtype(x, dtype);
+            if (mailp_save_keeps(t, x) && (pass == 0) == (as == MAIL_F32)) {
+                mailp_put_tensor(w, x, as);
+            }
+        }
+    }
+}
+
+/* Put tmp in path's place. */
+static int mailp_rename(const char *tmp, const char *path) {
+#if defined(_WIN32)
+    return MoveFileExA(tmp, path, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
+#else
+    return rename(tmp, path) == 0;
+#endif
+}
+
+/* Write a self-contained safetensors file: the source's tensors and all settings as metadata. It is written beside path and
+   takes its place when it is whole; until then, and on failure, what was there stays. */
+MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_config *cfg, const char *path, mail_dtype dtype, mail_error *err) {
+    mailp_writer w;
+    size_t       n = strlen(path);
+    char        *tmp;
+    mail_status  status = MAIL_OK;
+    int          reason;
+    if (dtype != MAIL_F32 && dtype != MAIL_BF16) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%s: a policy is saved as F32 or BF16, not as %s", path, mail_dtype_name(dtype));
+    }
+    memset(&w, 0, sizeof w);
+    tmp = (char *)mailp_alloc(&t->allocator, n + 5);
+    if (tmp == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a file name");
+    }
+    memcpy(tmp, path, n);
+    memcpy(tmp + n, ".tmp", 5);
+    w.file = fopen(tmp, "wb");
+    if (w.file == NULL) {
+        status = mailp_fail(err, MAIL_E_IO, "%s: cannot be opened for writing: %s", tmp, strerror(errno));
+    } else {
+        mailp_put_file(&w, t, cfg, dtype);
+        w.failed = fflush(w.file) != 0 || w.failed;
+#if defined(MAILP_POSIX) && (!defined(__STRICT_ANSI__) || defined(_POSIX_C_SOURCE))
+        w.failed = w.failed || fsync(fileno(w.file)) != 0;  /* on the disk before it takes the old file's place */
+#endif
+        reason   = errno;
+        w.failed = fclose(w.file) != 0 || w.failed;
+        if (w.failed || !mailp_rename(tmp, path)) {
+            reason = w.failed ? reason : errno;
+            (void)remove(tmp);
+            status = mailp_fail(err, MAIL_E_IO, "%s: cannot be written: %s", path, strerror(reason));
+        }
+    }
+    mailp_free(&t->allocator, tmp);
+    return status;
+}
+
+#endif /* MAIL_NO_STDIO */
 
 /* ================================================================================================================
    >>simd   what the processor runs; the vector words; the type of the kernel table
