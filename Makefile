@@ -11,6 +11,8 @@ CFLAGS  ?= -O2 -g
 WARN     = -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef
 WARN_C   = $(WARN) -Wstrict-prototypes -Wmissing-prototypes
 LDLIBS   = -lm
+# the first python that has torch, for the large golden suites
+PYTHON  ?= $(shell for p in python3 /usr/bin/python3; do $$p -c "import torch" 2>/dev/null && echo $$p && break; done || echo python3)
 B        = build
 STB     := $(wildcard /usr/include/stb/stb_image.h)
 HEADERS  = mail.h tests/test.h
@@ -53,8 +55,8 @@ strict:
 
 # float64 goldens of the paper's sizes; PyTorch writes them, the C program judges itself against them
 golden: $(B)/run_case
-	python3 tests/golden/make_cases.py $(B)/golden --suite head
-	python3 tests/golden/make_cases.py $(B)/golden --suite vision
+	$(PYTHON) tests/golden/make_cases.py $(B)/golden --suite head
+	$(PYTHON) tests/golden/make_cases.py $(B)/golden --suite vision
 
 golden-test: $(B)/run_case
 	sh tests/test_golden.sh $(B)/run_case $(B)/golden

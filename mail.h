@@ -4927,12 +4927,8 @@ typedef struct mailp_loader {
     mail_error          *err;
 } mailp_loader;
 
-static int mailp_loading(const mailp_loader *l) {
-    return l->status == MAIL_OK && l->arena.base != NULL;
-}
-
 /* name with the first occurrence of from replaced by to, in out; 0 if from is not there */
-static int mailp_rename(char *out, size_t size, const char *name, const char *from, const char *to) {
+static int mailp_alias(char *out, size_t size, const char *name, const char *from, const char *to) {
     const char *at = strstr(name, from);
     if (at == NULL) {
         return 0;
@@ -4946,14 +4942,14 @@ static int mailp_rename(char *out, size_t size, const char *name, const char *fr
 static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
     char               other[256];
     const mail_tensor *a = mail_tensors_find(l->tensors, name), *b = NULL;
-    if (mailp_rename(other, sizeof other, name, ".backbone.", ".nets.0.") || mailp_rename(other, sizeof other, name, ".pool.", ".nets.1.")) {
+    if (mailp_alias(other, sizeof other, name, ".backbone.", ".nets.0.") || mailp_alias(other, sizeof other, name, ".pool.", ".nets.1.")) {
         b = mail_tensors_find(l->tensors, other);
     }
     if (a != NULL) {
-        l->used[a - mail_tensors_at(l->tensors, 0)] = 1;
+        l->used[a - l->tensors->tensor] = 1;
     }
     if (b != NULL) {
-        l->used[b - mail_tensors_at(l->tensors, 0)] = 1;
+        l->used[b - l->tensors->tensor] = 1;
     }
     if (a != NULL && b != NULL && a->data != b->data && a->dtype == b->dtype && a->count == b->count &&
         memcmp(a->data, b->data, (size_t)a->count * mail_dtype_size(a->dtype)) != 0) {
@@ -5013,7 +5009,7 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
         return NULL;
     }
     l->status = mail_tensor_read(t, l->tmp, n, l->err);
-    mailp_tensors_release(l->tensors, t);
+    mailp_tensors_release((mail_tensors *)(uintptr_t)l->tensors, t);
     for (i = 0; l->status == MAIL_OK && i < n; i++) {
         if (!(fabsf(l->tmp[i]) <= FLT_MAX)) {
             l->status = mailp_fail(l->err, MAIL_E_NUMBER, "tensor '%s' holds a value that is not a finite float32 at index %llu", name,
@@ -5105,7 +5101,10 @@ typedef struct mailp_name {
 } mailp_name;
 
 static const char *mailp_cat(mailp_name *name, const char *prefix, const char *suffix) {
-    (void)snprintf(name->text, sizeof name->text, "%s%s", prefix, suffix);
+    const size_t n = sizeof name->text, a = MAILP_MIN(strlen(prefix), n - 1), b = MAILP_MIN(strlen(suffix), n - 1 - a);
+    memmove(name->text, prefix, a);
+    memcpy(name->text + a, suffix, b);
+    name->text[a + b] = '\0';
     return name->text;
 }
 
@@ -7288,7 +7287,7 @@ static void mailp_check_surplus(mailp_loader *l) {
     for (i = 0; i < n && l->status == MAIL_OK; i++) {
         const mail_tensor *t   = mail_tensors_at(l->tensors, i);
         const size_t       len = strlen(t->name);
-        if (l->used[i] || strcmp(t->name, "obs_encoder._dummy_variable") == 0 ||
+        if (l->used[t - l->tensors->tensor] || strcmp(t->name, "obs_encoder._dummy_variable") == 0 ||
             (len >= 10 && strcmp(t->name + len - 10, ".attn.mask") == 0)) {
             continue;  /* an empty placeholder of robomimic; causal masks, which are known */
         }
@@ -7445,32 +7444,32 @@ MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *d
 
 #ifndef MAIL_NO_STDIO
 /* The JSON file beside a checkpoint: its name with .json in place of the extension, or config.json in its folder.
-   *data is NULL if there is neither. */
-static mail_status mailp_read_beside(unsigned char **data, size_t *size, const char *path, const mail_allocator *allocator, mail_error *err) {
-    const size_t len  = strlen(path);
-    size_t       stem = len, folder = len;
-    char        *name = (char *)mailp_alloc(allocator, len + 16);
+   file->data is NULL if there is neither. */
+static mail_status mailp_open_beside(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
+    const size_t len    = strlen(path);
+    size_t       stem   = len, folder = len;
+    char        *name   = (char *)mailp_alloc(allocator, len + 16);
     mail_status  status = MAIL_OK;
-    int          try_again;
-    *data = NULL;
-    *size = 0;
+    int          turn;
+    memset(file, 0, sizeof *file);
     if (name == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a file name");
     }
     while (folder > 0 && path[folder - 1] != '/' && path[folder - 1] != '\\') {
         folder--;
     }
-    for (stem = len; stem > folder && path[stem - 1] != '.'; stem--) {
+    while (stem > folder && path[stem - 1] != '.') {
+        stem--;
     }
     stem = stem > folder ? stem - 1 : len;
-    for (try_again = 0; try_again < 2 && *data == NULL && status == MAIL_OK; try_again++) {
+    for (turn = 0; turn < 2 && file->data == NULL && status == MAIL_OK; turn++) {
         FILE *f;
-        memcpy(name, path, try_again ? folder : stem);
-        strcpy(name + (try_again ? folder : stem), try_again ? "config.json" : ".json");
+        memcpy(name, path, turn ? folder : stem);
+        strcpy(name + (turn ? folder : stem), turn ? "config.json" : ".json");
         f = fopen(name, "rb");
         if (f != NULL) {
-            fclose(f);
-            status = mailp_read_file(data, size, name, allocator, err);
+            (void)fclose(f);
+            status = mailp_file_open(file, name, allocator, err);
         }
     }
     mailp_free(allocator, name);
@@ -7481,8 +7480,7 @@ MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, co
     const mail_options o = options == NULL ? mail_options_init() : *options;
     mail_policy       *p;
     mail_status        status;
-    unsigned char     *beside = NULL;
-    size_t             size   = 0;
+    mailp_file         beside;
     if (policy == NULL || path == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load: policy or path is NULL");
     }
@@ -7491,18 +7489,19 @@ MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, co
     if (p == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
     }
+    memset(&beside, 0, sizeof beside);
     status = mail_tensors_open(&p->tensors, path, &o.allocator, err);
     if (status == MAIL_OK && o.config_json == NULL && mail_tensors_metadata(p->tensors, "mail.obs_seq") == NULL) {
-        status = mailp_read_beside(&beside, &size, path, &o.allocator, err);
+        status = mailp_open_beside(&beside, path, &o.allocator, err);
     }
     if (status == MAIL_OK) {
         if (o.config_json != NULL) {
             status = mailp_policy_bind(p, o.config_json, o.config_size ? o.config_size : strlen(o.config_json), &o, err);
         } else {
-            status = mailp_policy_bind(p, (const char *)beside, size, &o, err);
+            status = mailp_policy_bind(p, (const char *)beside.data, beside.size, &o, err);
         }
     }
-    mailp_free(&o.allocator, beside);
+    mailp_file_close(&beside, &o.allocator);
     if (status != MAIL_OK) {
         mail_policy_free(p);
         return status;

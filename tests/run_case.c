@@ -31,7 +31,9 @@
    Integers (in which steps the network ran) have to be equal. A value that is not finite fails. */
 
 #define MAIL_IMPLEMENTATION
-#define MAIL_THREADS
+#ifndef MAIL_THREADS
+#  define MAIL_THREADS
+#endif
 #include "../mail.h"
 
 #define RC_MAX_PATH 1024
