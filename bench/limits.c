@@ -10,7 +10,7 @@
 
    Each number is the best of several tries: a floor must not be above what can be reached. */
 
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE  /* madvise, posix_memalign */
 
 #include <pthread.h>
 #include <stdint.h>
@@ -19,12 +19,15 @@
 #include <string.h>
 #include <time.h>
 
+#if defined(__linux__)
+#  include <sys/mman.h>
+#endif
 #if defined(__x86_64__)
 #  include <immintrin.h>
 #endif
 
 #define ACCUMULATORS 12  /* cover a latency of 4 to 6 cycles at two a cycle */
-#define TRIES        9
+#define TRIES        15
 #define MAX_THREADS  2
 
 typedef double (*kernel)(long n);  /* returns the operations done */
@@ -89,7 +92,7 @@ static uint64_t read_all(const uint64_t *p, size_t words, long times) {
     long     r;
     size_t   i;
     for (r = 0; r < times; r++) {
-        for (i = 0; i + 32 <= words; i += 32) {  /* one load in each quarter line would do; all of them are the honest count */
+        for (i = 0; i + 32 <= words; i += 32) {
             size_t k;
             for (k = 0; k < 32; k += 4) {
                 s0 |= p[i + k];
@@ -180,7 +183,7 @@ static double best(kernel rate, uint64_t **buffers, size_t bytes, int threads) {
             j[i].rate = rate;
             j[i].buffer = buffers[i];
             j[i].bytes = bytes / (size_t)threads;
-            j[i].n = rate != NULL ? 100000 : (long)(400000000 / (bytes / (size_t)threads)) + 1;
+            j[i].n = rate != NULL ? 100000 : (long)(200000000 / (bytes / (size_t)threads)) + 1;
             j[i].barrier = &barrier;
             (void)pthread_create(&id[i], NULL, job_run, &j[i]);
         }
@@ -208,11 +211,15 @@ int main(void) {
     f32 = f32_128;
 #endif
     for (i = 0; i < MAX_THREADS; i++) {
-        buffers[i] = (uint64_t *)aligned_alloc(4096, big);
-        if (buffers[i] == NULL) {
+        void *memory = NULL;
+        if (posix_memalign(&memory, (size_t)2 << 20, big) != 0) {
             (void)fprintf(stderr, "limits: out of memory\n");
             return 1;
         }
+        buffers[i] = (uint64_t *)memory;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+        (void)madvise(buffers[i], big, MADV_HUGEPAGE);
+#endif
         memset(buffers[i], (int)i + 1, big);
     }
     printf("{");
