@@ -58,9 +58,10 @@ typedef struct rc_case {
 
 /* Everything the run of one case owns. */
 typedef struct rc_run {
+    mail_tensors *tensors;      /* the weights file, for the parts that are tested on their own */
     mail_policy  *policy;
     mail_session *session;
-    float        *buffer[24];   /* released at the end */
+    float        *buffer[48];   /* released at the end */
     size_t        n_buffers;
 } rc_run;
 
@@ -247,25 +248,115 @@ static mail_status rc_observe(rc_case *c, rc_run *r, const float *features, size
     return mail_observe(r->session, images, batch * info->n_cameras, err);
 }
 
-/* Judge what the public interface does not show of a plan that has begun and made no step yet. Returns 0 on failure. */
-static int rc_trace(rc_case *c, rc_run *r, size_t batch, size_t frames) {
-    (void)c;
-    (void)r;
-    (void)batch;
-    (void)frames;
+/* Features and keypoints of every picture, from the encoder as a part of its own. Returns 0 on failure. */
+static int rc_encoders(rc_case *c, rc_run *r, size_t batch, size_t frames, const mail_parallel *parallel) {
+    const mail_info *info = mail_policy_info(r->policy);
+    mail_options     options = mail_options_init();
+    size_t           k, i;
+    options.weights = c->options->weights;
+    options.isa = c->options->isa;
+    for (k = 0; k < info->n_cameras; k++) {
+        const mail_camera_info *camera = &info->cameras[k];
+        mail_encoder           *encoder = NULL;
+        mail_error              err;
+        char                    name[160];
+        const mail_tensor      *pictures;
+        float                  *features, *keypoints;
+        void                   *scratch;
+        size_t                  size, n_keypoints;
+        mail_status             status;
+        (void)snprintf(name, sizeof name, "obs_encoder.key_model_map.%s.", camera->name);
+        if (mail_encoder_create(&encoder, r->tensors, name, camera->width, camera->height, &options, &err) != MAIL_OK) {
+            rc_fail(c, "encoder", err.text);
+            return 0;
+        }
+        (void)snprintf(name, sizeof name, "in.image.%s", camera->name);
+        pictures = mail_tensors_find(c->file, name);  /* checked when it was observed */
+        n_keypoints = 2 * mail_encoder_get_info(encoder)->n_keypoints;
+        size = mail_encoder_scratch(encoder, c->options->threads);
+        scratch = mailp_alloc(NULL, size);
+        features = rc_floats(r, batch * frames * camera->feature_dim);
+        keypoints = rc_floats(r, batch * frames * n_keypoints);
+        status = scratch != NULL && features != NULL && keypoints != NULL ? MAIL_OK : mailp_fail(&err, MAIL_E_MEMORY, "out of memory");
+        for (i = 0; i < batch * frames && status == MAIL_OK; i++) {
+            mail_image image;
+            memset(&image, 0, sizeof image);
+            image.data = pictures->data + i * camera->height * camera->width * 3;
+            image.width = camera->width;
+            image.height = camera->height;
+            image.format = MAIL_RGB8;
+            status = mail_encoder_encode(encoder, features + i * camera->feature_dim, keypoints + i * n_keypoints, &image, scratch, size,
+                                         parallel, &err);
+        }
+        if (status == MAIL_OK) {
+            (void)snprintf(name, sizeof name, "kp.%s", camera->name);
+            rc_judge(c, name, keypoints, batch * frames * n_keypoints);
+            (void)snprintf(name, sizeof name, "feat.%s", camera->name);
+            rc_judge(c, name, features, batch * frames * camera->feature_dim);
+        } else {
+            rc_fail(c, "encoder", err.text);
+        }
+        mailp_free(NULL, scratch);
+        mail_encoder_free(encoder);
+        if (status != MAIL_OK) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* What the session holds after the observations: state tokens, oldest first, and the time embeddings of the policy.
+   Looks into private structs, as the tests of a library may. Returns 0 on failure. */
+static int rc_observed(rc_case *c, rc_run *r, size_t batch, size_t frames) {
+    const mail_session *s = r->session;
+    const mail_policy  *p = r->policy;
+    const size_t        width = p->cfg.state_dim, lang = p->cfg.lang ? 1 : 0, rows = lang + frames;
+    float              *obs = rc_floats(r, batch * rows * width);
+    size_t              b, i;
+    if (obs == NULL) {
+        rc_fail(c, "obs", "out of memory");
+        return 0;
+    }
+    for (b = 0; b < batch; b++) {
+        float *to = obs + b * rows * width;
+        if (lang) {
+            memcpy(to, s->goal + b * width, width * sizeof *to);
+        }
+        for (i = 0; i < frames; i++) {
+            size_t slot = (s->newest[b] + p->cfg.obs_seq - frames + i) % p->cfg.obs_seq;
+            memcpy(to + (lang + i) * width, s->features + (b * p->cfg.obs_seq + slot) * width, width * sizeof *to);
+        }
+    }
+    rc_judge(c, "obs", obs, batch * rows * width);
+    if (p->cfg.algorithm == MAIL_DDPM) {
+        const size_t d = p->cfg.d_model;
+        float       *emb = rc_floats(r, p->cfg.n_timesteps * d);
+        if (emb == NULL) {
+            rc_fail(c, "time_emb", "out of memory");
+            return 0;
+        }
+        for (i = 0; i < p->cfg.n_timesteps; i++) {
+            memcpy(emb + i * d, p->time_emb + i * p->dp, d * sizeof *emb);
+        }
+        rc_judge(c, "time_emb", emb, p->cfg.n_timesteps * d);
+    }
     return 1;
 }
 
 /* A single inference: every output on the way from pictures to actions. */
-static void rc_single(rc_case *c, rc_run *r, size_t batch, size_t frames, const float *features, float *scratch) {
+static void rc_single(rc_case *c, rc_run *r, size_t batch, size_t frames, const float *features, float *scratch,
+                      const mail_parallel *parallel) {
     const mail_info   *info = mail_policy_info(r->policy);
     const size_t       n = batch * info->act_seq * info->action_dim;
+    const int          ddpm = info->algorithm == MAIL_DDPM;
     const mail_tensor *tx, *tnoise;
     const float       *x_T = rc_input(c, r, "in.x_T", &tx), *noise = rc_input(c, r, "in.noise", &tnoise);
+    const size_t       calls = ddpm && tnoise != NULL ? (size_t)tnoise->shape[0] : 0;
     float             *actions = rc_floats(r, n), *again = rc_floats(r, n);
+    float             *eps = rc_floats(r, calls * n), *x0 = rc_floats(r, calls * n), *x = rc_floats(r, calls * n);
     mail_error         err;
     size_t             t, left = 0;
-    if (actions == NULL || again == NULL) {
+    if (actions == NULL || again == NULL || eps == NULL || x0 == NULL || x == NULL) {
         rc_fail(c, "run", "out of memory");
         return;
     }
@@ -286,19 +377,36 @@ static void rc_single(rc_case *c, rc_run *r, size_t batch, size_t frames, const 
         rc_fail(c, "plan_begin", err.text);
         return;
     }
-    if (!rc_trace(c, r, batch, frames)) {
+    if (!rc_encoders(c, r, batch, frames, parallel) || !rc_observed(c, r, batch, frames)) {
         return;
     }
+    t = 0;
     do {
         if (mail_plan_step(r->session, &left, &err) != MAIL_OK) {
             rc_fail(c, "plan_step", err.text);
             return;
         }
+        if (t < calls) {
+            memcpy(eps + t * n, r->session->noise_pred, n * sizeof *eps);
+            memcpy(x0 + t * n, r->session->x_start, n * sizeof *x0);
+            memcpy(x + t * n, r->session->x, n * sizeof *x);
+        }
+        t++;
     } while (left > 0);
+    if (ddpm) {
+        if (t != calls) {
+            rc_fail(c, "plan_step", "another number of steps than the case has");
+            return;
+        }
+        rc_judge(c, "eps", eps, calls * n);
+        rc_judge(c, "x0", x0, calls * n);
+        rc_judge(c, "x", x, calls * n);
+    }
     if (mail_plan_end(r->session, actions, &err) != MAIL_OK) {
         rc_fail(c, "plan_end", err.text);
         return;
     }
+    rc_judge(c, "action_norm", r->session->x, n);
     rc_judge(c, "action", actions, n);
     if (memcmp(actions, again, n * sizeof *actions) != 0) {
         rc_fail(c, "action", "mail_plan and mail_plan_step differ");
@@ -368,10 +476,16 @@ static int rc_run_case(rc_case *c, rc_run *r, const char *dir, const mail_parall
     } else {  /* cases may have one kind of file only */
         (void)snprintf(path, sizeof path, "%s/%s", dir, c->options->pth ? "model.safetensors" : "model.pth");
     }
-    status = mail_policy_load(&r->policy, c->options->model != NULL ? c->options->model : path, &options, &err);
+    if (c->options->model != NULL) {
+        (void)snprintf(path, sizeof path, "%s", c->options->model);
+    }
+    status = mail_policy_load(&r->policy, path, &options, &err);
     if (status == MAIL_E_UNSUPPORTED && c->options->isa != NULL) {
         printf("%s/load skipped: %s\n", c->name, err.text);
         return 0;
+    }
+    if (status == MAIL_OK) {
+        status = mail_tensors_open(&r->tensors, path, NULL, &err);
     }
     if (status != MAIL_OK) {
         rc_fail(c, "load", err.text);
@@ -412,7 +526,7 @@ static int rc_run_case(rc_case *c, rc_run *r, const char *dir, const mail_parall
     if (rollout) {
         rc_rollout(c, r, frames, features, scratch);
     } else {
-        rc_single(c, r, batch, frames, features, scratch);
+        rc_single(c, r, batch, frames, features, scratch, parallel);
     }
     return 1;
 }
@@ -456,6 +570,7 @@ static int rc_judge_folder(const rc_options *options, const char *dir, const mai
     }
     mail_session_free(r.session);
     mail_policy_free(r.policy);
+    mail_tensors_close(r.tensors);
     for (i = 0; i < r.n_buffers; i++) {
         free(r.buffer[i]);
     }
