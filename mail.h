@@ -2197,7 +2197,24 @@ typedef struct mailp_resnet_step {
     const float                *skip;
     int                         relu;
     size_t                      n_shares;
+    const mail_profile         *profile;  /* or NULL */
+    size_t                      count;    /* steps done */
+    double                      time;     /* when the last one ended */
 } mailp_resnet_step;
+
+static void mailp_resnet_step_done(mailp_resnet_step *step) {
+    if (step->profile != NULL) {
+        const double now = step->profile->now(step->profile->user);
+        step->profile->add(step->profile->user, "vision", step->count, now - step->time);
+        step->time = now;
+    }
+    step->count++;
+}
+
+static void mailp_resnet_step_run(mailp_resnet_step *step, const mail_parallel *parallel, mail_task task) {
+    mailp_parallel_run(parallel, step->n_shares, task, step);
+    mailp_resnet_step_done(step);
+}
 
 /* The i-th of n_shares nearly equal parts of 0..n-1 */
 static void mailp_share(size_t *begin, size_t *end, size_t n, size_t i, size_t n_shares) {
@@ -2317,9 +2334,12 @@ static void mailp_spatial_softmax(float *keypoints, const float *logits, const m
 
 /* features [feature_dim] and keypoints [n_keypoints][2] (or NULL) of a checked image.
    scratch   mailp_resnet_scratch(net, threads of parallel) bytes, aligned to 64
+   profile   NULL, or told the seconds of each step as part "vision": layer 0 image, 1 stem, 2..20 the convolutions in order,
+             21 keypoints and linear
    Memory    none.   The result does not depend on the number of threads. */
-static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
-                                const mail_image *image, void *scratch, const mail_parallel *parallel) {
+static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
+                                         const mail_image *image, void *scratch, const mail_parallel *parallel,
+                                         const mail_profile *profile) {
     mailp_resnet_buffers buffers;
     mailp_resnet_step    step;
     mailp_arena          arena;
@@ -2335,16 +2355,19 @@ static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *ke
     step.image   = image;
     step.buffers = &buffers;
     step.skip    = NULL;
+    step.profile = profile;
+    step.count   = 0;
+    step.time    = profile == NULL ? 0 : profile->now(profile->user);
     step.relu    = 1;
     x = buffers.map[0];
     t = buffers.map[1];
     d = buffers.map[2];
 
-    mailp_parallel_run(parallel, step.n_shares, mailp_resnet_image_task, &step);
+    mailp_resnet_step_run(&step, parallel, mailp_resnet_image_task);
     step.conv = &net->stem;
     step.in   = buffers.image;
     step.out  = x;
-    mailp_parallel_run(parallel, step.n_shares, mailp_resnet_stem_task, &step);
+    mailp_resnet_step_run(&step, parallel, mailp_resnet_stem_task);
     for (i = 0; i < 8; i++) {
         const mailp_basic_block *block = &net->block[i];
         step.conv = &block->conv1;
@@ -2352,13 +2375,13 @@ static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *ke
         step.out  = t;
         step.skip = NULL;
         step.relu = 1;
-        mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+        mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
         if (block->has_downsample) {
             float *swap = x;
             step.conv = &block->downsample;
             step.out  = d;
             step.relu = 0;
-            mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+            mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
             x = d;
             d = swap;
         }
@@ -2368,17 +2391,23 @@ static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *ke
         step.out  = x;
         step.skip = x;
         step.relu = 1;
-        mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+        mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
     }
     kernels->conv(buffers.raw, pixels * MAILP_LANES, x, net->keypoint_conv.w, &net->keypoint_conv.shape, pixels,
                   net->keypoint_conv.c_out / MAILP_LANES);
     mailp_spatial_softmax(buffers.keypoints, buffers.raw, net, pixels);
     kernels->gemm(buffers.features, mailp_pad(net->feature_dim), buffers.keypoints, 2 * net->n_keypoints, net->linear_w,
                   net->linear_bias, 1, 2 * net->n_keypoints, mailp_panels(net->feature_dim), 0);
+    mailp_resnet_step_done(&step);
     memcpy(features, buffers.features, net->feature_dim * sizeof(float));
     if (keypoints != NULL) {
         memcpy(keypoints, buffers.keypoints, 2 * net->n_keypoints * sizeof(float));
     }
+}
+
+static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
+                                const mail_image *image, void *scratch, const mail_parallel *parallel) {
+    mailp_resnet_encode_profiled(net, kernels, features, keypoints, image, scratch, parallel, NULL);
 }
 
 /* ---- the network of one camera as a building block ----------------------------------------------------------------- */
