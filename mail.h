@@ -697,6 +697,11 @@ typedef struct mailp_kernels {
     /* out[y][x] = largest of in[2y-1 .. 2y+1][2x-1 .. 2x+1], outside never wins;  in [h][w][16], dense;
        out [ceil(h / 2)][ceil(w / 2)][16], row stride row */
     void (*max_pool)(float *out, size_t row, const float *in, size_t h, size_t w);
+
+    /* Winograd's F(tile x tile, 3 x 3), tile 2 or 4, on one block; described where they are defined. */
+    void (*winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile);
+    void (*winograd_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tile, size_t tiles_w, size_t begin,
+                         size_t end);
 } mailp_kernels;
 
 #endif /* MAILP_IMPLEMENTED */
@@ -1160,6 +1165,136 @@ MAILP_KERNEL void MAILP_FN(max_pool)(float *out, size_t row, const float *in, si
     }
 }
 
+/* Winograd's convolution: tile x tile outputs of a 3 x 3 convolution from n x n products per channel pair, n = tile + 2:
+
+       y = At [ sum over channels of (G g Gt) * (Bt d B) ] A        (* element by element)
+
+   d is an n x n piece of the input, g the 3 x 3 weights; G g Gt is done at load. Bt, G and At follow from the points 0, 1, -1,
+   infinity for tile 2 and 0, +-sqrt(1/2), +-sqrt(2), infinity for tile 4; those round better than 0, +-1, +-2.
+
+   Source:  A. Lavin, S. Gray, arXiv 1509.09308.   Numbers: see test_vision; tile 4 loses about a bit and a half. */
+
+/* One dimension of Bt d for tile 4: six vectors apart by ds become six apart by os. */
+MAILP_WORD void MAILP_FN(winograd4_in1)(float *o, size_t os, const float *d, size_t ds) {
+    const mailp_vec a = mailp_vset(0.70710678f), b = mailp_vset(1.41421356f), half = mailp_vset(0.5f), two = mailp_vset(2.0f);
+    const mailp_vec c = mailp_vset(2.5f);
+    const mailp_vec d0 = mailp_vload(d), d1 = mailp_vload(d + ds), d2 = mailp_vload(d + 2 * ds), d3 = mailp_vload(d + 3 * ds);
+    const mailp_vec d4 = mailp_vload(d + 4 * ds), d5 = mailp_vload(d + 5 * ds);
+    const mailp_vec u = mailp_vnmadd(two, d2, d4), v = mailp_vnmadd(two, d1, d3);
+    const mailp_vec s = mailp_vnmadd(half, d2, d4), t = mailp_vnmadd(half, d1, d3);
+    mailp_vstore(o, mailp_vadd(mailp_vnmadd(c, d2, d0), d4));
+    mailp_vstore(o + os, mailp_vmadd(a, v, u));
+    mailp_vstore(o + 2 * os, mailp_vnmadd(a, v, u));
+    mailp_vstore(o + 3 * os, mailp_vmadd(b, t, s));
+    mailp_vstore(o + 4 * os, mailp_vnmadd(b, t, s));
+    mailp_vstore(o + 5 * os, mailp_vadd(mailp_vnmadd(c, d3, d1), d5));
+}
+
+/* One dimension of At m: six vectors to four. */
+MAILP_WORD void MAILP_FN(winograd4_out1)(float *o, size_t os, const float *m, size_t ms) {
+    const mailp_vec a = mailp_vset(0.70710678f), b = mailp_vset(1.41421356f), half = mailp_vset(0.5f), two = mailp_vset(2.0f);
+    const mailp_vec a3 = mailp_vset(0.35355339f), b3 = mailp_vset(2.82842712f);
+    const mailp_vec m1 = mailp_vload(m + ms), m2 = mailp_vload(m + 2 * ms), m3 = mailp_vload(m + 3 * ms), m4 = mailp_vload(m + 4 * ms);
+    const mailp_vec s = mailp_vadd(m1, m2), d = mailp_vsub(m1, m2), t = mailp_vadd(m3, m4), e = mailp_vsub(m3, m4);
+    mailp_vstore(o, mailp_vadd(mailp_vadd(mailp_vload(m), s), t));
+    mailp_vstore(o + os, mailp_vmadd(a, d, mailp_vmul(b, e)));
+    mailp_vstore(o + 2 * os, mailp_vmadd(half, s, mailp_vmul(two, t)));
+    mailp_vstore(o + 3 * os, mailp_vmadd(a3, d, mailp_vmadd(b3, e, mailp_vload(m + 5 * ms))));
+}
+
+MAILP_WORD void MAILP_FN(winograd2_in1)(float *o, size_t os, const float *d, size_t ds) {
+    const mailp_vec d0 = mailp_vload(d), d1 = mailp_vload(d + ds), d2 = mailp_vload(d + 2 * ds), d3 = mailp_vload(d + 3 * ds);
+    mailp_vstore(o, mailp_vsub(d0, d2));
+    mailp_vstore(o + os, mailp_vadd(d1, d2));
+    mailp_vstore(o + 2 * os, mailp_vsub(d2, d1));
+    mailp_vstore(o + 3 * os, mailp_vsub(d1, d3));
+}
+
+MAILP_WORD void MAILP_FN(winograd2_out1)(float *o, size_t os, const float *m, size_t ms) {
+    const mailp_vec m1 = mailp_vload(m + ms), m2 = mailp_vload(m + 2 * ms);
+    mailp_vstore(o, mailp_vadd(mailp_vload(m), mailp_vadd(m1, m2)));
+    mailp_vstore(o + os, mailp_vsub(mailp_vsub(m1, m2), mailp_vload(m + 3 * ms)));
+}
+
+/* v[i * n + j][t][16] = (Bt d B)[i][j] of every tile t of a block x, whose rows are `row` floats apart and whose border is
+   included;  v [n * n] planes, `plane` floats apart, of [tiles][16] */
+MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile) {
+    const size_t n = tile + 2;
+    float        tmp[36 * MAILP_W];
+    size_t       lane, ty, tx, i;
+    for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
+        for (ty = 0; ty < tiles_h; ty++) {
+            for (tx = 0; tx < tiles_w; tx++) {
+                const float *d = x + ty * tile * row + tx * tile * MAILP_LANES + lane;
+                float       *o = v + (ty * tiles_w + tx) * MAILP_LANES + lane;
+                if (tile == 4) {
+                    for (i = 0; i < 6; i++) {
+                        MAILP_FN(winograd4_in1)(tmp + i * MAILP_W, 6 * MAILP_W, d + i * MAILP_LANES, row);
+                    }
+                    for (i = 0; i < 6; i++) {
+                        MAILP_FN(winograd4_in1)(o + i * n * plane, plane, tmp + 6 * i * MAILP_W, MAILP_W);
+                    }
+                } else {
+                    for (i = 0; i < 4; i++) {
+                        MAILP_FN(winograd2_in1)(tmp + i * MAILP_W, 4 * MAILP_W, d + i * MAILP_LANES, row);
+                    }
+                    for (i = 0; i < 4; i++) {
+                        MAILP_FN(winograd2_in1)(o + i * n * plane, plane, tmp + 4 * i * MAILP_W, MAILP_W);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* y [h][w][16] gets tiles begin..end-1, cut off at h and w;  m [n * n] planes, `plane` floats apart, of [end - begin][16] */
+MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tile, size_t tiles_w,
+                                         size_t begin, size_t end) {
+    const size_t n = tile + 2;
+    float        tmp[24 * MAILP_W], out[16 * MAILP_W];
+    size_t       lane, t, i, j;
+    for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
+        for (t = begin; t < end; t++) {
+            const float *from = m + (t - begin) * MAILP_LANES + lane;
+            const size_t y0 = t / tiles_w * tile, x0 = t % tiles_w * tile;
+            const size_t rows = MAILP_MIN(tile, h - y0), columns = MAILP_MIN(tile, w - x0);
+            float       *to = y + (y0 * w + x0) * MAILP_LANES + lane;
+            if (tile == 4) {
+                for (i = 0; i < 6; i++) {
+                    MAILP_FN(winograd4_out1)(tmp + i * MAILP_W, 6 * MAILP_W, from + i * plane, n * plane);
+                }
+                if (rows == 4 && columns == 4) {
+                    for (i = 0; i < 4; i++) {
+                        MAILP_FN(winograd4_out1)(to + i * w * MAILP_LANES, MAILP_LANES, tmp + 6 * i * MAILP_W, MAILP_W);
+                    }
+                    continue;
+                }
+                for (i = 0; i < 4; i++) {
+                    MAILP_FN(winograd4_out1)(out + 4 * i * MAILP_W, MAILP_W, tmp + 6 * i * MAILP_W, MAILP_W);
+                }
+            } else {
+                for (i = 0; i < 4; i++) {
+                    MAILP_FN(winograd2_out1)(tmp + i * MAILP_W, 4 * MAILP_W, from + i * plane, n * plane);
+                }
+                if (rows == 2 && columns == 2) {
+                    for (i = 0; i < 2; i++) {
+                        MAILP_FN(winograd2_out1)(to + i * w * MAILP_LANES, MAILP_LANES, tmp + 4 * i * MAILP_W, MAILP_W);
+                    }
+                    continue;
+                }
+                for (i = 0; i < 2; i++) {
+                    MAILP_FN(winograd2_out1)(out + 2 * i * MAILP_W, MAILP_W, tmp + 4 * i * MAILP_W, MAILP_W);
+                }
+            }
+            for (i = 0; i < rows; i++) {
+                for (j = 0; j < columns; j++) {
+                    mailp_vstore(to + (i * w + j) * MAILP_LANES, mailp_vload(out + (tile * i + j) * MAILP_W));
+                }
+            }
+        }
+    }
+}
+
 /* ---- sequences ---------------------------------------------------------------------------------------------------- */
 
 /* e^x: x = n ln 2 + f, |f| <= ln 2 / 2, ln 2 in two parts so that f is exact to rounding; a polynomial of degree 6 for e^f
@@ -1459,6 +1594,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_FN(conv),
     MAILP_FN(group_norm),
     MAILP_FN(max_pool),
+    MAILP_FN(winograd_in),
+    MAILP_FN(winograd_out),
 };
 
 /* the words of this pass end here */
@@ -1937,7 +2074,9 @@ static size_t mailp_map_side(size_t n) {
 typedef struct mailp_conv {
     size_t           c_in, c_out, h_in, w_in, h_out, w_out;
     mailp_conv_shape shape;
-    const float     *w;            /* [c_out / 16][taps][c_in][16] */
+    size_t           tile;         /* 4 or 2: by Winograd; 0: directly */
+    size_t           tiles_h, tiles_w;
+    const float     *w;            /* [c_out / 16][taps][c_in][16]; by Winograd as mailp_winograd_pack says */
     const float     *gamma, *beta; /* [c_out] */
 } mailp_conv;
 
@@ -1963,18 +2102,35 @@ typedef struct mailp_resnet_buffers {
     float         *image;      /* [height + 6][width + 6][3], normalised, border 0 */
     float         *raw;        /* outputs of the convolution at work, dense [blocks][h][w][16] */
     float         *map[3];     /* bordered maps */
+    float         *v[2];       /* Winograd's inputs of this convolution and the next, [n * n][blocks][tiles][16] */
+    float         *m;          /* [threads][n * n][4][MAILP_TILES][16], its products */
     unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
     double        *sums;       /* [threads][width][3] */
     float         *keypoints;  /* [n_keypoints][2] */
     float         *features;   /* padded to whole panels */
 } mailp_resnet_buffers;
 
+#define MAILP_CONV_GROUP 4  /* blocks convolved together: as many as the widest register tile */
+#define MAILP_TILES      32 /* Winograd's tiles at a time: products for 4 blocks, 295 KB, stay in the second-level cache */
+
+/* floats of Winograd's input */
+static size_t mailp_winograd_floats(const mailp_conv *conv) {
+    return (conv->tile + 2) * (conv->tile + 2) * conv->c_in * conv->tiles_h * conv->tiles_w;
+}
+
 static size_t mailp_conv_map(const mailp_conv *conv) {
     return conv->c_out * mailp_map_side(conv->h_out) * mailp_map_side(conv->w_out);
 }
 
 static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *arena, const mailp_resnet *net, size_t n_threads) {
-    size_t i, raw = net->stem.c_out * net->stem.h_out * net->stem.w_out, map = 0;
+    size_t i, raw = net->stem.c_out * net->stem.h_out * net->stem.w_out, map = 0, v = 0, planes = 0;
+    for (i = 0; i < 16; i++) {
+        const mailp_conv *conv = i % 2 == 0 ? &net->block[i / 2].conv1 : &net->block[i / 2].conv2;
+        if (conv->tile != 0) {
+            v      = MAILP_MAX(v, mailp_winograd_floats(conv));
+            planes = MAILP_MAX(planes, (conv->tile + 2) * (conv->tile + 2));
+        }
+    }
     for (i = 0; i < 8; i++) {
         /* the first block's input is as large as its output */
         map = MAILP_MAX(map, mailp_conv_map(&net->block[i].conv2));
@@ -1986,6 +2142,9 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->map[0]    = mailp_take_floats(arena, map);
     buffers->map[1]    = mailp_take_floats(arena, map);
     buffers->map[2]    = mailp_take_floats(arena, map);
+    buffers->v[0]      = mailp_take_floats(arena, v);
+    buffers->v[1]      = mailp_take_floats(arena, v);
+    buffers->m         = mailp_take_floats(arena, n_threads * planes * MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES);
     buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAIL_MAX_IMAGE);
     buffers->sums      = (double *)mailp_take(arena, n_threads * net->width * 3 * sizeof(double));
     buffers->keypoints = mailp_take_floats(arena, 2 * net->n_keypoints);
@@ -2032,6 +2191,58 @@ static void mailp_conv_pack(float *to, const float *from, size_t c_out, size_t c
     }
 }
 
+/* Weights [c_out][c_in][3][3] -> G g Gt as [c_out / 64][n * n][4][c_in][16]: groups of MAILP_CONV_GROUP panels (the last one may
+   have fewer), so that a group's weights are one piece. */
+static void mailp_winograd_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t tile) {
+    static const double G2[4][3] = { { 1, 0, 0 }, { 0.5, 0.5, 0.5 }, { 0.5, -0.5, 0.5 }, { 0, 0, 1 } };
+    const double        a = sqrt(0.5), b = sqrt(2.0);
+    const size_t        n = tile + 2, panels = c_out / MAILP_LANES;
+    double              G[6][3];
+    size_t              o, i, y, x, k;
+    if (tile == 2) {
+        memcpy(G, G2, sizeof G2);
+    } else {
+        /* row of a point p: (1, p, p * p) / product of the differences to the other finite points */
+        const double point[5] = { 0, a, -a, b, -b };
+        for (y = 0; y < 5; y++) {
+            double d = 1;
+            for (x = 0; x < 5; x++) {
+                d *= x == y ? 1 : point[y] - point[x];
+            }
+            G[y][0] = 1 / d;
+            G[y][1] = point[y] / d;
+            G[y][2] = point[y] * point[y] / d;
+        }
+        G[5][0] = G[5][1] = 0;
+        G[5][2] = 1;
+    }
+    for (o = 0; o < c_out; o++) {
+        const size_t panel = o / MAILP_LANES, first = panel / MAILP_CONV_GROUP * MAILP_CONV_GROUP;
+        const size_t group = MAILP_MIN(panels - first, (size_t)MAILP_CONV_GROUP);
+        for (i = 0; i < c_in; i++) {
+            const float *g = from + (o * c_in + i) * 9;
+            double       half[6][3];
+            for (y = 0; y < n; y++) {
+                for (x = 0; x < 3; x++) {
+                    half[y][x] = G[y][0] * (double)g[x] + G[y][1] * (double)g[3 + x] + G[y][2] * (double)g[6 + x];
+                }
+            }
+            for (y = 0; y < n; y++) {
+                for (x = 0; x < n; x++) {
+                    k = first * n * n + (y * n + x) * group + panel - first;
+                    to[(k * c_in + i) * MAILP_LANES + o % MAILP_LANES] =
+                        (float)(half[y][0] * G[x][0] + half[y][1] * G[x][1] + half[y][2] * G[x][2]);
+                }
+            }
+        }
+    }
+}
+
+/* Winograd needs (n / 3)^2 times the weights, which pays when there are enough tiles to use each weight on. */
+static size_t mailp_winograd_choose(size_t h, size_t w) {
+    return ((h + 3) / 4) * ((w + 3) / 4) >= 12 ? 4 : ((h + 1) / 2) * ((w + 1) / 2) >= 12 ? 2 : 0;
+}
+
 /* A convolution of size x size (1, 3, or 7 for the stem), its weights at prefix + name + ".weight", and unless norm is NULL its
    GroupNorm at prefix + norm. */
 static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char *prefix, const char *name, const char *norm,
@@ -2076,9 +2287,26 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
-    w    = mailp_take_floats(&loader->arena, mailp_pad(c_out) * c_in * size * size);
-    if (from != NULL && w != NULL) {
-        mailp_conv_pack(w, from, c_out, c_in, size);
+    conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out) : 0;
+    if (conv->tile != 0) {
+        conv->tiles_h = (conv->h_out + conv->tile - 1) / conv->tile;
+        conv->tiles_w = (conv->w_out + conv->tile - 1) / conv->tile;
+        /* the products of each of the n * n planes: rows are tiles, all in one row of the picture */
+        shape->width      = conv->tiles_h * conv->tiles_w;
+        shape->pixel_step = MAILP_LANES;
+        shape->row_step   = 0;
+        shape->plane      = shape->width * MAILP_LANES;
+        shape->n_taps     = 1;
+        shape->tap[0]     = 0;
+        w = mailp_take_floats(&loader->arena, c_out * c_in * (conv->tile + 2) * (conv->tile + 2));
+        if (from != NULL && w != NULL) {
+            mailp_winograd_pack(w, from, c_out, c_in, conv->tile);
+        }
+    } else {
+        w = mailp_take_floats(&loader->arena, mailp_pad(c_out) * c_in * size * size);
+        if (from != NULL && w != NULL) {
+            mailp_conv_pack(w, from, c_out, c_in, size);
+        }
     }
     conv->w = w;
     conv->gamma = conv->beta = NULL;
@@ -2191,9 +2419,9 @@ typedef struct mailp_resnet_step {
     const mailp_kernels        *kernels;
     const mail_image           *image;
     const mailp_resnet_buffers *buffers;
-    const mailp_conv           *conv;
-    const float                *in;
-    float                      *out;
+    const mailp_conv           *conv, *next;  /* next: the convolution that reads out, if by Winograd; or NULL */
+    const float                *in;           /* a map; Winograd's input v if conv is by Winograd */
+    float                      *out, *v;      /* a map; and Winograd's input for next */
     const float                *skip;
     int                         relu;
     size_t                      n_shares;
@@ -2255,7 +2483,44 @@ static void mailp_map_border(float *block, size_t h, size_t w) {
     memset(block + (h + 1) * columns * MAILP_LANES, 0, (rows - h - 1) * columns * MAILP_LANES * sizeof(float));
 }
 
-#define MAILP_CONV_GROUP 4  /* blocks convolved together: as many as the widest register tile */
+/* Blocks begin..begin+n-1 (of one group of 4) of a convolution, to y [n][h * w][16]; m is scratch. */
+static void mailp_conv_run(float *y, float *m, const mailp_conv *conv, const mailp_kernels *kernels, const float *in, size_t begin,
+                           size_t n) {
+    const size_t pixels = conv->h_out * conv->w_out, panels = conv->c_out / MAILP_LANES;
+    if (conv->tile == 0) {
+        const size_t weights = conv->shape.n_taps * conv->shape.n_blocks * conv->shape.depth * MAILP_LANES;
+        kernels->conv(y, pixels * MAILP_LANES, in, conv->w + begin * weights, &conv->shape, pixels, n);
+    } else {
+        const size_t planes = (conv->tile + 2) * (conv->tile + 2), first = begin / MAILP_CONV_GROUP * MAILP_CONV_GROUP;
+        const size_t group = MAILP_MIN(panels - first, (size_t)MAILP_CONV_GROUP), tiles = conv->tiles_h * conv->tiles_w;
+        size_t       t, count, k, b;
+        for (t = 0; t < tiles; t += count) {
+            count = MAILP_MIN(tiles - t, (size_t)MAILP_TILES);
+            for (k = 0; k < planes; k++) {
+                kernels->conv(m + k * n * count * MAILP_LANES, count * MAILP_LANES, in + (k * conv->c_in * tiles + t * MAILP_LANES),
+                              conv->w + (first * planes + k * group + begin - first) * conv->c_in * MAILP_LANES, &conv->shape, count, n);
+            }
+            for (b = 0; b < n; b++) {
+                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, n * count * MAILP_LANES, conv->h_out,
+                                      conv->w_out, conv->tile, conv->tiles_w, t, t + count);
+            }
+        }
+    }
+}
+
+/* Winograd's input of block b for the convolution `next` from the bordered map `block` that has just been made. */
+static void mailp_conv_prepare(float *v, const mailp_conv *next, const mailp_kernels *kernels, const float *block, size_t b) {
+    if (next != NULL && next->tile != 0) {
+        const size_t tiles = next->tiles_h * next->tiles_w;
+        kernels->winograd_in(v + b * tiles * MAILP_LANES, next->c_in * tiles, block, mailp_map_side(next->w_in) * MAILP_LANES,
+                             next->tiles_h, next->tiles_w, next->tile);
+    }
+}
+
+/* Scratch for the products of the i-th task */
+static float *mailp_resnet_products(const mailp_resnet_step *step, size_t i) {
+    return step->buffers->m + i * (step->conv->tile + 2) * (step->conv->tile + 2) * MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES;
+}
 
 /* Convolution, GroupNorm, skip, relu for a share of the output blocks. */
 static void mailp_resnet_conv_task(void *arg, size_t i) {
@@ -2263,19 +2528,19 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     const mailp_conv        *conv = step->conv;
     const size_t             pixels = conv->h_out * conv->w_out, columns = mailp_map_side(conv->w_out);
     const size_t             plane = mailp_map_side(conv->h_out) * columns * MAILP_LANES;
-    const size_t             weights = conv->shape.n_taps * conv->shape.n_blocks * conv->shape.depth * MAILP_LANES;
     size_t                   b, begin, end, n;
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
-        n = MAILP_MIN(end - begin, (size_t)MAILP_CONV_GROUP);
-        step->kernels->conv(raw, pixels * MAILP_LANES, step->in, conv->w + begin * weights, &conv->shape, pixels, n);
+        n = MAILP_MIN(end - begin, MAILP_CONV_GROUP - begin % MAILP_CONV_GROUP);
+        mailp_conv_run(raw, mailp_resnet_products(step, i), conv, step->kernels, step->in, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             const size_t at = b * plane + (columns + 1) * MAILP_LANES;
             mailp_map_border(step->out + b * plane, conv->h_out, conv->w_out);
             step->kernels->group_norm(step->out + at, columns * MAILP_LANES, raw, step->skip == NULL ? NULL : step->skip + at,
                                       conv->gamma + b * MAILP_LANES, conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out,
                                       step->relu);
+            mailp_conv_prepare(step->v, step->next, step->kernels, step->out + b * plane, b);
         }
     }
 }
@@ -2286,19 +2551,19 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
     const mailp_conv        *conv = step->conv;
     const size_t             pixels = conv->h_out * conv->w_out, h = (conv->h_out + 1) / 2, w = (conv->w_out + 1) / 2;
     const size_t             columns = mailp_map_side(w), plane = mailp_map_side(h) * columns * MAILP_LANES;
-    const size_t             weights = conv->shape.n_taps * conv->shape.depth * MAILP_LANES;
     size_t                   b, begin, end, n;
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
         n = MAILP_MIN(end - begin, (size_t)MAILP_CONV_GROUP);
-        step->kernels->conv(raw, pixels * MAILP_LANES, step->in, conv->w + begin * weights, &conv->shape, pixels, n);
+        mailp_conv_run(raw, NULL, conv, step->kernels, step->in, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             step->kernels->group_norm(raw, conv->w_out * MAILP_LANES, raw, NULL, conv->gamma + b * MAILP_LANES,
                                       conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out, 1);
             mailp_map_border(step->out + b * plane, h, w);
             step->kernels->max_pool(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, raw,
                                     conv->h_out, conv->w_out);
+            mailp_conv_prepare(step->v, step->next, step->kernels, step->out + b * plane, b);
         }
     }
 }
@@ -2365,20 +2630,27 @@ static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_ke
 
     mailp_resnet_step_run(&step, parallel, mailp_resnet_image_task);
     step.conv = &net->stem;
+    step.next = &net->block[0].conv1;
     step.in   = buffers.image;
     step.out  = x;
+    step.v    = buffers.v[0];
     mailp_resnet_step_run(&step, parallel, mailp_resnet_stem_task);
     for (i = 0; i < 8; i++) {
         const mailp_basic_block *block = &net->block[i];
+        /* conv1 reads v[0] or x and leaves t and v[1]; conv2 reads v[1] or t and leaves x and v[0] */
         step.conv = &block->conv1;
-        step.in   = x;
+        step.next = &block->conv2;
+        step.in   = block->conv1.tile != 0 ? buffers.v[0] : x;
         step.out  = t;
+        step.v    = buffers.v[1];
         step.skip = NULL;
         step.relu = 1;
         mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
         if (block->has_downsample) {
             float *swap = x;
             step.conv = &block->downsample;
+            step.next = NULL;
+            step.in   = x;
             step.out  = d;
             step.relu = 0;
             mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
@@ -2387,8 +2659,10 @@ static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_ke
         }
         /* a task reads skip only where it writes, so the sum may replace it */
         step.conv = &block->conv2;
-        step.in   = t;
+        step.next = i < 7 ? &net->block[i + 1].conv1 : NULL;
+        step.in   = block->conv2.tile != 0 ? buffers.v[1] : t;
         step.out  = x;
+        step.v    = buffers.v[0];
         step.skip = x;
         step.relu = 1;
         mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
