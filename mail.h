@@ -645,7 +645,7 @@ typedef struct mailp_conv_shape {
 } mailp_conv_shape;
 
 #if defined(__GNUC__)
-#  define MAILP_PREFETCH(p) __builtin_prefetch(p)
+#  define MAILP_PREFETCH(p) __builtin_prefetch(p, 0, 2)  /* into the second-level cache */
 #else
 #  define MAILP_PREFETCH(p) ((void)(p))
 #endif
@@ -679,11 +679,15 @@ typedef struct mailp_kernels {
 
     /* y[p][m][j] = sum over taps t, blocks b, i < depth of x[at(m) + tap[t] + b * plane + i] * w[p][(t, b, i)][j]
 
-       y  [panels], panel stride ldy, of [pixels][16];  x as mailp_conv_shape says;  w [panels][n_taps * n_blocks * depth][16].
+       y  [panels], panel stride ldy, of [pixels][16];  x as mailp_conv_shape says;
+       w  [n_taps * n_blocks * depth][group][16]: `group` panels side by side (conv_group of them, fewer at the end of a layer),
+          of which the first `panels` are used.
        Every element is summed in the order of k, in as many partial sums as its weights are cut into to stay in the
-       second-level cache; that depends on the layer alone, so results do not depend on which panels one call does. */
-    void (*conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape, size_t pixels,
-                 size_t panels);
+       second-level cache; that depends on the layer alone, so results do not depend on which panels one call does.
+       What follows in memory behind the weights is fetched meanwhile: weights lie in the order in which they are used. */
+    void (*conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
+                 size_t pixels, size_t panels);
+    size_t conv_group;
 
     /* One group of a GroupNorm, which is one block of 16 channels:
            out[y][x][j] = (in[y][x][j] - mean) / sqrt(var + 1e-5) * gamma[j] + beta[j]  (+ skip[y][x][j]), then relu if asked
@@ -949,29 +953,28 @@ MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ld
 
 #if MAILP_W == 1
 
-MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape,
+#define MAILP_CONV_PANELS 1
+MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
                                  size_t pixels, size_t panels) {
     size_t p, m, t, b, i, j;
     for (p = 0; p < panels; p++) {
-        const float *panel = w;
         for (m = 0; m < pixels; m++) {
             const float *from = x + m / shape->width * shape->row_step + m % shape->width * shape->pixel_step;
-            float       *to   = y + p * ldy + m * MAILP_LANES, acc[MAILP_LANES];
+            const float *at = w + p * MAILP_LANES;
+            float        acc[MAILP_LANES];
             memset(acc, 0, sizeof acc);
-            w = panel;
             for (t = 0; t < shape->n_taps; t++) {
                 for (b = 0; b < shape->n_blocks; b++) {
                     const float *run = from + shape->tap[t] + b * shape->plane;
-                    for (i = 0; i < shape->depth; i++, w += MAILP_LANES) {
+                    for (i = 0; i < shape->depth; i++, at += group * MAILP_LANES) {
                         for (j = 0; j < MAILP_LANES; j++) {
-                            acc[j] += run[i] * w[j];
+                            acc[j] += run[i] * at[j];
                         }
                     }
                 }
             }
-            memcpy(to, acc, sizeof acc);
+            memcpy(y + p * ldy + m * MAILP_LANES, acc, sizeof acc);
         }
-        w = panel + shape->n_taps * shape->n_blocks * shape->depth * MAILP_LANES;
     }
 }
 
@@ -979,8 +982,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 
 /* As in the matrix product, a tile of rows (output pixels) by vectors (output channels) keeps its sums in registers. The
    pixels' inputs have a pointer each and share one running offset. */
-#define MAILP_CONV_AT(c)        ((size_t)((c) / MAILP_V) * ldw + (size_t)((c) % MAILP_V) * MAILP_W)
-#define MAILP_CONV_GETW(r, c)   const mailp_vec w##c = mailp_vload(w + MAILP_CONV_AT(c));
+#define MAILP_CONV_GETW(r, c)   const mailp_vec w##c = mailp_vload(w + (c) * MAILP_W);
 #define MAILP_CONV_INIT(r, n)   MAILP_C##n(MAILP_ZERO, r) const float *x##r = x + at[r];
 #define MAILP_CONV_PUT(r, c)                                                                          \
     {                                                                                                 \
@@ -991,16 +993,18 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 
 #define MAILP_CONV_TILE(mr, nv)                                                                                        \
     MAILP_KERNEL void MAILP_FN(conv_##mr##x##nv)(float *y, size_t ldy, const float *x, const size_t *at, const float *w, \
-                                                 size_t ldw, const mailp_conv_shape *shape, size_t tap, size_t end,    \
-                                                 int accumulate) {                                                     \
+                                                 size_t step, const mailp_conv_shape *shape, size_t tap, size_t end,   \
+                                                 int accumulate, const float *ahead, size_t ahead_step) {              \
         const size_t depth = shape->depth, plane = shape->plane, n_blocks = shape->n_blocks;                           \
         MAILP_R##mr(MAILP_CONV_INIT, nv)                                                                               \
         for (; tap < end; tap++) {                                                                                     \
             size_t b, i0 = shape->tap[tap];                                                                            \
             for (b = 0; b < n_blocks; b++, i0 += plane) {                                                              \
                 size_t i = i0, stop = i0 + depth;                                                                      \
-                for (; i < stop; i++, w += MAILP_LANES) {                                                              \
+                for (; i < stop; i++, w += step, ahead += ahead_step) {                                                \
                     MAILP_C##nv(MAILP_CONV_GETW, 0)                                                                    \
+                    MAILP_PREFETCH(ahead);                                                                             \
+                    MAILP_PREFETCH(ahead + MAILP_LANES);                                                               \
                     MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                    \
                 }                                                                                                      \
             }                                                                                                          \
@@ -1014,8 +1018,9 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
     { MAILP_FN(conv_1x##nv), MAILP_FN(conv_2x##nv), MAILP_FN(conv_3x##nv), \
       MAILP_FN(conv_4x##nv), MAILP_FN(conv_5x##nv), MAILP_FN(conv_6x##nv) }
 
-typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t ldw,
-                                    const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate);
+typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t step,
+                                    const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate, const float *ahead,
+                                    size_t ahead_step);
 
 #if MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_CONV_PANELS 4
@@ -1037,10 +1042,10 @@ static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[1][6] = { MAILP_CONV_ROW(4
 
 #define MAILP_CONV_CHUNK 131072  /* bytes of weights used again and again by the tiles of one chunk: a part of the L2 cache */
 
-MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape,
+MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
                                  size_t pixels, size_t panels) {
-    const size_t per_tap = shape->n_blocks * shape->depth * MAILP_LANES, ldw = shape->n_taps * per_tap;
-    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_PANELS / per_tap;
+    const size_t depth = shape->n_blocks * shape->depth, step = group * MAILP_LANES;
+    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_PANELS / MAILP_LANES / depth;
     const size_t taps = pixels <= 6 ? shape->n_taps : most == 0 ? 1 : most;
     const size_t tiles = (pixels + 5) / 6;
     size_t       p, np;
@@ -1048,10 +1053,14 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
         size_t tap, end;
         np = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);
         for (tap = 0; tap < shape->n_taps; tap = end) {
-            size_t t, m = 0, row = 0, column = 0;
-            end = MAILP_MIN(tap + taps, shape->n_taps);
+            const float *from = w + tap * depth * step + p * MAILP_LANES, *ahead;
+            size_t       t, m = 0, row = 0, column = 0, fetched = 0, bytes;
+            end   = MAILP_MIN(tap + taps, shape->n_taps);
+            bytes = (end - tap) * depth;                /* k-steps in this chunk; the next chunk has about as many lines: */
+            ahead = w + end * depth * step;             /* they are shared out to the tiles, two lines per k-step */
             for (t = 0; t < tiles; t++) {
                 size_t mr = (pixels - m) / (tiles - t), r, at[6];
+                int    more = fetched < bytes * group;
                 for (r = 0; r < mr; r++) {
                     at[r] = row * shape->row_step + column * shape->pixel_step;
                     if (++column == shape->width) {
@@ -1059,15 +1068,16 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                         row++;
                     }
                 }
-                MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * ldw + tap * per_tap,
-                                                     ldw, shape, tap, end, tap > 0);
+                MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, from, step, shape, tap, end,
+                                                     tap > 0, more ? ahead + fetched * MAILP_LANES : from,
+                                                     more ? 2 * (size_t)MAILP_LANES : 0);
+                fetched += 2 * bytes;
                 m += mr;
             }
         }
     }
 }
 
-#undef MAILP_CONV_PANELS
 #endif /* MAILP_W */
 
 /* Sum over the n values of in, or of their squared distances from mean when squares is set. n is a multiple of 16. */
@@ -1592,6 +1602,7 @@ static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_FN(attend),
     /* vision */
     MAILP_FN(conv),
+    MAILP_CONV_PANELS,
     MAILP_FN(group_norm),
     MAILP_FN(max_pool),
     MAILP_FN(winograd_in),
@@ -1621,6 +1632,7 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #undef mailp_vnmadd
 #undef mailp_vround
 #undef mailp_vscale
+#undef MAILP_CONV_PANELS
 #undef MAILP_NAME
 #endif /* MAILP_PASS: end of >>kernels */
 
@@ -2076,7 +2088,7 @@ typedef struct mailp_conv {
     mailp_conv_shape shape;
     size_t           tile;         /* 4 or 2: by Winograd; 0: directly */
     size_t           tiles_h, tiles_w;
-    const float     *w;            /* [c_out / 16][taps][c_in][16]; by Winograd as mailp_winograd_pack says */
+    const float     *w;            /* see mailp_conv_pack; by Winograd mailp_winograd_pack */
     const float     *gamma, *beta; /* [c_out] */
 } mailp_conv;
 
@@ -2110,7 +2122,7 @@ typedef struct mailp_resnet_buffers {
     float         *features;   /* padded to whole panels */
 } mailp_resnet_buffers;
 
-#define MAILP_CONV_GROUP 4  /* blocks convolved together: as many as the widest register tile */
+#define MAILP_CONV_GROUP 4  /* largest conv_group of the kernel tables */
 #define MAILP_TILES      32 /* Winograd's tiles at a time: products for 4 blocks, 295 KB, stay in the second-level cache */
 
 /* floats of Winograd's input */
@@ -2176,29 +2188,34 @@ static const float *mailp_resnet_vector(mailp_loader *loader, const char *prefix
     return to;
 }
 
-/* Weights [c_out][c_in][size][size] -> [c_out / 16][taps][c_in][16]. The stem's taps are rows of the picture: their depth
-   is 7 pixels of 3 channels, so there the order is [row][column][c_in]. */
-static void mailp_conv_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t size) {
-    const size_t taps = size * size;
-    size_t       o, t, i;
+/* Panels that lie side by side with this one: `group` of them, fewer at the end of a layer.   *first: the first of them */
+static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_t group) {
+    *first = panel / group * group;
+    return MAILP_MIN(panels - *first, group);
+}
+
+/* Weights [c_out][c_in][taps] -> [groups][taps][c_in][group][16]. The stem's taps are rows of the picture: their depth is 7
+   pixels of 3 channels, which is the same order. */
+static void mailp_conv_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group) {
+    size_t o, t, i, first;
     for (o = 0; o < mailp_pad(c_out); o++) {
+        const size_t n = mailp_conv_group(&first, o / MAILP_LANES, mailp_panels(c_out), group);
         for (t = 0; t < taps; t++) {
             for (i = 0; i < c_in; i++) {
-                to[(o / MAILP_LANES * taps * c_in + t * c_in + i) * MAILP_LANES + o % MAILP_LANES] =
+                to[((first * taps * c_in) + (t * c_in + i) * n + o / MAILP_LANES - first) * MAILP_LANES + o % MAILP_LANES] =
                     o < c_out ? from[(o * c_in + i) * taps + t] : 0.0f;
             }
         }
     }
 }
 
-/* Weights [c_out][c_in][3][3] -> G g Gt as [c_out / 64][n * n][4][c_in][16]: groups of MAILP_CONV_GROUP panels (the last one may
-   have fewer), so that a group's weights are one piece. */
-static void mailp_winograd_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t tile) {
+/* Weights [c_out][c_in][3][3] -> G g Gt as [groups][n * n][c_in][group][16] */
+static void mailp_winograd_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t tile, size_t group) {
     static const double G2[4][3] = { { 1, 0, 0 }, { 0.5, 0.5, 0.5 }, { 0.5, -0.5, 0.5 }, { 0, 0, 1 } };
     const double        a = sqrt(0.5), b = sqrt(2.0);
     const size_t        n = tile + 2, panels = c_out / MAILP_LANES;
     double              G[6][3];
-    size_t              o, i, y, x, k;
+    size_t              o, i, y, x, first;
     if (tile == 2) {
         memcpy(G, G2, sizeof G2);
     } else {
@@ -2217,8 +2234,7 @@ static void mailp_winograd_pack(float *to, const float *from, size_t c_out, size
         G[5][2] = 1;
     }
     for (o = 0; o < c_out; o++) {
-        const size_t panel = o / MAILP_LANES, first = panel / MAILP_CONV_GROUP * MAILP_CONV_GROUP;
-        const size_t group = MAILP_MIN(panels - first, (size_t)MAILP_CONV_GROUP);
+        const size_t count = mailp_conv_group(&first, o / MAILP_LANES, panels, group);
         for (i = 0; i < c_in; i++) {
             const float *g = from + (o * c_in + i) * 9;
             double       half[6][3];
@@ -2229,9 +2245,8 @@ static void mailp_winograd_pack(float *to, const float *from, size_t c_out, size
             }
             for (y = 0; y < n; y++) {
                 for (x = 0; x < n; x++) {
-                    k = first * n * n + (y * n + x) * group + panel - first;
-                    to[(k * c_in + i) * MAILP_LANES + o % MAILP_LANES] =
-                        (float)(half[y][0] * G[x][0] + half[y][1] * G[x][1] + half[y][2] * G[x][2]);
+                    to[(first * n * n * c_in + ((y * n + x) * c_in + i) * count + o / MAILP_LANES - first) * MAILP_LANES +
+                       o % MAILP_LANES] = (float)(half[y][0] * G[x][0] + half[y][1] * G[x][1] + half[y][2] * G[x][2]);
                 }
             }
         }
@@ -2240,7 +2255,7 @@ static void mailp_winograd_pack(float *to, const float *from, size_t c_out, size
 
 /* Winograd needs (n / 3)^2 times the weights, which pays when there are enough tiles to use each weight on. */
 static size_t mailp_winograd_choose(size_t h, size_t w) {
-    return ((h + 3) / 4) * ((w + 3) / 4) >= 12 ? 4 : ((h + 1) / 2) * ((w + 1) / 2) >= 12 ? 2 : 0;
+    return ((h + 3) / 4) * ((w + 3) / 4) >= 32 ? 4 : ((h + 1) / 2) * ((w + 1) / 2) >= 12 ? 2 : 0;
 }
 
 /* A convolution of size x size (1, 3, or 7 for the stem), its weights at prefix + name + ".weight", and unless norm is NULL its
@@ -2300,12 +2315,12 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         shape->tap[0]     = 0;
         w = mailp_take_floats(&loader->arena, c_out * c_in * (conv->tile + 2) * (conv->tile + 2));
         if (from != NULL && w != NULL) {
-            mailp_winograd_pack(w, from, c_out, c_in, conv->tile);
+            mailp_winograd_pack(w, from, c_out, c_in, conv->tile, loader->kernels->conv_group);
         }
     } else {
         w = mailp_take_floats(&loader->arena, mailp_pad(c_out) * c_in * size * size);
         if (from != NULL && w != NULL) {
-            mailp_conv_pack(w, from, c_out, c_in, size);
+            mailp_conv_pack(w, from, c_out, c_in, size * size, loader->kernels->conv_group);
         }
     }
     conv->w = w;
@@ -2400,7 +2415,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     from = mailp_load(loader, name, 2, net->feature_dim, n, 0, 0);
     to   = mailp_take_floats(&loader->arena, mailp_pad(net->feature_dim) * n);
     if (from != NULL && to != NULL) {
-        mailp_conv_pack(to, from, net->feature_dim, n, 1);
+        mailp_conv_pack(to, from, net->feature_dim, n, 1, 1);
     }
     net->linear_w    = to;
     net->linear_bias = mailp_resnet_vector(loader, prefix, "nets.3.bias", net->feature_dim);
@@ -2483,22 +2498,24 @@ static void mailp_map_border(float *block, size_t h, size_t w) {
     memset(block + (h + 1) * columns * MAILP_LANES, 0, (rows - h - 1) * columns * MAILP_LANES * sizeof(float));
 }
 
-/* Blocks begin..begin+n-1 (of one group of 4) of a convolution, to y [n][h * w][16]; m is scratch. */
+/* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16]; m is scratch for Winograd's products. */
 static void mailp_conv_run(float *y, float *m, const mailp_conv *conv, const mailp_kernels *kernels, const float *in, size_t begin,
                            size_t n) {
-    const size_t pixels = conv->h_out * conv->w_out, panels = conv->c_out / MAILP_LANES;
+    const size_t pixels = conv->h_out * conv->w_out;
+    const size_t depth = conv->shape.n_taps * conv->shape.n_blocks * conv->shape.depth;
+    size_t       first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, kernels->conv_group);
     if (conv->tile == 0) {
-        const size_t weights = conv->shape.n_taps * conv->shape.n_blocks * conv->shape.depth * MAILP_LANES;
-        kernels->conv(y, pixels * MAILP_LANES, in, conv->w + begin * weights, &conv->shape, pixels, n);
+        kernels->conv(y, pixels * MAILP_LANES, in, conv->w + (first * depth + begin - first) * MAILP_LANES, group, &conv->shape,
+                      pixels, n);
     } else {
-        const size_t planes = (conv->tile + 2) * (conv->tile + 2), first = begin / MAILP_CONV_GROUP * MAILP_CONV_GROUP;
-        const size_t group = MAILP_MIN(panels - first, (size_t)MAILP_CONV_GROUP), tiles = conv->tiles_h * conv->tiles_w;
+        const size_t planes = (conv->tile + 2) * (conv->tile + 2), tiles = conv->tiles_h * conv->tiles_w;
         size_t       t, count, k, b;
         for (t = 0; t < tiles; t += count) {
             count = MAILP_MIN(tiles - t, (size_t)MAILP_TILES);
             for (k = 0; k < planes; k++) {
                 kernels->conv(m + k * n * count * MAILP_LANES, count * MAILP_LANES, in + (k * conv->c_in * tiles + t * MAILP_LANES),
-                              conv->w + (first * planes + k * group + begin - first) * conv->c_in * MAILP_LANES, &conv->shape, count, n);
+                              conv->w + ((first * planes + k * group) * depth + begin - first) * MAILP_LANES, group, &conv->shape,
+                              count, n);
             }
             for (b = 0; b < n; b++) {
                 kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, n * count * MAILP_LANES, conv->h_out,
@@ -2532,7 +2549,7 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
-        n = MAILP_MIN(end - begin, MAILP_CONV_GROUP - begin % MAILP_CONV_GROUP);
+        n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
         mailp_conv_run(raw, mailp_resnet_products(step, i), conv, step->kernels, step->in, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             const size_t at = b * plane + (columns + 1) * MAILP_LANES;
@@ -2555,7 +2572,7 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
-        n = MAILP_MIN(end - begin, (size_t)MAILP_CONV_GROUP);
+        n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
         mailp_conv_run(raw, NULL, conv, step->kernels, step->in, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             step->kernels->group_norm(raw, conv->w_out * MAILP_LANES, raw, NULL, conv->gamma + b * MAILP_LANES,
@@ -2667,8 +2684,9 @@ static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_ke
         step.relu = 1;
         mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
     }
-    kernels->conv(buffers.raw, pixels * MAILP_LANES, x, net->keypoint_conv.w, &net->keypoint_conv.shape, pixels,
-                  net->keypoint_conv.c_out / MAILP_LANES);
+    for (i = 0; i < net->keypoint_conv.c_out / MAILP_LANES; i++) {
+        mailp_conv_run(buffers.raw + i * pixels * MAILP_LANES, NULL, &net->keypoint_conv, kernels, x, i, 1);
+    }
     mailp_spatial_softmax(buffers.keypoints, buffers.raw, net, pixels);
     kernels->gemm(buffers.features, mailp_pad(net->feature_dim), buffers.keypoints, 2 * net->n_keypoints, net->linear_w,
                   net->linear_bias, 1, 2 * net->n_keypoints, mailp_panels(net->feature_dim), 0);
