@@ -4001,7 +4001,7 @@ typedef struct mailp_conv_shape {
 } mailp_conv_shape;
 
 #if defined(__GNUC__)
-#  define MAILP_PREFETCH(p) __builtin_prefetch(p)
+#  define MAILP_PREFETCH(p) __builtin_prefetch(p, 0, 2)  /* into the second-level cache */
 #else
 #  define MAILP_PREFETCH(p) ((void)(p))
 #endif
@@ -4035,11 +4035,15 @@ typedef struct mailp_kernels {
 
     /* y[p][m][j] = sum over taps t, blocks b, i < depth of x[at(m) + tap[t] + b * plane + i] * w[p][(t, b, i)][j]
 
-       y  [panels], panel stride ldy, of [pixels][16];  x as mailp_conv_shape says;  w [panels][n_taps * n_blocks * depth][16].
+       y  [panels], panel stride ldy, of [pixels][16];  x as mailp_conv_shape says;
+       w  [n_taps * n_blocks * depth][group][16]: `group` panels side by side (conv_group of them, fewer at the end of a layer),
+          of which the first `panels` are used.
        Every element is summed in the order of k, in as many partial sums as its weights are cut into to stay in the
-       second-level cache; that depends on the layer alone, so results do not depend on which panels one call does. */
-    void (*conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape, size_t pixels,
-                 size_t panels);
+       second-level cache; that depends on the layer alone, so results do not depend on which panels one call does.
+       What follows in memory behind the weights is fetched meanwhile: weights lie in the order in which they are used. */
+    void (*conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
+                 size_t pixels, size_t panels);
+    size_t conv_group;
 
     /* One group of a GroupNorm, which is one block of 16 channels:
            out[y][x][j] = (in[y][x][j] - mean) / sqrt(var + 1e-5) * gamma[j] + beta[j]  (+ skip[y][x][j]), then relu if asked
@@ -4053,6 +4057,11 @@ typedef struct mailp_kernels {
     /* out[y][x] = largest of in[2y-1 .. 2y+1][2x-1 .. 2x+1], outside never wins;  in [h][w][16], dense;
        out [ceil(h / 2)][ceil(w / 2)][16], row stride row */
     void (*max_pool)(float *out, size_t row, const float *in, size_t h, size_t w);
+
+    /* Winograd's F(tile x tile, 3 x 3), tile 2 or 4, on one block; described where they are defined. */
+    void (*winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile);
+    void (*winograd_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tile, size_t tiles_w, size_t begin,
+                         size_t end);
 } mailp_kernels;
 
 #endif /* MAILP_IMPLEMENTED */
@@ -4300,29 +4309,28 @@ MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ld
 
 #if MAILP_W == 1
 
-MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape,
+#define MAILP_CONV_PANELS 1
+MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
                                  size_t pixels, size_t panels) {
     size_t p, m, t, b, i, j;
     for (p = 0; p < panels; p++) {
-        const float *panel = w;
         for (m = 0; m < pixels; m++) {
             const float *from = x + m / shape->width * shape->row_step + m % shape->width * shape->pixel_step;
-            float       *to   = y + p * ldy + m * MAILP_LANES, acc[MAILP_LANES];
+            const float *at = w + p * MAILP_LANES;
+            float        acc[MAILP_LANES];
             memset(acc, 0, sizeof acc);
-            w = panel;
             for (t = 0; t < shape->n_taps; t++) {
                 for (b = 0; b < shape->n_blocks; b++) {
                     const float *run = from + shape->tap[t] + b * shape->plane;
-                    for (i = 0; i < shape->depth; i++, w += MAILP_LANES) {
+                    for (i = 0; i < shape->depth; i++, at += group * MAILP_LANES) {
                         for (j = 0; j < MAILP_LANES; j++) {
-                            acc[j] += run[i] * w[j];
+                            acc[j] += run[i] * at[j];
                         }
                     }
                 }
             }
-            memcpy(to, acc, sizeof acc);
+            memcpy(y + p * ldy + m * MAILP_LANES, acc, sizeof acc);
         }
-        w = panel + shape->n_taps * shape->n_blocks * shape->depth * MAILP_LANES;
     }
 }
 
@@ -4330,8 +4338,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 
 /* As in the matrix product, a tile of rows (output pixels) by vectors (output channels) keeps its sums in registers. The
    pixels' inputs have a pointer each and share one running offset. */
-#define MAILP_CONV_AT(c)        ((size_t)((c) / MAILP_V) * ldw + (size_t)((c) % MAILP_V) * MAILP_W)
-#define MAILP_CONV_GETW(r, c)   const mailp_vec w##c = mailp_vload(w + MAILP_CONV_AT(c));
+#define MAILP_CONV_GETW(r, c)   const mailp_vec w##c = mailp_vload(w + (c) * MAILP_W);
 #define MAILP_CONV_INIT(r, n)   MAILP_C##n(MAILP_ZERO, r) const float *x##r = x + at[r];
 #define MAILP_CONV_PUT(r, c)                                                                          \
     {                                                                                                 \
@@ -4342,16 +4349,18 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 
 #define MAILP_CONV_TILE(mr, nv)                                                                                        \
     MAILP_KERNEL void MAILP_FN(conv_##mr##x##nv)(float *y, size_t ldy, const float *x, const size_t *at, const float *w, \
-                                                 size_t ldw, const mailp_conv_shape *shape, size_t tap, size_t end,    \
-                                                 int accumulate) {                                                     \
+                                                 size_t step, const mailp_conv_shape *shape, size_t tap, size_t end,   \
+                                                 int accumulate, const float *ahead, size_t ahead_step) {              \
         const size_t depth = shape->depth, plane = shape->plane, n_blocks = shape->n_blocks;                           \
         MAILP_R##mr(MAILP_CONV_INIT, nv)                                                                               \
         for (; tap < end; tap++) {                                                                                     \
             size_t b, i0 = shape->tap[tap];                                                                            \
             for (b = 0; b < n_blocks; b++, i0 += plane) {                                                              \
                 size_t i = i0, stop = i0 + depth;                                                                      \
-                for (; i < stop; i++, w += MAILP_LANES) {                                                              \
+                for (; i < stop; i++, w += step, ahead += ahead_step) {                                                \
                     MAILP_C##nv(MAILP_CONV_GETW, 0)                                                                    \
+                    MAILP_PREFETCH(ahead);                                                                             \
+                    MAILP_PREFETCH(ahead + MAILP_LANES);                                                               \
                     MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                    \
                 }                                                                                                      \
             }                                                                                                          \
@@ -4365,8 +4374,9 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
     { MAILP_FN(conv_1x##nv), MAILP_FN(conv_2x##nv), MAILP_FN(conv_3x##nv), \
       MAILP_FN(conv_4x##nv), MAILP_FN(conv_5x##nv), MAILP_FN(conv_6x##nv) }
 
-typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t ldw,
-                                    const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate);
+typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t step,
+                                    const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate, const float *ahead,
+                                    size_t ahead_step);
 
 #if MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_CONV_PANELS 4
@@ -4388,10 +4398,10 @@ static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[1][6] = { MAILP_CONV_ROW(4
 
 #define MAILP_CONV_CHUNK 131072  /* bytes of weights used again and again by the tiles of one chunk: a part of the L2 cache */
 
-MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, const mailp_conv_shape *shape,
+MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
                                  size_t pixels, size_t panels) {
-    const size_t per_tap = shape->n_blocks * shape->depth * MAILP_LANES, ldw = shape->n_taps * per_tap;
-    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_PANELS / per_tap;
+    const size_t depth = shape->n_blocks * shape->depth, step = group * MAILP_LANES;
+    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_PANELS / MAILP_LANES / depth;
     const size_t taps = pixels <= 6 ? shape->n_taps : most == 0 ? 1 : most;
     const size_t tiles = (pixels + 5) / 6;
     size_t       p, np;
@@ -4399,10 +4409,14 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
         size_t tap, end;
         np = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);
         for (tap = 0; tap < shape->n_taps; tap = end) {
-            size_t t, m = 0, row = 0, column = 0;
-            end = MAILP_MIN(tap + taps, shape->n_taps);
+            const float *from = w + tap * depth * step + p * MAILP_LANES, *ahead;
+            size_t       t, m = 0, row = 0, column = 0, fetched = 0, bytes;
+            end   = MAILP_MIN(tap + taps, shape->n_taps);
+            bytes = (end - tap) * depth;                /* k-steps in this chunk; the next chunk has about as many lines: */
+            ahead = w + end * depth * step;             /* they are shared out to the tiles, two lines per k-step */
             for (t = 0; t < tiles; t++) {
                 size_t mr = (pixels - m) / (tiles - t), r, at[6];
+                int    more = fetched < bytes * group;
                 for (r = 0; r < mr; r++) {
                     at[r] = row * shape->row_step + column * shape->pixel_step;
                     if (++column == shape->width) {
@@ -4410,15 +4424,16 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                         row++;
                     }
                 }
-                MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * ldw + tap * per_tap,
-                                                     ldw, shape, tap, end, tap > 0);
+                MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, from, step, shape, tap, end,
+                                                     tap > 0, more ? ahead + fetched * MAILP_LANES : from,
+                                                     more ? 2 * (size_t)MAILP_LANES : 0);
+                fetched += 2 * bytes;
                 m += mr;
             }
         }
     }
 }
 
-#undef MAILP_CONV_PANELS
 #endif /* MAILP_W */
 
 /* Sum over the n values of in, or of their squared distances from mean when squares is set. n is a multiple of 16. */
@@ -4511,6 +4526,136 @@ MAILP_KERNEL void MAILP_FN(max_pool)(float *out, size_t row, const float *in, si
                 mailp_vec b = mailp_vmax(mailp_vmax(mailp_vload(r1 + c0 + v), mailp_vload(r1 + c1 + v)), mailp_vload(r1 + c2 + v));
                 mailp_vec c = mailp_vmax(mailp_vmax(mailp_vload(r2 + c0 + v), mailp_vload(r2 + c1 + v)), mailp_vload(r2 + c2 + v));
                 mailp_vstore(out + y * row + x * MAILP_LANES + v, mailp_vmax(mailp_vmax(a, b), c));
+            }
+        }
+    }
+}
+
+/* Winograd's convolution: tile x tile outputs of a 3 x 3 convolution from n x n products per channel pair, n = tile + 2:
+
+       y = At [ sum over channels of (G g Gt) * (Bt d B) ] A        (* element by element)
+
+   d is an n x n piece of the input, g the 3 x 3 weights; G g Gt is done at load. Bt, G and At follow from the points 0, 1, -1,
+   infinity for tile 2 and 0, +-sqrt(1/2), +-sqrt(2), infinity for tile 4; those round better than 0, +-1, +-2.
+
+   Source:  A. Lavin, S. Gray, arXiv 1509.09308.   Numbers: see test_vision; tile 4 loses about a bit and a half. */
+
+/* One dimension of Bt d for tile 4: six vectors apart by ds become six apart by os. */
+MAILP_WORD void MAILP_FN(winograd4_in1)(float *o, size_t os, const float *d, size_t ds) {
+    const mailp_vec a = mailp_vset(0.70710678f), b = mailp_vset(1.41421356f), half = mailp_vset(0.5f), two = mailp_vset(2.0f);
+    const mailp_vec c = mailp_vset(2.5f);
+    const mailp_vec d0 = mailp_vload(d), d1 = mailp_vload(d + ds), d2 = mailp_vload(d + 2 * ds), d3 = mailp_vload(d + 3 * ds);
+    const mailp_vec d4 = mailp_vload(d + 4 * ds), d5 = mailp_vload(d + 5 * ds);
+    const mailp_vec u = mailp_vnmadd(two, d2, d4), v = mailp_vnmadd(two, d1, d3);
+    const mailp_vec s = mailp_vnmadd(half, d2, d4), t = mailp_vnmadd(half, d1, d3);
+    mailp_vstore(o, mailp_vadd(mailp_vnmadd(c, d2, d0), d4));
+    mailp_vstore(o + os, mailp_vmadd(a, v, u));
+    mailp_vstore(o + 2 * os, mailp_vnmadd(a, v, u));
+    mailp_vstore(o + 3 * os, mailp_vmadd(b, t, s));
+    mailp_vstore(o + 4 * os, mailp_vnmadd(b, t, s));
+    mailp_vstore(o + 5 * os, mailp_vadd(mailp_vnmadd(c, d3, d1), d5));
+}
+
+/* One dimension of At m: six vectors to four. */
+MAILP_WORD void MAILP_FN(winograd4_out1)(float *o, size_t os, const float *m, size_t ms) {
+    const mailp_vec a = mailp_vset(0.70710678f), b = mailp_vset(1.41421356f), half = mailp_vset(0.5f), two = mailp_vset(2.0f);
+    const mailp_vec a3 = mailp_vset(0.35355339f), b3 = mailp_vset(2.82842712f);
+    const mailp_vec m1 = mailp_vload(m + ms), m2 = mailp_vload(m + 2 * ms), m3 = mailp_vload(m + 3 * ms), m4 = mailp_vload(m + 4 * ms);
+    const mailp_vec s = mailp_vadd(m1, m2), d = mailp_vsub(m1, m2), t = mailp_vadd(m3, m4), e = mailp_vsub(m3, m4);
+    mailp_vstore(o, mailp_vadd(mailp_vadd(mailp_vload(m), s), t));
+    mailp_vstore(o + os, mailp_vmadd(a, d, mailp_vmul(b, e)));
+    mailp_vstore(o + 2 * os, mailp_vmadd(half, s, mailp_vmul(two, t)));
+    mailp_vstore(o + 3 * os, mailp_vmadd(a3, d, mailp_vmadd(b3, e, mailp_vload(m + 5 * ms))));
+}
+
+MAILP_WORD void MAILP_FN(winograd2_in1)(float *o, size_t os, const float *d, size_t ds) {
+    const mailp_vec d0 = mailp_vload(d), d1 = mailp_vload(d + ds), d2 = mailp_vload(d + 2 * ds), d3 = mailp_vload(d + 3 * ds);
+    mailp_vstore(o, mailp_vsub(d0, d2));
+    mailp_vstore(o + os, mailp_vadd(d1, d2));
+    mailp_vstore(o + 2 * os, mailp_vsub(d2, d1));
+    mailp_vstore(o + 3 * os, mailp_vsub(d1, d3));
+}
+
+MAILP_WORD void MAILP_FN(winograd2_out1)(float *o, size_t os, const float *m, size_t ms) {
+    const mailp_vec m1 = mailp_vload(m + ms), m2 = mailp_vload(m + 2 * ms);
+    mailp_vstore(o, mailp_vadd(mailp_vload(m), mailp_vadd(m1, m2)));
+    mailp_vstore(o + os, mailp_vsub(mailp_vsub(m1, m2), mailp_vload(m + 3 * ms)));
+}
+
+/* v[i * n + j][t][16] = (Bt d B)[i][j] of every tile t of a block x, whose rows are `row` floats apart and whose border is
+   included;  v [n * n] planes, `plane` floats apart, of [tiles][16] */
+MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile) {
+    const size_t n = tile + 2;
+    float        tmp[36 * MAILP_W];
+    size_t       lane, ty, tx, i;
+    for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
+        for (ty = 0; ty < tiles_h; ty++) {
+            for (tx = 0; tx < tiles_w; tx++) {
+                const float *d = x + ty * tile * row + tx * tile * MAILP_LANES + lane;
+                float       *o = v + (ty * tiles_w + tx) * MAILP_LANES + lane;
+                if (tile == 4) {
+                    for (i = 0; i < 6; i++) {
+                        MAILP_FN(winograd4_in1)(tmp + i * MAILP_W, 6 * MAILP_W, d + i * MAILP_LANES, row);
+                    }
+                    for (i = 0; i < 6; i++) {
+                        MAILP_FN(winograd4_in1)(o + i * n * plane, plane, tmp + 6 * i * MAILP_W, MAILP_W);
+                    }
+                } else {
+                    for (i = 0; i < 4; i++) {
+                        MAILP_FN(winograd2_in1)(tmp + i * MAILP_W, 4 * MAILP_W, d + i * MAILP_LANES, row);
+                    }
+                    for (i = 0; i < 4; i++) {
+                        MAILP_FN(winograd2_in1)(o + i * n * plane, plane, tmp + 4 * i * MAILP_W, MAILP_W);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* y [h][w][16] gets tiles begin..end-1, cut off at h and w;  m [n * n] planes, `plane` floats apart, of [end - begin][16] */
+MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tile, size_t tiles_w,
+                                         size_t begin, size_t end) {
+    const size_t n = tile + 2;
+    float        tmp[24 * MAILP_W], out[16 * MAILP_W];
+    size_t       lane, t, i, j;
+    for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
+        for (t = begin; t < end; t++) {
+            const float *from = m + (t - begin) * MAILP_LANES + lane;
+            const size_t y0 = t / tiles_w * tile, x0 = t % tiles_w * tile;
+            const size_t rows = MAILP_MIN(tile, h - y0), columns = MAILP_MIN(tile, w - x0);
+            float       *to = y + (y0 * w + x0) * MAILP_LANES + lane;
+            if (tile == 4) {
+                for (i = 0; i < 6; i++) {
+                    MAILP_FN(winograd4_out1)(tmp + i * MAILP_W, 6 * MAILP_W, from + i * plane, n * plane);
+                }
+                if (rows == 4 && columns == 4) {
+                    for (i = 0; i < 4; i++) {
+                        MAILP_FN(winograd4_out1)(to + i * w * MAILP_LANES, MAILP_LANES, tmp + 6 * i * MAILP_W, MAILP_W);
+                    }
+                    continue;
+                }
+                for (i = 0; i < 4; i++) {
+                    MAILP_FN(winograd4_out1)(out + 4 * i * MAILP_W, MAILP_W, tmp + 6 * i * MAILP_W, MAILP_W);
+                }
+            } else {
+                for (i = 0; i < 4; i++) {
+                    MAILP_FN(winograd2_out1)(tmp + i * MAILP_W, 4 * MAILP_W, from + i * plane, n * plane);
+                }
+                if (rows == 2 && columns == 2) {
+                    for (i = 0; i < 2; i++) {
+                        MAILP_FN(winograd2_out1)(to + i * w * MAILP_LANES, MAILP_LANES, tmp + 4 * i * MAILP_W, MAILP_W);
+                    }
+                    continue;
+                }
+                for (i = 0; i < 2; i++) {
+                    MAILP_FN(winograd2_out1)(out + 2 * i * MAILP_W, MAILP_W, tmp + 4 * i * MAILP_W, MAILP_W);
+                }
+            }
+            for (i = 0; i < rows; i++) {
+                for (j = 0; j < columns; j++) {
+                    mailp_vstore(to + (i * w + j) * MAILP_LANES, mailp_vload(out + (tile * i + j) * MAILP_W));
+                }
             }
         }
     }
@@ -4813,8 +4958,11 @@ static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_FN(attend),
     /* vision */
     MAILP_FN(conv),
+    MAILP_CONV_PANELS,
     MAILP_FN(group_norm),
     MAILP_FN(max_pool),
+    MAILP_FN(winograd_in),
+    MAILP_FN(winograd_out),
 };
 
 /* the words of this pass end here */
@@ -4840,6 +4988,7 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #undef mailp_vnmadd
 #undef mailp_vround
 #undef mailp_vscale
+#undef MAILP_CONV_PANELS
 #undef MAILP_NAME
 #endif /* MAILP_PASS: end of >>kernels */
 
@@ -5813,7 +5962,9 @@ static size_t mailp_map_side(size_t n) {
 typedef struct mailp_conv {
     size_t           c_in, c_out, h_in, w_in, h_out, w_out;
     mailp_conv_shape shape;
-    const float     *w;            /* [c_out / 16][taps][c_in][16] */
+    size_t           tile;         /* 4 or 2: by Winograd; 0: directly */
+    size_t           tiles_h, tiles_w;
+    const float     *w;            /* see mailp_conv_pack; by Winograd mailp_winograd_pack */
     const float     *gamma, *beta; /* [c_out] */
 } mailp_conv;
 
@@ -5839,18 +5990,35 @@ typedef struct mailp_resnet_buffers {
     float         *image;      /* [height + 6][width + 6][3], normalised, border 0 */
     float         *raw;        /* outputs of the convolution at work, dense [blocks][h][w][16] */
     float         *map[3];     /* bordered maps */
+    float         *v[2];       /* Winograd's inputs of this convolution and the next, [n * n][blocks][tiles][16] */
+    float         *m;          /* [threads][n * n][4][MAILP_TILES][16], its products */
     unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
     double        *sums;       /* [threads][width][3] */
     float         *keypoints;  /* [n_keypoints][2] */
     float         *features;   /* padded to whole panels */
 } mailp_resnet_buffers;
 
+#define MAILP_CONV_GROUP 4  /* largest conv_group of the kernel tables */
+#define MAILP_TILES      32 /* Winograd's tiles at a time: products for 4 blocks, 295 KB, stay in the second-level cache */
+
+/* floats of Winograd's input */
+static size_t mailp_winograd_floats(const mailp_conv *conv) {
+    return (conv->tile + 2) * (conv->tile + 2) * conv->c_in * conv->tiles_h * conv->tiles_w;
+}
+
 static size_t mailp_conv_map(const mailp_conv *conv) {
     return conv->c_out * mailp_map_side(conv->h_out) * mailp_map_side(conv->w_out);
 }
 
 static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *arena, const mailp_resnet *net, size_t n_threads) {
-    size_t i, raw = net->stem.c_out * net->stem.h_out * net->stem.w_out, map = 0;
+    size_t i, raw = net->stem.c_out * net->stem.h_out * net->stem.w_out, map = 0, v = 0, planes = 0;
+    for (i = 0; i < 16; i++) {
+        const mailp_conv *conv = i % 2 == 0 ? &net->block[i / 2].conv1 : &net->block[i / 2].conv2;
+        if (conv->tile != 0) {
+            v      = MAILP_MAX(v, mailp_winograd_floats(conv));
+            planes = MAILP_MAX(planes, (conv->tile + 2) * (conv->tile + 2));
+        }
+    }
     for (i = 0; i < 8; i++) {
         /* the first block's input is as large as its output */
         map = MAILP_MAX(map, mailp_conv_map(&net->block[i].conv2));
@@ -5862,6 +6030,9 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->map[0]    = mailp_take_floats(arena, map);
     buffers->map[1]    = mailp_take_floats(arena, map);
     buffers->map[2]    = mailp_take_floats(arena, map);
+    buffers->v[0]      = mailp_take_floats(arena, v);
+    buffers->v[1]      = mailp_take_floats(arena, v);
+    buffers->m         = mailp_take_floats(arena, n_threads * planes * MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES);
     buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAIL_MAX_IMAGE);
     buffers->sums      = (double *)mailp_take(arena, n_threads * net->width * 3 * sizeof(double));
     buffers->keypoints = mailp_take_floats(arena, 2 * net->n_keypoints);
@@ -5893,19 +6064,74 @@ static const float *mailp_resnet_vector(mailp_loader *loader, const char *prefix
     return to;
 }
 
-/* Weights [c_out][c_in][size][size] -> [c_out / 16][taps][c_in][16]. The stem's taps are rows of the picture: their depth
-   is 7 pixels of 3 channels, so there the order is [row][column][c_in]. */
-static void mailp_conv_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t size) {
-    const size_t taps = size * size;
-    size_t       o, t, i;
+/* Panels that lie side by side with this one: `group` of them, fewer at the end of a layer.   *first: the first of them */
+static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_t group) {
+    *first = panel / group * group;
+    return MAILP_MIN(panels - *first, group);
+}
+
+/* Weights [c_out][c_in][taps] -> [groups][taps][c_in][group][16]. The stem's taps are rows of the picture: their depth is 7
+   pixels of 3 channels, which is the same order. */
+static void mailp_conv_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group) {
+    size_t o, t, i, first;
     for (o = 0; o < mailp_pad(c_out); o++) {
+        const size_t n = mailp_conv_group(&first, o / MAILP_LANES, mailp_panels(c_out), group);
         for (t = 0; t < taps; t++) {
             for (i = 0; i < c_in; i++) {
-                to[(o / MAILP_LANES * taps * c_in + t * c_in + i) * MAILP_LANES + o % MAILP_LANES] =
+                to[((first * taps * c_in) + (t * c_in + i) * n + o / MAILP_LANES - first) * MAILP_LANES + o % MAILP_LANES] =
                     o < c_out ? from[(o * c_in + i) * taps + t] : 0.0f;
             }
         }
     }
+}
+
+/* Weights [c_out][c_in][3][3] -> G g Gt as [groups][n * n][c_in][group][16] */
+static void mailp_winograd_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t tile, size_t group) {
+    static const double G2[4][3] = { { 1, 0, 0 }, { 0.5, 0.5, 0.5 }, { 0.5, -0.5, 0.5 }, { 0, 0, 1 } };
+    const double        a = sqrt(0.5), b = sqrt(2.0);
+    const size_t        n = tile + 2, panels = c_out / MAILP_LANES;
+    double              G[6][3];
+    size_t              o, i, y, x, first;
+    if (tile == 2) {
+        memcpy(G, G2, sizeof G2);
+    } else {
+        /* row of a point p: (1, p, p * p) / product of the differences to the other finite points */
+        const double point[5] = { 0, a, -a, b, -b };
+        for (y = 0; y < 5; y++) {
+            double d = 1;
+            for (x = 0; x < 5; x++) {
+                d *= x == y ? 1 : point[y] - point[x];
+            }
+            G[y][0] = 1 / d;
+            G[y][1] = point[y] / d;
+            G[y][2] = point[y] * point[y] / d;
+        }
+        G[5][0] = G[5][1] = 0;
+        G[5][2] = 1;
+    }
+    for (o = 0; o < c_out; o++) {
+        const size_t count = mailp_conv_group(&first, o / MAILP_LANES, panels, group);
+        for (i = 0; i < c_in; i++) {
+            const float *g = from + (o * c_in + i) * 9;
+            double       half[6][3];
+            for (y = 0; y < n; y++) {
+                for (x = 0; x < 3; x++) {
+                    half[y][x] = G[y][0] * (double)g[x] + G[y][1] * (double)g[3 + x] + G[y][2] * (double)g[6 + x];
+                }
+            }
+            for (y = 0; y < n; y++) {
+                for (x = 0; x < n; x++) {
+                    to[(first * n * n * c_in + ((y * n + x) * c_in + i) * count + o / MAILP_LANES - first) * MAILP_LANES +
+                       o % MAILP_LANES] = (float)(half[y][0] * G[x][0] + half[y][1] * G[x][1] + half[y][2] * G[x][2]);
+                }
+            }
+        }
+    }
+}
+
+/* Winograd needs (n / 3)^2 times the weights, which pays when there are enough tiles to use each weight on. */
+static size_t mailp_winograd_choose(size_t h, size_t w) {
+    return ((h + 3) / 4) * ((w + 3) / 4) >= 32 ? 4 : ((h + 1) / 2) * ((w + 1) / 2) >= 12 ? 2 : 0;
 }
 
 /* A convolution of size x size (1, 3, or 7 for the stem), its weights at prefix + name + ".weight", and unless norm is NULL its
@@ -5952,9 +6178,26 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
-    w    = mailp_take_floats(&loader->arena, mailp_pad(c_out) * c_in * size * size);
-    if (from != NULL && w != NULL) {
-        mailp_conv_pack(w, from, c_out, c_in, size);
+    conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out) : 0;
+    if (conv->tile != 0) {
+        conv->tiles_h = (conv->h_out + conv->tile - 1) / conv->tile;
+        conv->tiles_w = (conv->w_out + conv->tile - 1) / conv->tile;
+        /* the products of each of the n * n planes: rows are tiles, all in one row of the picture */
+        shape->width      = conv->tiles_h * conv->tiles_w;
+        shape->pixel_step = MAILP_LANES;
+        shape->row_step   = 0;
+        shape->plane      = shape->width * MAILP_LANES;
+        shape->n_taps     = 1;
+        shape->tap[0]     = 0;
+        w = mailp_take_floats(&loader->arena, c_out * c_in * (conv->tile + 2) * (conv->tile + 2));
+        if (from != NULL && w != NULL) {
+            mailp_winograd_pack(w, from, c_out, c_in, conv->tile, loader->kernels->conv_group);
+        }
+    } else {
+        w = mailp_take_floats(&loader->arena, mailp_pad(c_out) * c_in * size * size);
+        if (from != NULL && w != NULL) {
+            mailp_conv_pack(w, from, c_out, c_in, size * size, loader->kernels->conv_group);
+        }
     }
     conv->w = w;
     conv->gamma = conv->beta = NULL;
@@ -6048,7 +6291,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     from = mailp_load(loader, name, 2, net->feature_dim, n, 0, 0);
     to   = mailp_take_floats(&loader->arena, mailp_pad(net->feature_dim) * n);
     if (from != NULL && to != NULL) {
-        mailp_conv_pack(to, from, net->feature_dim, n, 1);
+        mailp_conv_pack(to, from, net->feature_dim, n, 1, 1);
     }
     net->linear_w    = to;
     net->linear_bias = mailp_resnet_vector(loader, prefix, "nets.3.bias", net->feature_dim);
@@ -6067,13 +6310,30 @@ typedef struct mailp_resnet_step {
     const mailp_kernels        *kernels;
     const mail_image           *image;
     const mailp_resnet_buffers *buffers;
-    const mailp_conv           *conv;
-    const float                *in;
-    float                      *out;
+    const mailp_conv           *conv, *next;  /* next: the convolution that reads out, if by Winograd; or NULL */
+    const float                *in;           /* a map; Winograd's input v if conv is by Winograd */
+    float                      *out, *v;      /* a map; and Winograd's input for next */
     const float                *skip;
     int                         relu;
     size_t                      n_shares;
+    const mail_profile         *profile;  /* or NULL */
+    size_t                      count;    /* steps done */
+    double                      time;     /* when the last one ended */
 } mailp_resnet_step;
+
+static void mailp_resnet_step_done(mailp_resnet_step *step) {
+    if (step->profile != NULL) {
+        const double now = step->profile->now(step->profile->user);
+        step->profile->add(step->profile->user, "vision", step->count, now - step->time);
+        step->time = now;
+    }
+    step->count++;
+}
+
+static void mailp_resnet_step_run(mailp_resnet_step *step, const mail_parallel *parallel, mail_task task) {
+    mailp_parallel_run(parallel, step->n_shares, task, step);
+    mailp_resnet_step_done(step);
+}
 
 static void mailp_resnet_image_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
@@ -6108,7 +6368,46 @@ static void mailp_map_border(float *block, size_t h, size_t w) {
     memset(block + (h + 1) * columns * MAILP_LANES, 0, (rows - h - 1) * columns * MAILP_LANES * sizeof(float));
 }
 
-#define MAILP_CONV_GROUP 4  /* blocks convolved together: as many as the widest register tile */
+/* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16]; m is scratch for Winograd's products. */
+static void mailp_conv_run(float *y, float *m, const mailp_conv *conv, const mailp_kernels *kernels, const float *in, size_t begin,
+                           size_t n) {
+    const size_t pixels = conv->h_out * conv->w_out;
+    const size_t depth = conv->shape.n_taps * conv->shape.n_blocks * conv->shape.depth;
+    size_t       first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, kernels->conv_group);
+    if (conv->tile == 0) {
+        kernels->conv(y, pixels * MAILP_LANES, in, conv->w + (first * depth + begin - first) * MAILP_LANES, group, &conv->shape,
+                      pixels, n);
+    } else {
+        const size_t planes = (conv->tile + 2) * (conv->tile + 2), tiles = conv->tiles_h * conv->tiles_w;
+        size_t       t, count, k, b;
+        for (t = 0; t < tiles; t += count) {
+            count = MAILP_MIN(tiles - t, (size_t)MAILP_TILES);
+            for (k = 0; k < planes; k++) {
+                kernels->conv(m + k * n * count * MAILP_LANES, count * MAILP_LANES, in + (k * conv->c_in * tiles + t * MAILP_LANES),
+                              conv->w + ((first * planes + k * group) * depth + begin - first) * MAILP_LANES, group, &conv->shape,
+                              count, n);
+            }
+            for (b = 0; b < n; b++) {
+                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, n * count * MAILP_LANES, conv->h_out,
+                                      conv->w_out, conv->tile, conv->tiles_w, t, t + count);
+            }
+        }
+    }
+}
+
+/* Winograd's input of block b for the convolution `next` from the bordered map `block` that has just been made. */
+static void mailp_conv_prepare(float *v, const mailp_conv *next, const mailp_kernels *kernels, const float *block, size_t b) {
+    if (next != NULL && next->tile != 0) {
+        const size_t tiles = next->tiles_h * next->tiles_w;
+        kernels->winograd_in(v + b * tiles * MAILP_LANES, next->c_in * tiles, block, mailp_map_side(next->w_in) * MAILP_LANES,
+                             next->tiles_h, next->tiles_w, next->tile);
+    }
+}
+
+/* Scratch for the products of the i-th task */
+static float *mailp_resnet_products(const mailp_resnet_step *step, size_t i) {
+    return step->buffers->m + i * (step->conv->tile + 2) * (step->conv->tile + 2) * MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES;
+}
 
 /* Convolution, GroupNorm, skip, relu for a share of the output blocks. */
 static void mailp_resnet_conv_task(void *arg, size_t i) {
@@ -6116,19 +6415,19 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     const mailp_conv        *conv = step->conv;
     const size_t             pixels = conv->h_out * conv->w_out, columns = mailp_map_side(conv->w_out);
     const size_t             plane = mailp_map_side(conv->h_out) * columns * MAILP_LANES;
-    const size_t             weights = conv->shape.n_taps * conv->shape.n_blocks * conv->shape.depth * MAILP_LANES;
     size_t                   b, begin, end, n;
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
-        n = MAILP_MIN(end - begin, (size_t)MAILP_CONV_GROUP);
-        step->kernels->conv(raw, pixels * MAILP_LANES, step->in, conv->w + begin * weights, &conv->shape, pixels, n);
+        n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
+        mailp_conv_run(raw, mailp_resnet_products(step, i), conv, step->kernels, step->in, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             const size_t at = b * plane + (columns + 1) * MAILP_LANES;
             mailp_map_border(step->out + b * plane, conv->h_out, conv->w_out);
             step->kernels->group_norm(step->out + at, columns * MAILP_LANES, raw, step->skip == NULL ? NULL : step->skip + at,
                                       conv->gamma + b * MAILP_LANES, conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out,
                                       step->relu);
+            mailp_conv_prepare(step->v, step->next, step->kernels, step->out + b * plane, b);
         }
     }
 }
@@ -6139,19 +6438,19 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
     const mailp_conv        *conv = step->conv;
     const size_t             pixels = conv->h_out * conv->w_out, h = (conv->h_out + 1) / 2, w = (conv->w_out + 1) / 2;
     const size_t             columns = mailp_map_side(w), plane = mailp_map_side(h) * columns * MAILP_LANES;
-    const size_t             weights = conv->shape.n_taps * conv->shape.depth * MAILP_LANES;
     size_t                   b, begin, end, n;
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
-        n = MAILP_MIN(end - begin, (size_t)MAILP_CONV_GROUP);
-        step->kernels->conv(raw, pixels * MAILP_LANES, step->in, conv->w + begin * weights, &conv->shape, pixels, n);
+        n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
+        mailp_conv_run(raw, NULL, conv, step->kernels, step->in, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             step->kernels->group_norm(raw, conv->w_out * MAILP_LANES, raw, NULL, conv->gamma + b * MAILP_LANES,
                                       conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out, 1);
             mailp_map_border(step->out + b * plane, h, w);
             step->kernels->max_pool(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, raw,
                                     conv->h_out, conv->w_out);
+            mailp_conv_prepare(step->v, step->next, step->kernels, step->out + b * plane, b);
         }
     }
 }
@@ -6187,9 +6486,12 @@ static void mailp_spatial_softmax(float *keypoints, const float *logits, const m
 
 /* features [feature_dim] and keypoints [n_keypoints][2] (or NULL) of a checked image.
    scratch   mailp_resnet_scratch(net, threads of parallel) bytes, aligned to 64
+   profile   NULL, or told the seconds of each step as part "vision": layer 0 image, 1 stem, 2..20 the convolutions in order,
+             21 keypoints and linear
    Memory    none.   The result does not depend on the number of threads. */
-static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
-                                const mail_image *image, void *scratch, const mail_parallel *parallel) {
+static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
+                                         const mail_image *image, void *scratch, const mail_parallel *parallel,
+                                         const mail_profile *profile) {
     mailp_resnet_buffers buffers;
     mailp_resnet_step    step;
     mailp_arena          arena;
@@ -6205,50 +6507,69 @@ static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *ke
     step.image   = image;
     step.buffers = &buffers;
     step.skip    = NULL;
+    step.profile = profile;
+    step.count   = 0;
+    step.time    = profile == NULL ? 0 : profile->now(profile->user);
     step.relu    = 1;
     x = buffers.map[0];
     t = buffers.map[1];
     d = buffers.map[2];
 
-    mailp_parallel_run(parallel, step.n_shares, mailp_resnet_image_task, &step);
+    mailp_resnet_step_run(&step, parallel, mailp_resnet_image_task);
     step.conv = &net->stem;
+    step.next = &net->block[0].conv1;
     step.in   = buffers.image;
     step.out  = x;
-    mailp_parallel_run(parallel, step.n_shares, mailp_resnet_stem_task, &step);
+    step.v    = buffers.v[0];
+    mailp_resnet_step_run(&step, parallel, mailp_resnet_stem_task);
     for (i = 0; i < 8; i++) {
         const mailp_basic_block *block = &net->block[i];
+        /* conv1 reads v[0] or x and leaves t and v[1]; conv2 reads v[1] or t and leaves x and v[0] */
         step.conv = &block->conv1;
-        step.in   = x;
+        step.next = &block->conv2;
+        step.in   = block->conv1.tile != 0 ? buffers.v[0] : x;
         step.out  = t;
+        step.v    = buffers.v[1];
         step.skip = NULL;
         step.relu = 1;
-        mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+        mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
         if (block->has_downsample) {
             float *swap = x;
             step.conv = &block->downsample;
+            step.next = NULL;
+            step.in   = x;
             step.out  = d;
             step.relu = 0;
-            mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+            mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
             x = d;
             d = swap;
         }
         /* a task reads skip only where it writes, so the sum may replace it */
         step.conv = &block->conv2;
-        step.in   = t;
+        step.next = i < 7 ? &net->block[i + 1].conv1 : NULL;
+        step.in   = block->conv2.tile != 0 ? buffers.v[1] : t;
         step.out  = x;
+        step.v    = buffers.v[0];
         step.skip = x;
         step.relu = 1;
-        mailp_parallel_run(parallel, step.n_shares, mailp_resnet_conv_task, &step);
+        mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
     }
-    kernels->conv(buffers.raw, pixels * MAILP_LANES, x, net->keypoint_conv.w, &net->keypoint_conv.shape, pixels,
-                  net->keypoint_conv.c_out / MAILP_LANES);
+    for (i = 0; i < net->keypoint_conv.c_out / MAILP_LANES; i++) {
+        mailp_conv_run(buffers.raw + i * pixels * MAILP_LANES, NULL, &net->keypoint_conv, kernels, x, i, 1);
+    }
     mailp_spatial_softmax(buffers.keypoints, buffers.raw, net, pixels);
     kernels->gemm(buffers.features, mailp_pad(net->feature_dim), buffers.keypoints, 2 * net->n_keypoints, net->linear_w,
                   net->linear_bias, 1, 2 * net->n_keypoints, mailp_panels(net->feature_dim), 0);
+    mailp_resnet_step_done(&step);
     memcpy(features, buffers.features, net->feature_dim * sizeof(float));
     if (keypoints != NULL) {
         memcpy(keypoints, buffers.keypoints, 2 * net->n_keypoints * sizeof(float));
     }
+}
+
+static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
+                                const mail_image *image, void *scratch, const mail_parallel *parallel) {
+    mailp_resnet_encode_profiled(net, kernels, features, keypoints, image, scratch, parallel, NULL);
 }
 
 /* ---- the network of one camera as a building block ----------------------------------------------------------------- */
