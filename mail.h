@@ -853,38 +853,38 @@ typedef struct mailp_file {
 
 #ifndef MAIL_NO_STDIO
 
-/* All of a file at once into memory from the allocator. */
-static mail_status mailp_file_read(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
-    unsigned char *data = NULL;
-    mail_status    status = MAIL_OK;
-    long           size = -1;
-    FILE          *f = fopen(path, "rb");
+/* All of a file into memory from the allocator. An empty file is an error. */
+static mail_status mailp_read_file(unsigned char **data, size_t *size, const char *path, const mail_allocator *allocator, mail_error *err) {
+    mail_status status = MAIL_OK;
+    long        n = -1;
+    FILE       *f = fopen(path, "rb");
+    *data = NULL;
     if (f == NULL) {
         return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
     }
     if (fseek(f, 0, SEEK_END) == 0) {
-        size = ftell(f);
+        n = ftell(f);
     }
-    if (size < 0 || fseek(f, 0, SEEK_SET) != 0) {
+    if (n < 0 || fseek(f, 0, SEEK_SET) != 0) {
         status = mailp_fail(err, MAIL_E_IO, "%s: its size cannot be told: %s", path, strerror(errno));
-    } else if (size == 0) {
+    } else if (n == 0) {
         status = mailp_fail(err, MAIL_E_FORMAT, "%s: the file is empty", path);
-    } else if ((data = (unsigned char *)mailp_alloc(allocator, (size_t)size)) == NULL) {
-        status = mailp_fail(err, MAIL_E_MEMORY, "%s: no memory for its %ld bytes", path, size);
-    } else if (fread(data, 1, (size_t)size, f) != (size_t)size) {
-        mailp_free(allocator, data);
+    } else if ((*data = (unsigned char *)mailp_alloc(allocator, (size_t)n)) == NULL) {
+        status = mailp_fail(err, MAIL_E_MEMORY, "%s: no memory for its %ld bytes", path, n);
+    } else if (fread(*data, 1, (size_t)n, f) != (size_t)n) {
+        mailp_free(allocator, *data);
+        *data  = NULL;
         status = mailp_fail(err, MAIL_E_IO, "%s: cannot be read: %s", path, strerror(errno));
-    } else {
-        file->data   = data;
-        file->size   = (size_t)size;
-        file->mapped = 0;
     }
+    *size = status ? 0 : (size_t)n;
     (void)fclose(f);
     return status;
 }
 
 /* Map a file, or read it. An empty file is an error. */
 static mail_status mailp_file_open(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
+    unsigned char *data;
+    mail_status    status;
 #if defined(MAILP_POSIX)
     struct stat st;
     int         fd = open(path, O_RDONLY);
@@ -929,7 +929,10 @@ static mail_status mailp_file_open(mailp_file *file, const char *path, const mai
         }
     }
 #endif
-    return mailp_file_read(file, path, allocator, err);
+    status       = mailp_read_file(&data, &file->size, path, allocator, err);
+    file->data   = data;
+    file->mapped = 0;
+    return status;
 }
 
 static void mailp_file_close(mailp_file *file, const mail_allocator *allocator) {
@@ -2426,11 +2429,8 @@ static mail_status mailp_pickle_parse(mail_tensors *t, mailp_pickle *vm, mail_er
     mailp_arena   arena;
     mail_status   status;
     int           pass;
-    while (op != '.') {
-        status = mailp_pickle_fetch(&op, &arg, &arg_size, vm, &at, err);
-        if (status) {
-            return status;
-        }
+    /* a failure is left to the run, which may meet a more telling one before it */
+    while (op != '.' && mailp_pickle_fetch(&op, &arg, &arg_size, vm, &at, NULL) == MAIL_OK) {
         n_push += strchr("su0.1bae", op) == NULL;  /* all others push at most one value */
         n_put  += op == 'q' || op == 'r' || op == 0x94;
         n_set  += op == 's' || op == 'u' || op == 'd';
@@ -2737,7 +2737,7 @@ MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, 
 
 /* The tensor's bytes are not needed for now: pages of a mapped file that it fills alone may leave memory. Reading them again
    is allowed and brings them back. */
-MAILP_UNUSED static void mailp_tensors_release(mail_tensors *t, const mail_tensor *x) {
+MAILP_UNUSED static void mailp_tensors_release(const mail_tensors *t, const mail_tensor *x) {
 #if defined(MAILP_MAP_POSIX) && defined(MADV_DONTNEED)
     long   page_size = sysconf(_SC_PAGESIZE);
     size_t bytes = (size_t)x->count * mail_dtype_size(x->dtype), begin, end;
@@ -3528,7 +3528,7 @@ static void mailp_config_diffusion(mailp_config_reader *r) {
 }
 
 /* mean and std undo the scaling, min and max bound a diffusion policy's actions; what is not needed may be absent, and then
-   is the identity: mean 0, std 1, min -infinity, max infinity. */
+   changes nothing: mean 0, std 1, min -FLT_MAX, max FLT_MAX. */
 static void mailp_config_scaler(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
     int           needed[MAILP_SCALER_VECTORS], k;
@@ -3542,7 +3542,7 @@ static void mailp_config_scaler(mailp_config_reader *r) {
             mailp_config_missing(r, mailp_scaler_names[k]);
         }
         for (i = 0; i < cfg->action_dim && r->vector_where[k] == NULL; i++) {
-            vector[i] = k == 0 ? 0.0f : k == 1 ? 1.0f : k == 2 ? -HUGE_VALF : HUGE_VALF;
+            vector[i] = k == 0 ? 0.0f : k == 1 ? 1.0f : k == 2 ? -FLT_MAX : FLT_MAX;
         }
     }
     for (i = 0; i < cfg->action_dim && r->status == MAIL_OK; i++) {
@@ -3724,10 +3724,10 @@ static void mailp_put_config(mailp_writer *w, const mailp_config *cfg) {
     for (i = 0; i < MAILP_SCALER_VECTORS; i++) {
         const float *vector = i == 0 ? cfg->mean : i == 1 ? cfg->std : i == 2 ? cfg->min : cfg->max;
         size_t       n = 0;
-        while (n < cfg->action_dim && fabsf(vector[n]) <= FLT_MAX) {
+        while (n < cfg->action_dim && fabsf(vector[n]) < FLT_MAX) {
             n++;
         }
-        if (n == cfg->action_dim) {  /* limits that are not known are infinite */
+        if (n == cfg->action_dim) {  /* a limit of FLT_MAX is not known */
             mailp_put_floats(w, mailp_scaler_names[i], vector, n);
         }
     }
@@ -3879,7 +3879,7 @@ static void mailp_put_file(mailp_writer *w, const mail_tensors *t, const mailp_c
 }
 
 /* Put tmp in path's place. */
-static int mailp_rename(const char *tmp, const char *path) {
+static int mailp_file_replace(const char *tmp, const char *path) {
 #if defined(_WIN32)
     return MoveFileExA(tmp, path, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
 #else
@@ -3916,7 +3916,7 @@ MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_co
 #endif
         reason   = errno;
         w.failed = fclose(w.file) != 0 || w.failed;
-        if (w.failed || !mailp_rename(tmp, path)) {
+        if (w.failed || !mailp_file_replace(tmp, path)) {
             reason = w.failed ? reason : errno;
             (void)remove(tmp);
             status = mailp_fail(err, MAIL_E_IO, "%s: cannot be written: %s", path, strerror(reason));
