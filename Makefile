@@ -17,7 +17,7 @@ B        = build
 STB     := $(wildcard /usr/include/stb/stb_image.h)
 HEADERS  = mail.h tests/test.h
 
-EXAMPLES = hello_policy robot_loop from_memory inspect_checkpoint convert_checkpoint
+EXAMPLES = hello_policy robot_loop from_memory
 ifneq ($(STB),)
 EXAMPLES += act_on_images
 endif
