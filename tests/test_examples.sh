@@ -24,25 +24,25 @@ fails() {  # what its message must contain, then the command
     fi
 }
 
-head -c 1000 $cases/vision_two/model.safetensors >$out/cut.safetensors
-ok build/hello_policy $cases/vision_two/model.safetensors
+head -c 1000 $cases/vision_two/model.pth >$out/cut.safetensors
+ok build/hello_policy $cases/vision_two/model.pth
 ok build/hello_policy $cases/vision_one/model.safetensors
 fails "absent" build/hello_policy $out/absent.safetensors
 fails "bytes" build/hello_policy $out/cut.safetensors
-ok build/robot_loop $cases/vision_two/model.safetensors 12
-ok sh -c "build/from_memory $cases/vision_two/config.json <$cases/vision_two/model.safetensors"
+ok build/robot_loop $cases/vision_two/model.pth 12
+ok sh -c "build/from_memory $cases/vision_two/config.json <$cases/vision_two/model.pth"
 fails "from_memory" sh -c "build/from_memory <$out/cut.safetensors"
 if [ -x build/act_on_images ]; then
     for i in 1 2; do
-        { printf 'P6\n40 40\n255\n'; head -c 4800 $cases/vision_two/model.safetensors; } >$out/picture$i.ppm
+        { printf 'P6\n40 40\n255\n'; head -c 4800 $cases/vision_two/model.pth; } >$out/picture$i.ppm
     done
-    ok build/act_on_images $cases/vision_two/model.safetensors $out/chunk.png $out/picture1.ppm $out/picture2.ppm
+    ok build/act_on_images $cases/vision_two/model.pth $out/chunk.png $out/picture1.ppm $out/picture2.ppm
     [ "$(head -c 4 $out/chunk.png | tail -c 3)" = PNG ] || { echo "FAILED: act_on_images drew no PNG"; failed=1; }
-    fails "cameras" build/act_on_images $cases/vision_two/model.safetensors $out/chunk.png $out/picture1.ppm
-    fails "cut" build/act_on_images $cases/vision_two/model.safetensors $out/chunk.png $out/cut.safetensors $out/picture1.ppm
+    fails "cameras" build/act_on_images $cases/vision_two/model.pth $out/chunk.png $out/picture1.ppm
+    fails "cut" build/act_on_images $cases/vision_two/model.pth $out/chunk.png $out/cut.safetensors $out/picture1.ppm
 fi
 if [ -x build/inspect_checkpoint ]; then
-    ok build/inspect_checkpoint $cases/vision_two/model.safetensors
+    ok build/inspect_checkpoint $cases/vision_two/model.pth
     fails "cut" build/inspect_checkpoint $out/cut.safetensors
 fi
 if [ -x build/convert_checkpoint ]; then
