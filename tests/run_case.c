@@ -22,9 +22,11 @@
 
    M is the largest magnitude in the reference output, so the second term is four units in its last place: rounding that
    no float32 program escapes.  E is what a good float32 program makes of this very output: the error of PyTorch in
-   float32, as recorded in the case, or the median of that error over neighbouring inputs where it is larger. A single
-   run can be right by luck, an honest typical one cannot. The factor 4 is for another order of summation and other
-   approximations of exp and tanh than PyTorch's. Errors are of whole tensors: an element's own error is luck as well.
+   float32, as recorded in the case, or the upper quartile of that error over neighbouring inputs where it is larger.
+   A single run can be right by luck: the first denoising steps magnify an error in eps up to 30 times in those elements
+   that are not clipped, and so PyTorch's own error differs tenfold and more between inputs a per cent apart. The factor
+   4 is for another order of summation and other approximations of exp and tanh than PyTorch's. Errors are of whole
+   tensors: an element's own error is luck as well.
 
    With --weights bf16 or int8, E is instead the error of a float64 model whose linears and convolutions round their
    weights and inputs to that type (also recorded), because what is judged then is whether no more was lost than that.
