@@ -260,6 +260,8 @@ typedef struct mail_session_options {
     mail_parallel  parallel;
     mail_profile   profile;
     mail_allocator allocator;      /* for mail_session_create */
+    int            align_plan;     /* 1: mail_plan_end leaves out as many actions as mail_act gave since mail_plan_begin, so that the
+                                      new chunk goes on at the action whose time has come */
     double       (*now)(void *now_user);    /* clock in seconds for mail_plan_within; NULL: the system's monotonic clock */
     void          *now_user;
 } mail_session_options;
@@ -316,6 +318,63 @@ MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, dou
    [n_timesteps + diffusion_x][batch][act_seq][action_dim] in the order of the steps; either may be NULL.
    Both must stay valid until that plan ends. */
 MAIL_API void mail_session_set_noise(mail_session *session, const float *x_T, const float *noise);
+
+/* ---- building blocks: each works without the rest ------------------------------------------------------------------ */
+
+/* DDPM tables (arXiv 2006.11239). Betas are made in double and rounded, the rest is float32, as in the official code.
+   mail_ddpm_schedule fills memory, MAIL_DDPM_TABLES * n_timesteps floats of the caller's, and points into it. */
+#define MAIL_DDPM_TABLES 9
+typedef struct mail_ddpm {
+    size_t       n_timesteps;
+    const float *betas, *alphas_cumprod, *alphas_cumprod_prev;
+    const float *sqrt_recip_alphas_cumprod, *sqrt_recipm1_alphas_cumprod;
+    const float *posterior_mean_coef1, *posterior_mean_coef2;
+    const float *posterior_variance, *posterior_std;  /* std = exp(0.5 ln max(variance, 1e-20)) */
+} mail_ddpm;
+MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule, size_t n_timesteps, float *memory, mail_error *err);
+
+/* One reverse step x_t -> x_{t-1} for n values of which dim neighbours form an action:
+       x_start = clamp(sqrt_recip[t] x - sqrt_recipm1[t] output, lo, hi);   x = coef1[t] x_start + coef2[t] x + std[t] noise
+   x [n] in and out; x_start [n] out or NULL; output [n]: predicted noise, or x_start itself if predict_epsilon is 0;
+   noise [n], unused at t = 0; lo, hi [dim] or NULL: no clamp. */
+MAIL_API void mail_ddpm_step(float *x, float *x_start, const mail_ddpm *ddpm, size_t t, const float *output, const float *noise,
+                             const float *lo, const float *hi, size_t n, size_t dim, int predict_epsilon);
+
+/* Standard normal numbers, a function of the arguments alone (Philox 4x32-10, arXiv SC11 "Parallel random numbers: as easy as
+   1, 2, 3", then Box-Muller in double): what a session draws for step `call` of its chunk number `plan` of robot `robot`;
+   call 0 is x_T, call 1 + i the noise of the i-th step. */
+MAIL_API void mail_noise(float *values, size_t n, uint64_t seed, uint32_t robot, uint32_t plan, uint32_t call);
+
+/* Selective state space model over a sequence (arXiv 2312.00752, section 3.2):
+       state[e][s] = exp(dt[l][e] A[e][s]) state[e][s] + dt[l][e] B[l][s] x[l][e];   y[l][e] = sum_s C[l][s] state[e][s] + D[e] x[l][e]
+   y, x, dt, z  [length][d_inner]; y may be x; z NULL, or y is multiplied by silu(z)
+   state        [d_inner][d_state] in and out; zeros before the first token
+   A            [d_inner][d_state] < 0;   B, C [length][d_state];   D [d_inner] or NULL
+   memory       mail_selective_scan_size bytes of scratch, 64-byte aligned
+   chunks       1: one pass over the sequence. More: that many pieces scanned at once and joined by the associative rule
+                (a2, b2) o (a1, b1) = (a1 a2, a2 b1 + b2); never stores length x d_inner x d_state. Which bits come out depends on
+                chunks, not on the number of threads.   0: chosen from length.
+   isa, parallel as in the options; NULL: best instruction set, caller's thread.
+   Cost: length * d_inner * d_state exponentials (twice for all but the first piece if chunks > 1). */
+MAIL_API size_t      mail_selective_scan_size(size_t length, size_t d_inner, size_t d_state, size_t chunks);
+MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x, const float *dt, const float *A, const float *B,
+                                         const float *C, const float *D, const float *z, size_t length, size_t d_inner,
+                                         size_t d_state, size_t chunks, void *memory, const char *isa,
+                                         const mail_parallel *parallel, mail_error *err);
+
+/* One Mamba block, y = out_proj(scan(conv1d(in_proj x)) * silu(z)), without norm and residual, from any checkpoint that names its
+   tensors as mamba_ssm does: prefix "backbone.layers.0.mixer." finds "backbone.layers.0.mixer.in_proj.weight" and so on.
+   state: mail_mamba_state_floats(block) floats, zeros before the first token; a sequence may be fed in pieces of any length.
+   y and x [length][d_model]; y may be x.  memory: mail_mamba_scratch bytes, 64-byte aligned. */
+typedef struct mail_mamba mail_mamba;
+MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *tensors, const char *prefix,
+                                       const mail_options *options, mail_error *err);
+MAIL_API void        mail_mamba_free(mail_mamba *block);
+MAIL_API size_t      mail_mamba_d_model(const mail_mamba *block);
+MAIL_API size_t      mail_mamba_state_floats(const mail_mamba *block);
+MAIL_API size_t      mail_mamba_scratch(const mail_mamba *block, size_t length);
+MAIL_API void        mail_mamba_block(const mail_mamba *block, float *y, float *state, const float *x, size_t length, void *memory);
+
 
 /* ---- trajectory (paper, appendix E.4) ----------------------------------------------------------------------------- */
 
@@ -379,6 +438,11 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
 #include <stdio.h>   /* snprintf; files only without MAIL_NO_STDIO */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#  error "mail.h checks for NaN and infinity before an action leaves; -ffast-math and -ffinite-math-only remove those checks"
+#endif
 
 #ifndef MAIL_SELF
 #  define MAIL_SELF "mail.h"
@@ -511,25 +575,2198 @@ MAILP_UNUSED static size_t mailp_threads(const mail_parallel *parallel) {
     return MAILP_MIN(parallel->n_threads, (size_t)MAIL_MAX_THREADS);
 }
 
+#ifdef MAIL_THREADS
+#include <pthread.h>
+#include <sched.h>
+
+#define MAILP_SPINS 2000  /* looks at the ticket before a thread goes to sleep: about 20 us, more than a phase of a layer takes */
+
+#if defined(MAILP_PAUSE)
+#elif defined(__x86_64__) || defined(__i386__)
+#  define MAILP_PAUSE() __asm__ volatile("pause")
+#elif defined(__aarch64__)
+#  define MAILP_PAUSE() __asm__ volatile("yield")
+#else
+#  define MAILP_PAUSE() ((void)0)
+#endif
+
+/* One job at a time. The ticket holds its number (24 bits), its tasks n (20 bits) and the next task to hand out (20 bits): a thread
+   that takes a task learns with the same atomic step which job it belongs to, and a job cannot end while a task of it runs. */
+struct mail_pool {
+    size_t          n_workers;
+    pthread_t       worker[MAIL_MAX_THREADS];
+    pthread_mutex_t one;       /* held while a job runs */
+    pthread_mutex_t lock;
+    pthread_cond_t  wake, finished;
+    uint64_t        ticket;    /* atomic */
+    size_t          done;      /* atomic: tasks of the job that have returned */
+    int             sleepers, waiting, stop;  /* atomic */
+    mail_task       task;
+    void           *arg;
+};
+
+#define MAILP_TICKET_NEXT(t) ((t) & 0xfffffu)
+#define MAILP_TICKET_N(t)    (((t) >> 20) & 0xfffffu)
+
+/* Run tasks of the present job until none is left to take. */
+static void mailp_pool_work(mail_pool *pool) {
+    for (;;) {
+        uint64_t t = __atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST);
+        if (MAILP_TICKET_NEXT(t) >= MAILP_TICKET_N(t)) {
+            return;
+        }
+        t = __atomic_fetch_add(&pool->ticket, 1, __ATOMIC_ACQ_REL);
+        if (MAILP_TICKET_NEXT(t) >= MAILP_TICKET_N(t)) {
+            return;
+        }
+        pool->task(pool->arg, (size_t)MAILP_TICKET_NEXT(t));
+        if (__atomic_add_fetch(&pool->done, 1, __ATOMIC_SEQ_CST) == MAILP_TICKET_N(t) && __atomic_load_n(&pool->waiting, __ATOMIC_SEQ_CST)) {
+            pthread_mutex_lock(&pool->lock);
+            pthread_cond_signal(&pool->finished);
+            pthread_mutex_unlock(&pool->lock);
+        }
+    }
+}
+
+static int mailp_pool_idle(mail_pool *pool) {
+    uint64_t t = __atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST);
+    return MAILP_TICKET_NEXT(t) >= MAILP_TICKET_N(t) && !__atomic_load_n(&pool->stop, __ATOMIC_SEQ_CST);
+}
+
+static void *mailp_pool_main(void *arg) {
+    mail_pool *pool = (mail_pool *)arg;
+    for (;;) {
+        int spins;
+        for (spins = 0; spins < MAILP_SPINS && mailp_pool_idle(pool); spins++) {
+            MAILP_PAUSE();
+        }
+        if (spins == MAILP_SPINS) {
+            pthread_mutex_lock(&pool->lock);
+            __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+            while (mailp_pool_idle(pool)) {
+                pthread_cond_wait(&pool->wake, &pool->lock);
+            }
+            __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+            pthread_mutex_unlock(&pool->lock);
+        }
+        if (__atomic_load_n(&pool->stop, __ATOMIC_SEQ_CST)) {
+            return NULL;
+        }
+        mailp_pool_work(pool);
+    }
+}
+
+static void mailp_pool_run(void *user, size_t n, mail_task task, void *arg) {
+    mail_pool *pool = (mail_pool *)user;
+    uint64_t   job;
+    int        spins;
+    size_t     i;
+    if (n >= 0xfffffu - MAIL_MAX_THREADS || pthread_mutex_trylock(&pool->one) != 0) {
+        for (i = 0; i < n; i++) {  /* another session is using the threads: this one does its work itself */
+            task(arg, i);
+        }
+        return;
+    }
+    pool->task = task;
+    pool->arg  = arg;
+    __atomic_store_n(&pool->done, 0, __ATOMIC_SEQ_CST);
+    job = (__atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST) >> 40) + 1;
+    __atomic_store_n(&pool->ticket, job << 40 | (uint64_t)n << 20, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST) > 0) {
+        pthread_mutex_lock(&pool->lock);
+        pthread_cond_broadcast(&pool->wake);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    mailp_pool_work(pool);
+    for (spins = 0; spins < MAILP_SPINS && __atomic_load_n(&pool->done, __ATOMIC_SEQ_CST) < n; spins++) {
+        MAILP_PAUSE();
+    }
+    if (spins == MAILP_SPINS) {
+        pthread_mutex_lock(&pool->lock);
+        __atomic_store_n(&pool->waiting, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&pool->done, __ATOMIC_SEQ_CST) < n) {
+            pthread_cond_wait(&pool->finished, &pool->lock);
+        }
+        __atomic_store_n(&pool->waiting, 0, __ATOMIC_SEQ_CST);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    pthread_mutex_unlock(&pool->one);
+}
+
+MAIL_API mail_status mail_pool_create(mail_pool **pool, size_t n_threads, mail_error *err) {
+    mail_pool *p;
+    if (pool == NULL || n_threads < 1 || n_threads > MAIL_MAX_THREADS) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_pool_create: n_threads is %llu, expected 1 to %d", (unsigned long long)n_threads,
+                          MAIL_MAX_THREADS);
+    }
+    *pool = NULL;
+    p     = (mail_pool *)mailp_alloc(NULL, sizeof *p);
+    if (p == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a thread pool");
+    }
+    memset(p, 0, sizeof *p);
+    (void)pthread_mutex_init(&p->one, NULL);
+    (void)pthread_mutex_init(&p->lock, NULL);
+    (void)pthread_cond_init(&p->wake, NULL);
+    (void)pthread_cond_init(&p->finished, NULL);
+    while (p->n_workers + 1 < n_threads) {  /* the caller's thread is the first */
+        if (pthread_create(&p->worker[p->n_workers], NULL, mailp_pool_main, p) != 0) {
+            mail_pool_free(p);
+            return mailp_fail(err, MAIL_E_MEMORY, "thread %llu could not be started", (unsigned long long)p->n_workers + 1);
+        }
+        p->n_workers++;
+    }
+    *pool = p;
+    return MAIL_OK;
+}
+
+MAIL_API void mail_pool_free(mail_pool *pool) {
+    size_t i;
+    if (pool == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    __atomic_store_n(&pool->stop, 1, __ATOMIC_SEQ_CST);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    for (i = 0; i < pool->n_workers; i++) {
+        (void)pthread_join(pool->worker[i], NULL);
+    }
+    (void)pthread_cond_destroy(&pool->finished);
+    (void)pthread_cond_destroy(&pool->wake);
+    (void)pthread_mutex_destroy(&pool->lock);
+    (void)pthread_mutex_destroy(&pool->one);
+    mailp_free(NULL, pool);
+}
+
+MAIL_API mail_parallel mail_pool_parallel(mail_pool *pool) {
+    mail_parallel parallel;
+    parallel.user      = pool;
+    parallel.run       = mailp_pool_run;
+    parallel.n_threads = pool->n_workers + 1;
+    return parallel;
+}
+#endif /* MAIL_THREADS */
+
 /* ================================================================================================================
-   >>bytes   cursor over a byte range, little-endian reads, whole-file read
+   >>bytes   little-endian reads, range checks, a sort without bad cases, whole-file read
+
+   Out: integers are put together byte by byte, so any host reads any file at any alignment. A range is checked by
+   subtracting from the known size; a sum could wrap around.
+
+   Files are mapped where the system can (POSIX, Windows) and read otherwise, or if mapping fails; MAIL_NO_MMAP always
+   reads. A mapped file must not be shortened by others while it is open: the system then ends the program.
    ============================================================================================================= */
+
+#if defined(__BYTE_ORDER__) && defined(__ORDER_LITTLE_ENDIAN__)
+#  if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#    define MAILP_LITTLE_ENDIAN 1
+#  endif
+#elif defined(_WIN32)
+#  define MAILP_LITTLE_ENDIAN 1
+#endif
+
+#ifndef MAIL_NO_STDIO
+#  include <errno.h>
+#  if defined(_WIN32)
+#    ifndef WIN32_LEAN_AND_MEAN
+#      define WIN32_LEAN_AND_MEAN
+#    endif
+#    ifndef NOMINMAX
+#      define NOMINMAX
+#    endif
+#    include <windows.h>
+#    ifndef MAIL_NO_MMAP
+#      define MAILP_MAP_WINDOWS 1
+#    endif
+#  elif (defined(__unix__) || defined(__APPLE__)) && !defined(__wasi__) && !defined(__EMSCRIPTEN__)
+#    include <fcntl.h>
+#    include <sys/mman.h>
+#    include <sys/stat.h>
+#    include <unistd.h>
+#    define MAILP_POSIX 1
+#    ifndef MAIL_NO_MMAP
+#      define MAILP_MAP_POSIX 1
+#    endif
+#  endif
+#endif
+
+MAILP_INLINE unsigned mailp_le16(const unsigned char *p) {
+    return (unsigned)p[0] | (unsigned)p[1] << 8;
+}
+
+MAILP_INLINE uint32_t mailp_le32(const unsigned char *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+MAILP_INLINE uint64_t mailp_le64(const unsigned char *p) {
+    return (uint64_t)mailp_le32(p) | (uint64_t)mailp_le32(p + 4) << 32;
+}
+
+/* 1 if the n bytes from at lie inside size bytes */
+MAILP_INLINE int mailp_inside(uint64_t size, uint64_t at, uint64_t n) {
+    return at <= size && n <= size - at;
+}
+
+/* Bytes of a file made fit for an error message: control characters become '?', long text is cut. */
+typedef struct mailp_shown {
+    char text[100];
+} mailp_shown;
+
+static mailp_shown mailp_show(const void *bytes, size_t n) {
+    const unsigned char *p = (const unsigned char *)bytes;
+    mailp_shown          shown;
+    size_t               i, most = sizeof shown.text - 4;
+    for (i = 0; i < n && i < most; i++) {
+        shown.text[i] = (char)(p[i] < 0x20 || p[i] == 0x7f ? '?' : p[i]);
+    }
+    memcpy(shown.text + i, n > most ? "..." : "", n > most ? 4 : 1);
+    return shown;
+}
+
+/* Merge sort of pointers: stable, n log n for every input.   tmp [n] */
+static void mailp_sort(const void **items, const void **tmp, size_t n, int (*compare)(const void *a, const void *b)) {
+    const void **from = items, **to = tmp, **swap;
+    size_t       width, start, i, j, k, middle, stop;
+    for (width = 1; width < n; width *= 2) {
+        for (start = 0; start < n; start = stop) {
+            middle = start + MAILP_MIN(width, n - start);
+            stop   = middle + MAILP_MIN(width, n - middle);
+            for (i = start, j = middle, k = start; k < stop; k++) {
+                to[k] = j == stop || (i < middle && compare(from[i], from[j]) <= 0) ? from[i++] : from[j++];
+            }
+        }
+        swap = from;
+        from = to;
+        to   = swap;
+    }
+    if (from != items) {
+        memcpy((void *)items, (const void *)from, n * sizeof *items);
+    }
+}
+
+typedef struct mailp_file {
+    const unsigned char *data;
+    size_t               size;
+    int                  mapped;
+} mailp_file;
+
+#ifndef MAIL_NO_STDIO
+
+/* All of a file at once into memory from the allocator. */
+static mail_status mailp_file_read(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
+    unsigned char *data = NULL;
+    mail_status    status = MAIL_OK;
+    long           size = -1;
+    FILE          *f = fopen(path, "rb");
+    if (f == NULL) {
+        return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    }
+    if (fseek(f, 0, SEEK_END) == 0) {
+        size = ftell(f);
+    }
+    if (size < 0 || fseek(f, 0, SEEK_SET) != 0) {
+        status = mailp_fail(err, MAIL_E_IO, "%s: its size cannot be told: %s", path, strerror(errno));
+    } else if (size == 0) {
+        status = mailp_fail(err, MAIL_E_FORMAT, "%s: the file is empty", path);
+    } else if ((data = (unsigned char *)mailp_alloc(allocator, (size_t)size)) == NULL) {
+        status = mailp_fail(err, MAIL_E_MEMORY, "%s: no memory for its %ld bytes", path, size);
+    } else if (fread(data, 1, (size_t)size, f) != (size_t)size) {
+        mailp_free(allocator, data);
+        status = mailp_fail(err, MAIL_E_IO, "%s: cannot be read: %s", path, strerror(errno));
+    } else {
+        file->data   = data;
+        file->size   = (size_t)size;
+        file->mapped = 0;
+    }
+    (void)fclose(f);
+    return status;
+}
+
+/* Map a file, or read it. An empty file is an error. */
+static mail_status mailp_file_open(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
+#if defined(MAILP_POSIX)
+    struct stat st;
+    int         fd = open(path, O_RDONLY);
+    if (fd < 0) {
+        return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    }
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        (void)close(fd);
+        return mailp_fail(err, MAIL_E_IO, "%s: not a regular file", path);
+    }
+#  if defined(MAILP_MAP_POSIX)
+    if (st.st_size > 0 && (uint64_t)st.st_size <= SIZE_MAX) {
+        void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map != MAP_FAILED) {
+            (void)close(fd);
+            file->data   = (const unsigned char *)map;
+            file->size   = (size_t)st.st_size;
+            file->mapped = 1;
+            return MAIL_OK;
+        }
+    }
+#  endif
+    (void)close(fd);
+#elif defined(MAILP_MAP_WINDOWS)
+    HANDLE h = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
+    if (h != INVALID_HANDLE_VALUE) {
+        LARGE_INTEGER size;
+        HANDLE        mapping = CreateFileMappingA(h, NULL, PAGE_READONLY, 0, 0, NULL);
+        void         *view = NULL;
+        if (mapping != NULL && GetFileSizeEx(h, &size) && (uint64_t)size.QuadPart <= SIZE_MAX) {
+            view = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
+        }
+        if (mapping != NULL) {
+            (void)CloseHandle(mapping);  /* the view keeps it */
+        }
+        (void)CloseHandle(h);
+        if (view != NULL) {
+            file->data   = (const unsigned char *)view;
+            file->size   = (size_t)size.QuadPart;
+            file->mapped = 1;
+            return MAIL_OK;
+        }
+    }
+#endif
+    return mailp_file_read(file, path, allocator, err);
+}
+
+static void mailp_file_close(mailp_file *file, const mail_allocator *allocator) {
+    if (file->data != NULL) {
+        if (!file->mapped) {
+            mailp_free(allocator, (void *)(uintptr_t)file->data);
+        }
+#if defined(MAILP_MAP_POSIX)
+        else {
+            (void)munmap((void *)(uintptr_t)file->data, file->size);
+        }
+#elif defined(MAILP_MAP_WINDOWS)
+        else {
+            (void)UnmapViewOfFile(file->data);
+        }
+#endif
+    }
+    memset(file, 0, sizeof *file);
+}
+
+#endif /* MAIL_NO_STDIO */
 
 /* ================================================================================================================
    >>json   the subset of JSON that headers and configs need
+
+   In:  text that may be damaged or hostile.
+   Out: mailp_json_check accepts all of RFC 8259 but strings with a NUL or bytes that are not UTF-8, and at most
+        MAILP_JSON_DEPTH nested brackets. The functions after it walk over checked text only: a value is a range of the
+        text, nothing is allocated, and every walk is linear in the size of what it walks over.
    ============================================================================================================= */
+
+#define MAILP_JSON_DEPTH 32
+
+/* The text of one value, from its first character to behind its last; at NULL: no value. */
+typedef struct mailp_json {
+    const char *at, *end;
+} mailp_json;
+
+typedef struct mailp_json_scanner {
+    const char *at, *end;
+    const char *expected;  /* what should have stood at `at`, once a scan has failed */
+} mailp_json_scanner;
+
+static int mailp_json_expected(mailp_json_scanner *s, const char *expected) {
+    s->expected = expected;
+    return 0;
+}
+
+static void mailp_json_space(mailp_json_scanner *s) {
+    while (s->at < s->end && (*s->at == ' ' || *s->at == '\t' || *s->at == '\n' || *s->at == '\r')) {
+        s->at++;
+    }
+}
+
+/* The four hexadecimal digits at p as a number, or -1. */
+static long mailp_json_hex(const char *p, const char *end) {
+    long value = 0;
+    int  i;
+    if (end - p < 4) {
+        return -1;
+    }
+    for (i = 0; i < 4; i++) {
+        char c = p[i];
+        int  digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (digit < 0) {
+            return -1;
+        }
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+/* Bytes of the UTF-8 character at p, 0 if it is none (also overlong forms, surrogates and numbers above 10ffff). */
+static size_t mailp_utf8(const unsigned char *p, size_t n) {
+    size_t   i, length;
+    unsigned low = 0x80, high = 0xbf;  /* what the second byte may be */
+    if (p[0] < 0x80) {
+        return 1;
+    }
+    length = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+    if (length == 0 || length > n) {
+        return 0;
+    }
+    low  = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : low;
+    high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : high;
+    if (p[1] < low || p[1] > high) {
+        return 0;
+    }
+    for (i = 2; i < length; i++) {
+        if ((p[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    return length;
+}
+
+static int mailp_json_scan_string(mailp_json_scanner *s) {
+    s->at++;
+    while (s->at < s->end && *s->at != '"') {
+        if ((unsigned char)*s->at < 0x20) {
+            return mailp_json_expected(s, "no control character in a string");
+        }
+        if (*s->at == '\\') {
+            if (s->end - s->at < 2) {
+                return mailp_json_expected(s, "an escape sequence");
+            }
+            if (s->at[1] == 'u') {
+                long code = mailp_json_hex(s->at + 2, s->end);
+                if (code <= 0 || (code >= 0xdc00 && code <= 0xdfff)) {
+                    return mailp_json_expected(s, "an escape sequence of a character other than NUL");
+                }
+                s->at += 6;
+                if (code >= 0xd800 && code <= 0xdbff) {  /* the first half of a pair */
+                    long low = s->end - s->at >= 6 && s->at[0] == '\\' && s->at[1] == 'u' ? mailp_json_hex(s->at + 2, s->end) : -1;
+                    if (low < 0xdc00 || low > 0xdfff) {
+                        return mailp_json_expected(s, "the second half of a surrogate pair");
+                    }
+                    s->at += 6;
+                }
+            } else if (strchr("\"\\/bfnrt", s->at[1]) != NULL && s->at[1] != 0) {
+                s->at += 2;
+            } else {
+                return mailp_json_expected(s, "an escape sequence");
+            }
+        } else {
+            size_t n = mailp_utf8((const unsigned char *)s->at, (size_t)(s->end - s->at));
+            if (n == 0) {
+                return mailp_json_expected(s, "UTF-8");
+            }
+            s->at += n;
+        }
+    }
+    if (s->at == s->end) {
+        return mailp_json_expected(s, "the end of a string");
+    }
+    s->at++;
+    return 1;
+}
+
+static int mailp_json_scan_digits(mailp_json_scanner *s) {
+    if (s->at == s->end || *s->at < '0' || *s->at > '9') {
+        return mailp_json_expected(s, "a digit");
+    }
+    while (s->at < s->end && *s->at >= '0' && *s->at <= '9') {
+        s->at++;
+    }
+    return 1;
+}
+
+static int mailp_json_scan_number(mailp_json_scanner *s) {
+    if (*s->at == '-') {
+        s->at++;
+    }
+    if (s->at < s->end && *s->at == '0') {
+        s->at++;
+    } else if (!mailp_json_scan_digits(s)) {
+        return 0;
+    }
+    if (s->at < s->end && *s->at == '.') {
+        s->at++;
+        if (!mailp_json_scan_digits(s)) {
+            return 0;
+        }
+    }
+    if (s->at < s->end && (*s->at == 'e' || *s->at == 'E')) {
+        s->at++;
+        if (s->at < s->end && (*s->at == '+' || *s->at == '-')) {
+            s->at++;
+        }
+        return mailp_json_scan_digits(s);
+    }
+    return 1;
+}
+
+static int mailp_json_scan_word(mailp_json_scanner *s, const char *word) {
+    size_t n = strlen(word);
+    if ((size_t)(s->end - s->at) < n || memcmp(s->at, word, n) != 0) {
+        return mailp_json_expected(s, "a value");
+    }
+    s->at += n;
+    return 1;
+}
+
+static int mailp_json_scan(mailp_json_scanner *s, unsigned depth);
+
+/* An object or array, from its opening bracket. */
+static int mailp_json_scan_members(mailp_json_scanner *s, unsigned depth) {
+    int  object = *s->at == '{';
+    char close = object ? '}' : ']';
+    if (depth == 0) {
+        return mailp_json_expected(s, "fewer nested brackets");
+    }
+    s->at++;
+    mailp_json_space(s);
+    if (s->at < s->end && *s->at == close) {
+        s->at++;
+        return 1;
+    }
+    for (;;) {
+        if (object) {
+            mailp_json_space(s);
+            if (s->at == s->end || *s->at != '"') {
+                return mailp_json_expected(s, "a name in quotes");
+            }
+            if (!mailp_json_scan_string(s)) {
+                return 0;
+            }
+            mailp_json_space(s);
+            if (s->at == s->end || *s->at != ':') {
+                return mailp_json_expected(s, "':'");
+            }
+            s->at++;
+        }
+        if (!mailp_json_scan(s, depth - 1)) {
+            return 0;
+        }
+        mailp_json_space(s);
+        if (s->at < s->end && *s->at == close) {
+            s->at++;
+            return 1;
+        }
+        if (s->at == s->end || *s->at != ',') {
+            return mailp_json_expected(s, object ? "',' or '}'" : "',' or ']'");
+        }
+        s->at++;
+    }
+}
+
+/* Pass over one value and the white space before it. */
+static int mailp_json_scan(mailp_json_scanner *s, unsigned depth) {
+    mailp_json_space(s);
+    if (s->at == s->end) {
+        return mailp_json_expected(s, "a value");
+    }
+    switch (*s->at) {
+    case '{': case '[': return mailp_json_scan_members(s, depth);
+    case '"': return mailp_json_scan_string(s);
+    case 't': return mailp_json_scan_word(s, "true");
+    case 'f': return mailp_json_scan_word(s, "false");
+    case 'n': return mailp_json_scan_word(s, "null");
+    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
+        return mailp_json_scan_number(s);
+    default: return mailp_json_expected(s, "a value");
+    }
+}
+
+/* The one value that a text holds. what and code: how a failure is named. */
+static mail_status mailp_json_check(mailp_json *value, const char *text, size_t size, const char *what, mail_status code, mail_error *err) {
+    mailp_json_scanner s;
+    s.at       = text;
+    s.end      = text + size;
+    s.expected = NULL;
+    mailp_json_space(&s);
+    value->at  = s.at;
+    if (mailp_json_scan(&s, MAILP_JSON_DEPTH)) {
+        value->end = s.at;
+        mailp_json_space(&s);
+        if (s.at == s.end) {
+            return MAIL_OK;
+        }
+        (void)mailp_json_expected(&s, "the end");
+    }
+    value->at = value->end = NULL;
+    return mailp_fail(err, code, "%s: byte %lu: expected %s, found %s%s%s", what, (unsigned long)(s.at - text), s.expected,
+                      s.at == s.end ? "" : "'", s.at == s.end ? "the end" : mailp_show(s.at, MAILP_MIN((size_t)(s.end - s.at), (size_t)12)).text,
+                      s.at == s.end ? "" : "'");
+}
+
+MAILP_INLINE int mailp_json_type(mailp_json v, char first) {
+    return v.at != NULL && *v.at == first;
+}
+
+/* Step through an object or array: *at is NULL before the first step. Returns 0 after the last. key: objects only. */
+static int mailp_json_next(mailp_json container, const char **at, mailp_json *key, mailp_json *value) {
+    mailp_json_scanner s;
+    s.at       = *at == NULL ? container.at + 1 : *at;
+    s.end      = container.end - 1;
+    s.expected = NULL;
+    mailp_json_space(&s);
+    if (s.at < s.end && *s.at == ',') {
+        s.at++;
+        mailp_json_space(&s);
+    }
+    if (s.at >= s.end) {
+        return 0;
+    }
+    if (*container.at == '{') {
+        key->at = s.at;
+        (void)mailp_json_scan_string(&s);
+        key->end = s.at;
+        mailp_json_space(&s);
+        s.at++;  /* the colon */
+        mailp_json_space(&s);
+    }
+    value->at = s.at;
+    (void)mailp_json_scan(&s, MAILP_JSON_DEPTH);
+    value->end = s.at;
+    *at        = s.at;
+    return 1;
+}
+
+/* The next character of a string as UTF-8: *p moves on; returns how many bytes of utf8 are set, 0 at the closing quote. */
+static size_t mailp_json_char(const char **p, const char *end, unsigned char utf8[4]) {
+    const char   *c = *p;
+    unsigned long code;
+    if (*c == '"') {
+        return 0;
+    }
+    if (*c != '\\') {
+        utf8[0] = (unsigned char)*c;  /* longer characters byte by byte */
+        *p      = c + 1;
+        return 1;
+    }
+    if (c[1] != 'u') {
+        static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+        utf8[0] = (unsigned char)to[strchr(from, c[1]) - from];
+        *p      = c + 2;
+        return 1;
+    }
+    code = (unsigned long)mailp_json_hex(c + 2, end);
+    *p   = c + 6;
+    if (code >= 0xd800 && code <= 0xdbff) {
+        code = 0x10000 + ((code - 0xd800) << 10) + ((unsigned long)mailp_json_hex(c + 8, end) - 0xdc00);
+        *p   = c + 12;
+    }
+    if (code < 0x80) {
+        utf8[0] = (unsigned char)code;
+        return 1;
+    }
+    if (code < 0x800) {
+        utf8[0] = (unsigned char)(0xc0 | code >> 6);
+        utf8[1] = (unsigned char)(0x80 | (code & 0x3f));
+        return 2;
+    }
+    if (code < 0x10000) {
+        utf8[0] = (unsigned char)(0xe0 | code >> 12);
+        utf8[1] = (unsigned char)(0x80 | (code >> 6 & 0x3f));
+        utf8[2] = (unsigned char)(0x80 | (code & 0x3f));
+        return 3;
+    }
+    utf8[0] = (unsigned char)(0xf0 | code >> 18);
+    utf8[1] = (unsigned char)(0x80 | (code >> 12 & 0x3f));
+    utf8[2] = (unsigned char)(0x80 | (code >> 6 & 0x3f));
+    utf8[3] = (unsigned char)(0x80 | (code & 0x3f));
+    return 4;
+}
+
+/* A string with its escapes undone and a NUL at its end. Returns the bytes written, 0 if they are more than capacity. They
+   are never more than the value's own text. */
+static size_t mailp_json_string(char *text, size_t capacity, mailp_json v) {
+    const char   *p = v.at + 1;
+    unsigned char utf8[4];
+    size_t        n, used = 0;
+    while ((n = mailp_json_char(&p, v.end, utf8)) != 0) {
+        if (n >= capacity - used) {
+            return 0;
+        }
+        memcpy(text + used, utf8, n);
+        used += n;
+    }
+    text[used] = 0;
+    return used + 1;
+}
+
+/* 1 if v is the string word */
+static int mailp_json_is(mailp_json v, const char *word) {
+    const char   *p;
+    unsigned char utf8[4];
+    size_t        n;
+    if (!mailp_json_type(v, '"')) {
+        return 0;
+    }
+    for (p = v.at + 1; (n = mailp_json_char(&p, v.end, utf8)) != 0; word += n) {
+        if (strncmp(word, (const char *)utf8, n) != 0) {
+            return 0;
+        }
+    }
+    return *word == 0;
+}
+
+/* Members called name in an object: how many, and the last one. */
+static int mailp_json_find(mailp_json *value, mailp_json object, const char *name) {
+    const char *at = NULL;
+    mailp_json  key, v;
+    int         n = 0;
+    value->at = value->end = NULL;
+    if (mailp_json_type(object, '{')) {
+        while (mailp_json_next(object, &at, &key, &v)) {
+            if (mailp_json_is(key, name)) {
+                *value = v;
+                n += n < 2;
+            }
+        }
+    }
+    return n;
+}
+
+/* A whole number without sign, point or exponent. */
+static int mailp_json_u64(uint64_t *number, mailp_json v) {
+    const char *p;
+    uint64_t    n = 0;
+    for (p = v.at; p < v.end; p++) {
+        unsigned digit = (unsigned)(unsigned char)*p - '0';
+        if (digit > 9 || n > (UINT64_MAX - digit) / 10) {
+            return 0;
+        }
+        n = n * 10 + digit;
+    }
+    *number = n;
+    return 1;
+}
+
+/* Any number. Exact to about one unit in the last place of a double (strtod would ask the locale what a point is), which
+   gives back every float32 that was written with nine digits. Too large: infinity. */
+static int mailp_json_number(double *number, mailp_json v) {
+    static const double tens[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                   1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+    const char *p = v.at;
+    uint64_t    digits = 0;
+    int64_t     exponent = 0, shift = 0;
+    int         negative, after_point = 0, negative_exponent = 0;
+    double      x;
+    if (p == NULL || !(*p == '-' || (*p >= '0' && *p <= '9'))) {
+        return 0;
+    }
+    negative = *p == '-';
+    for (p += negative; p < v.end && *p != 'e' && *p != 'E'; p++) {
+        if (*p == '.') {
+            after_point = 1;
+        } else if (digits <= (UINT64_MAX - 9) / 10) {
+            digits = digits * 10 + (unsigned)(*p - '0');
+            shift -= after_point;
+        } else {
+            shift += !after_point;  /* digits beyond the nineteenth only count as places */
+        }
+    }
+    if (p < v.end) {
+        p++;
+        negative_exponent = *p == '-';
+        for (p += *p == '-' || *p == '+'; p < v.end; p++) {
+            exponent = MAILP_MIN(exponent * 10 + (*p - '0'), (int64_t)1 << 40);
+        }
+    }
+    exponent = shift + (negative_exponent ? -exponent : exponent);
+    x        = (double)digits;
+    while (exponent > 0 && x > 0 && x <= DBL_MAX) {
+        int64_t step = MAILP_MIN(exponent, (int64_t)22);
+        x *= tens[step];
+        exponent -= step;
+    }
+    while (exponent < 0 && x > 0) {
+        int64_t step = MAILP_MIN(-exponent, (int64_t)22);
+        x /= tens[step];
+        exponent += step;
+    }
+    *number = negative ? -x : x;
+    return 1;
+}
 
 /* ================================================================================================================
    >>tensors   checkpoint bytes -> a table of named tensors
 
    In:  a byte range that may be damaged or hostile.
    Out: mail_tensors, sorted by name; each entry has a dtype, at most MAIL_MAX_DIMS dimensions and a byte range.
-   After this section every range lies inside the file and its length equals shape times element size, so nothing
-   below checks that again.
+   After this section every range lies inside the file and its length equals shape times element size (of a view: every
+   element lies inside its storage, and there are no more of them than the storage has), so nothing below checks that
+   again.
+
+   Limits that hold for every file: time n log n in its size; memory at most 128 times the bytes that are not tensor data
+   (safetensors header; zip directory and pickle), plus 4 KiB.
    ============================================================================================================= */
+
+typedef struct mailp_pair {
+    const char *key, *value;
+} mailp_pair;
+
+struct mail_tensors {
+    mail_allocator     allocator;
+    mailp_file         file;      /* data NULL: the bytes are the caller's */
+    mail_tensor       *tensor;    /* [n] in the order of the file */
+    const void       **by_name;   /* [n] const mail_tensor *, sorted */
+    size_t             n;
+    mailp_pair        *pair;      /* [n_pairs] metadata */
+    const void       **by_key;    /* [n_pairs] const mailp_pair *, sorted */
+    size_t             n_pairs;
+    void              *block;     /* holds the four arrays and the strings */
+};
+
+static const struct {
+    char     name[8];
+    unsigned size;
+} mailp_dtypes[MAIL_DTYPE_COUNT] = { { "F32", 4 }, { "F16", 2 }, { "BF16", 2 }, { "F64", 8 }, { "I8", 1 },
+                                     { "U8", 1 },  { "I16", 2 }, { "I32", 4 },  { "I64", 8 }, { "BOOL", 1 } };
+
+MAIL_API const char *mail_dtype_name(mail_dtype dtype) {
+    return (unsigned)dtype < MAIL_DTYPE_COUNT ? mailp_dtypes[dtype].name : "unknown";
+}
+
+MAIL_API size_t mail_dtype_size(mail_dtype dtype) {
+    return (unsigned)dtype < MAIL_DTYPE_COUNT ? mailp_dtypes[dtype].size : 0;
+}
+
+/* *count = product of the shape; 0 if it or its bytes do not fit. */
+static int mailp_shape_count(uint64_t *count, const uint64_t *shape, unsigned n_dims, mail_dtype dtype) {
+    uint64_t product = mail_dtype_size(dtype);
+    unsigned d;
+    for (d = 0; d < n_dims; d++) {
+        if (!mailp_mul(&product, product, shape[d])) {
+            return 0;
+        }
+    }
+    *count = product / mail_dtype_size(dtype);
+    return 1;
+}
+
+/* ---- the table: two passes over a file count and fill it, mailp_tensors_finish sorts it ---------------------------- */
+
+/* Room for n tensors, n_pairs of metadata and text_size bytes of strings; *text: where the strings go. */
+static mail_status mailp_tensors_reserve(mail_tensors *t, char **text, size_t n, size_t n_pairs, size_t text_size, mail_error *err) {
+    mailp_arena arena;
+    int         pass;
+    memset(&arena, 0, sizeof arena);
+    for (pass = 0; pass < 2; pass++) {
+        arena.used = 0;
+        t->tensor  = (mail_tensor *)mailp_take(&arena, n * sizeof *t->tensor);
+        t->by_name = (const void **)mailp_take(&arena, 2 * n * sizeof *t->by_name);  /* twice: room to sort */
+        t->pair    = (mailp_pair *)mailp_take(&arena, n_pairs * sizeof *t->pair);
+        t->by_key  = (const void **)mailp_take(&arena, 2 * n_pairs * sizeof *t->by_key);
+        *text      = (char *)mailp_take(&arena, text_size + 1);
+        if (pass == 0) {
+            t->block = arena.base = (unsigned char *)mailp_alloc(&t->allocator, arena.used);
+            if (t->block == NULL) {
+                return mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of %lu tensors (%lu bytes)", (unsigned long)n,
+                                  (unsigned long)arena.used);
+            }
+        }
+    }
+    return MAIL_OK;
+}
+
+static int mailp_tensor_by_name(const void *a, const void *b) {
+    return strcmp(((const mail_tensor *)a)->name, ((const mail_tensor *)b)->name);
+}
+
+static int mailp_tensor_by_data(const void *a, const void *b) {
+    const mail_tensor *x = (const mail_tensor *)a, *y = (const mail_tensor *)b;
+    return x->data != y->data ? (x->data < y->data ? -1 : 1) : (x->count > y->count) - (x->count < y->count);
+}
+
+static int mailp_pair_by_key(const void *a, const void *b) {
+    return strcmp(((const mailp_pair *)a)->key, ((const mailp_pair *)b)->key);
+}
+
+static void mailp_tensors_sort(mail_tensors *t, int (*compare)(const void *a, const void *b)) {
+    size_t i;
+    for (i = 0; i < t->n; i++) {
+        t->by_name[i] = &t->tensor[i];
+    }
+    mailp_sort(t->by_name, t->by_name + t->n, t->n, compare);
+}
+
+static mail_status mailp_tensors_finish(mail_tensors *t, mail_error *err) {
+    size_t i;
+    mailp_tensors_sort(t, mailp_tensor_by_name);
+    for (i = 1; i < t->n; i++) {
+        if (mailp_tensor_by_name(t->by_name[i - 1], t->by_name[i]) == 0) {
+            const char *name = mail_tensors_at(t, i)->name;
+            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s' is there twice", mailp_show(name, strlen(name)).text);
+        }
+    }
+    for (i = 0; i < t->n_pairs; i++) {
+        t->by_key[i] = &t->pair[i];
+    }
+    mailp_sort(t->by_key, t->by_key + t->n_pairs, t->n_pairs, mailp_pair_by_key);
+    for (i = 1; i < t->n_pairs; i++) {
+        if (mailp_pair_by_key(t->by_key[i - 1], t->by_key[i]) == 0) {
+            const char *key = ((const mailp_pair *)t->by_key[i])->key;
+            return mailp_fail(err, MAIL_E_FORMAT, "metadata key '%s' is there twice", mailp_show(key, strlen(key)).text);
+        }
+    }
+    return MAIL_OK;
+}
+
+/* ---- safetensors ---------------------------------------------------------------------------------------------------
+
+   u64        size of the header
+   header     JSON object: name -> {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, and "__metadata__" ->
+              object of strings; may be padded with spaces
+   data       little-endian, row-major; offsets count from here
+
+   As the format demands, the tensors' ranges cover the data without holes or overlaps, and no name is there twice. */
+
+#define MAILP_HEADER_MAX 100000000u  /* bytes; the format's reference reader has the same limit */
+
+/* An array of at most `most` whole numbers; *n: how many. */
+static int mailp_json_u64s(uint64_t *numbers, unsigned *n, unsigned most, mailp_json v) {
+    const char *at = NULL;
+    mailp_json  key, item;
+    *n = 0;
+    if (!mailp_json_type(v, '[')) {
+        return 0;
+    }
+    while (mailp_json_next(v, &at, &key, &item)) {
+        if (*n == most || !mailp_json_u64(&numbers[*n], item)) {
+            return 0;
+        }
+        ++*n;
+    }
+    return 1;
+}
+
+/* One tensor from its JSON object. data, size: the bytes behind the header. */
+static mail_status mailp_safetensors_entry(mail_tensor *x, mailp_json entry, const unsigned char *data, uint64_t size, mail_error *err) {
+    const char *at = NULL;
+    mailp_json  key, v;
+    uint64_t    range[2];
+    unsigned    n, has_dtype = 0, has_shape = 0, has_range = 0, d;
+    mailp_shown name = mailp_show(x->name, strlen(x->name));
+    if (!mailp_json_type(entry, '{')) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected an object with dtype, shape and data_offsets", name.text);
+    }
+    while (mailp_json_next(entry, &at, &key, &v)) {
+        if (mailp_json_is(key, "dtype") && !has_dtype) {
+            for (d = 0; d < MAIL_DTYPE_COUNT && !mailp_json_is(v, mailp_dtypes[d].name); d++) {
+            }
+            if (d == MAIL_DTYPE_COUNT) {
+                return mailp_fail(err, MAIL_E_UNSUPPORTED, "tensor '%s': dtype %s is not supported", name.text,
+                                  mailp_show(v.at, (size_t)(v.end - v.at)).text);
+            }
+            x->dtype  = (mail_dtype)d;
+            has_dtype = 1;
+        } else if (mailp_json_is(key, "shape") && !has_shape) {
+            if (!mailp_json_u64s(x->shape, &x->n_dims, MAIL_MAX_DIMS, v)) {
+                return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected a shape of at most %d whole numbers, found %s", name.text,
+                                  MAIL_MAX_DIMS, mailp_show(v.at, (size_t)(v.end - v.at)).text);
+            }
+            has_shape = 1;
+        } else if (mailp_json_is(key, "data_offsets") && !has_range) {
+            if (!mailp_json_u64s(range, &n, 2, v) || n != 2) {
+                return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected two data_offsets, found %s", name.text,
+                                  mailp_show(v.at, (size_t)(v.end - v.at)).text);
+            }
+            has_range = 1;
+        } else {
+            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': member %s is unknown or there twice", name.text,
+                              mailp_show(key.at, (size_t)(key.end - key.at)).text);
+        }
+    }
+    if (!has_dtype || !has_shape || !has_range) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': it has no %s", name.text,
+                          !has_dtype ? "dtype" : !has_shape ? "shape" : "data_offsets");
+    }
+    if (range[0] > range[1] || range[1] > size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': bytes %llu..%llu, but the file has 0..%llu", name.text,
+                          (unsigned long long)range[0], (unsigned long long)range[1], (unsigned long long)size);
+    }
+    if (!mailp_shape_count(&x->count, x->shape, x->n_dims, x->dtype) || x->count * mail_dtype_size(x->dtype) != range[1] - range[0]) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its shape does not take the %llu bytes of its data_offsets", name.text,
+                          (unsigned long long)(range[1] - range[0]));
+    }
+    x->data = data + range[0];
+    for (d = x->n_dims; d-- > 0;) {
+        x->strides[d] = d + 1 == x->n_dims ? 1 : x->strides[d + 1] * x->shape[d + 1];
+    }
+    return MAIL_OK;
+}
+
+static mail_status mailp_safetensors_parse(mail_tensors *t, const unsigned char *bytes, size_t size, mail_error *err) {
+    uint64_t             header_size = mailp_le64(bytes);
+    const unsigned char *data, *end;
+    const char          *at, *at2;
+    char                *text;
+    mailp_json           header, key, v, key2, v2;
+    size_t               n = 0, n_pairs = 0, text_size = 0, i;
+    mail_status          status;
+    if (header_size > size - 8 || header_size > MAILP_HEADER_MAX) {
+        return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: it is said to have %llu bytes, but the file has %llu and the limit is %u",
+                          (unsigned long long)header_size, (unsigned long long)size - 8, MAILP_HEADER_MAX);
+    }
+    data   = bytes + 8 + header_size;
+    size  -= 8 + (size_t)header_size;
+    status = mailp_json_check(&header, (const char *)bytes + 8, (size_t)header_size, "safetensors header", MAIL_E_FORMAT, err);
+    if (status) {
+        return status;
+    }
+    if (!mailp_json_type(header, '{')) {
+        return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: expected an object");
+    }
+    for (at = NULL; mailp_json_next(header, &at, &key, &v);) {
+        if (!mailp_json_is(key, "__metadata__")) {
+            n++;
+            text_size += (size_t)(key.end - key.at);
+            continue;
+        }
+        if (!mailp_json_type(v, '{') || n_pairs > 0) {
+            return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: expected one __metadata__, an object");
+        }
+        for (at2 = NULL; mailp_json_next(v, &at2, &key2, &v2);) {
+            if (!mailp_json_type(v2, '"')) {
+                return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: __metadata__ %s: expected a string, found %s",
+                                  mailp_show(key2.at, (size_t)(key2.end - key2.at)).text, mailp_show(v2.at, (size_t)(v2.end - v2.at)).text);
+            }
+            n_pairs++;
+            text_size += (size_t)(v2.end - key2.at);
+        }
+    }
+    status = mailp_tensors_reserve(t, &text, n, n_pairs, text_size, err);
+    if (status) {
+        return status;
+    }
+    for (at = NULL; mailp_json_next(header, &at, &key, &v);) {
+        if (mailp_json_is(key, "__metadata__")) {
+            for (at2 = NULL; mailp_json_next(v, &at2, &key2, &v2); t->n_pairs++) {
+                t->pair[t->n_pairs].key   = text;
+                text += mailp_json_string(text, (size_t)(key2.end - key2.at), key2);
+                t->pair[t->n_pairs].value = text;
+                text += mailp_json_string(text, (size_t)(v2.end - v2.at), v2);
+            }
+        } else {
+            mail_tensor *x = &t->tensor[t->n++];
+            memset(x, 0, sizeof *x);
+            x->name = text;
+            text += mailp_json_string(text, (size_t)(key.end - key.at), key);
+            status = mailp_safetensors_entry(x, v, data, size, err);
+            if (status) {
+                return status;
+            }
+        }
+    }
+    mailp_tensors_sort(t, mailp_tensor_by_data);
+    for (i = 0, end = data; i <= t->n; i++) {
+        const mail_tensor   *x = mail_tensors_at(t, i);
+        const unsigned char *begin = x != NULL ? x->data : data + size;
+        if (begin != end) {
+            const char *name = x != NULL ? x->name : "the end of the file";
+            return mailp_fail(err, MAIL_E_FORMAT, "safetensors data: %s before '%s': byte %llu follows byte %llu",
+                              begin < end ? "overlap" : "unused bytes", mailp_show(name, strlen(name)).text,
+                              (unsigned long long)(begin - data), (unsigned long long)(end - data));
+        }
+        if (x != NULL) {
+            end = begin + x->count * mail_dtype_size(x->dtype);
+        }
+    }
+    return mailp_tensors_finish(t, err);
+}
+
+/* ---- zip, as torch.save writes it ----------------------------------------------------------------------------------
+
+   local header       "PK\3\4", version u16, flags u16, method u16, time u32, crc u32, stored u32, size u32, name length u16,
+   (30 bytes)         extra length u16, then name, extra, data. The sizes may be 0 here (flag bit 3); the directory decides.
+   directory entry    "PK\1\2", version u16 x2, flags u16, method u16, time u32, crc u32, stored u32, size u32, name length u16,
+   (46 bytes)         extra length u16, comment length u16, disk u16, attributes u16 + u32, local header's offset u32, then
+                      name, extra, comment. Numbers that are all ones stand in extra field 1 (zip64), 8 bytes each, in the
+                      order size, stored, offset.
+   end (22 bytes)     "PK\5\6", disk u16 x2, entries u16 x2, directory size u32 and offset u32, comment length u16
+   zip64 end          "PK\6\6", size u64, version u16 x2, disk u32 x2, entries u64 x2, directory size u64 and offset u64;
+                      found through the locator "PK\6\7", disk u32, offset u64, disks u32 that stands 20 bytes before the end
+
+   Only stored (not compressed, not encrypted) entries are read. Checksums are not: torch can be told not to write them,
+   and weights are checked for what they hold where they are packed. */
+
+typedef struct mailp_zip_entry {
+    const unsigned char *name;
+    size_t               name_size;
+    uint64_t             at;          /* of the local header */
+    uint64_t             data, size;
+} mailp_zip_entry;
+
+typedef struct mailp_zip {
+    const unsigned char    *bytes;
+    uint64_t                size;
+    mailp_zip_entry        *entry;
+    const void            **by_name;  /* [n] const mailp_zip_entry *, sorted, and as much room to sort */
+    size_t                  n;
+    void                   *block;
+} mailp_zip;
+
+static int mailp_bytes_compare(const unsigned char *a, size_t na, const unsigned char *b, size_t nb) {
+    int c = memcmp(a, b, MAILP_MIN(na, nb));
+    return c != 0 ? c : (na > nb) - (na < nb);
+}
+
+static int mailp_zip_by_name(const void *a, const void *b) {
+    const mailp_zip_entry *x = (const mailp_zip_entry *)a, *y = (const mailp_zip_entry *)b;
+    return mailp_bytes_compare(x->name, x->name_size, y->name, y->name_size);
+}
+
+static int mailp_zip_by_place(const void *a, const void *b) {
+    const mailp_zip_entry *x = (const mailp_zip_entry *)a, *y = (const mailp_zip_entry *)b;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
+/* The directory's place and number of entries. */
+static mail_status mailp_zip_end(uint64_t *offset, uint64_t *dir_size, uint64_t *n, const unsigned char *b, uint64_t size, mail_error *err) {
+    uint64_t at, least, limit;
+    least = size < 22 + 65535u ? 0 : size - 22 - 65535u;  /* a comment may follow */
+    for (at = size < 22 ? 0 : size - 22; ; at--) {
+        if (mailp_inside(size, at, 22) && memcmp(b + at, "PK\5\6", 4) == 0 && at + 22 + mailp_le16(b + at + 20) == size) {
+            break;
+        }
+        if (at == least) {
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: no end of central directory; the file is cut off or damaged");
+        }
+    }
+    limit     = at;
+    *n        = mailp_le16(b + at + 10);
+    *dir_size = mailp_le32(b + at + 12);
+    *offset   = mailp_le32(b + at + 16);
+    if (at >= 20 && memcmp(b + at - 20, "PK\6\7", 4) == 0) {
+        at = mailp_le64(b + at - 20 + 8);
+        if (!mailp_inside(limit - 20, at, 56) || memcmp(b + at, "PK\6\6", 4) != 0) {
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: the zip64 end of central directory is not where its locator says");
+        }
+        limit     = at;
+        *n        = mailp_le64(b + at + 32);
+        *dir_size = mailp_le64(b + at + 40);
+        *offset   = mailp_le64(b + at + 48);
+    }
+    if (!mailp_inside(limit, *offset, *dir_size) || *n > *dir_size / 46) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: central directory of %llu entries at bytes %llu + %llu does not lie before byte %llu",
+                          (unsigned long long)*n, (unsigned long long)*offset, (unsigned long long)*dir_size, (unsigned long long)limit);
+    }
+    return MAIL_OK;
+}
+
+/* Numbers of a directory entry that did not fit into 32 bits. */
+static int mailp_zip64_extra(uint64_t *size, uint64_t *stored, uint64_t *at, const unsigned char *extra, size_t n) {
+    while (n >= 4) {
+        size_t field = mailp_le16(extra + 2), used = 0;
+        if (field > n - 4) {
+            return 0;
+        }
+        if (mailp_le16(extra) == 1) {
+            uint64_t *number[3];
+            int       i;
+            number[0] = size;
+            number[1] = stored;
+            number[2] = at;
+            for (i = 0; i < 3; i++) {
+                if (*number[i] == 0xffffffffu) {
+                    if (field - used < 8) {
+                        return 0;
+                    }
+                    *number[i] = mailp_le64(extra + 4 + used);
+                    used += 8;
+                }
+            }
+            return 1;
+        }
+        extra += 4 + field;
+        n -= 4 + field;
+    }
+    return *size != 0xffffffffu && *stored != 0xffffffffu && *at != 0xffffffffu;
+}
+
+/* One directory entry at p, with `left` bytes of directory from there; *used: its length. dir: where the directory begins. */
+static mail_status mailp_zip_entry_read(mailp_zip_entry *e, uint64_t *used, const mailp_zip *zip, const unsigned char *p, uint64_t left,
+                                        uint64_t dir, mail_error *err) {
+    const unsigned char *b = zip->bytes;
+    mailp_shown          name;
+    uint64_t             stored;
+    unsigned             extra;
+    if (left < 46 || memcmp(p, "PK\1\2", 4) != 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: expected a directory entry at byte %llu", (unsigned long long)(p - b));
+    }
+    e->name      = p + 46;
+    e->name_size = mailp_le16(p + 28);
+    extra        = mailp_le16(p + 30);
+    *used        = 46 + (uint64_t)e->name_size + extra + mailp_le16(p + 32);
+    if (*used > left) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: the directory entry at byte %llu is cut off", (unsigned long long)(p - b));
+    }
+    name    = mailp_show(e->name, e->name_size);
+    stored  = mailp_le32(p + 20);
+    e->size = mailp_le32(p + 24);
+    e->at   = mailp_le32(p + 42);
+    if ((mailp_le16(p + 8) & 1) != 0 || mailp_le16(p + 10) != 0) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "zip: entry '%s' is compressed or encrypted; torch.save stores plain bytes", name.text);
+    }
+    if (!mailp_zip64_extra(&e->size, &stored, &e->at, e->name + e->name_size, extra) || stored != e->size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' has contradictory sizes", name.text);
+    }
+    if (!mailp_inside(dir, e->at, 30) || memcmp(b + e->at, "PK\3\4", 4) != 0 || mailp_le16(b + e->at + 26) != e->name_size ||
+        !mailp_inside(dir - e->at - 30, 0, e->name_size + mailp_le16(b + e->at + 28)) ||
+        memcmp(b + e->at + 30, e->name, e->name_size) != 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s': its local header is not at byte %llu", name.text, (unsigned long long)e->at);
+    }
+    e->data = e->at + 30 + e->name_size + mailp_le16(b + e->at + 28);
+    if (!mailp_inside(dir, e->data, e->size)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s': bytes %llu + %llu run into the directory at %llu", name.text,
+                          (unsigned long long)e->data, (unsigned long long)e->size, (unsigned long long)dir);
+    }
+    return MAIL_OK;
+}
+
+/* Read the directory. zip->block is the caller's to free, also on failure. */
+static mail_status mailp_zip_open(mailp_zip *zip, const unsigned char *bytes, size_t size, const mail_allocator *allocator, mail_error *err) {
+    uint64_t    offset = 0, dir_size = 0, n = 0, at = 0, used = 0;
+    size_t      i;
+    mail_status status;
+    mailp_arena arena;
+    int         pass;
+    zip->bytes = bytes;
+    zip->size  = size;
+    status     = mailp_zip_end(&offset, &dir_size, &n, bytes, size, err);
+    if (status) {
+        return status;
+    }
+    memset(&arena, 0, sizeof arena);
+    for (pass = 0; pass < 2; pass++) {
+        arena.used   = 0;
+        zip->entry   = (mailp_zip_entry *)mailp_take(&arena, (size_t)n * sizeof *zip->entry);
+        zip->by_name = (const void **)mailp_take(&arena, 2 * (size_t)n * sizeof *zip->by_name + 1);
+        if (pass == 0) {
+            zip->block = arena.base = (unsigned char *)mailp_alloc(allocator, arena.used);
+            if (zip->block == NULL) {
+                return mailp_fail(err, MAIL_E_MEMORY, "no memory for a zip directory of %llu entries", (unsigned long long)n);
+            }
+        }
+    }
+    for (zip->n = 0; zip->n < n; zip->n++, at += used) {
+        status = mailp_zip_entry_read(&zip->entry[zip->n], &used, zip, bytes + offset + at, dir_size - at, offset, err);
+        if (status) {
+            return status;
+        }
+        zip->by_name[zip->n] = &zip->entry[zip->n];
+    }
+    if (at != dir_size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: its directory has %llu bytes more than its %llu entries", (unsigned long long)(dir_size - at),
+                          (unsigned long long)n);
+    }
+    mailp_sort(zip->by_name, zip->by_name + zip->n, zip->n, mailp_zip_by_place);
+    for (i = 1; i < zip->n; i++) {
+        const mailp_zip_entry *a = (const mailp_zip_entry *)zip->by_name[i - 1], *b = (const mailp_zip_entry *)zip->by_name[i];
+        if (b->at < a->data + a->size) {
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: entries '%s' and '%s' overlap", mailp_show(a->name, a->name_size).text,
+                              mailp_show(b->name, b->name_size).text);
+        }
+    }
+    mailp_sort(zip->by_name, zip->by_name + zip->n, zip->n, mailp_zip_by_name);
+    for (i = 1; i < zip->n; i++) {
+        const mailp_zip_entry *e = (const mailp_zip_entry *)zip->by_name[i];
+        if (mailp_zip_by_name(zip->by_name[i - 1], e) == 0) {
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' is there twice", mailp_show(e->name, e->name_size).text);
+        }
+    }
+    return MAIL_OK;
+}
+
+/* The entry called folder + middle + key, or NULL. */
+static const mailp_zip_entry *mailp_zip_find(const mailp_zip *zip, const unsigned char *folder, size_t folder_size, const char *middle,
+                                             const unsigned char *key, size_t key_size) {
+    size_t low = 0, high = zip->n, middle_size = strlen(middle);
+    while (low < high) {
+        size_t                 at = low + (high - low) / 2, part, n;
+        const mailp_zip_entry *e = (const mailp_zip_entry *)zip->by_name[at];
+        const unsigned char   *p = e->name;
+        size_t                 left = e->name_size;
+        int                    c = 0;
+        for (part = 0; part < 3 && c == 0; part++) {
+            const unsigned char *text = part == 0 ? folder : part == 1 ? (const unsigned char *)middle : key;
+            n = part == 0 ? folder_size : part == 1 ? middle_size : key_size;
+            c = mailp_bytes_compare(p, MAILP_MIN(left, n), text, n);
+            p += MAILP_MIN(left, n);
+            left -= MAILP_MIN(left, n);
+        }
+        if (c == 0 && left == 0) {
+            return e;
+        }
+        if (c < 0) {
+            low = at + 1;
+        } else {
+            high = at;
+        }
+    }
+    return NULL;
+}
+
+/* ---- pickle --------------------------------------------------------------------------------------------------------
+
+   A pickle is a program for a stack machine. This one can make None, booleans, numbers, strings, tuples, lists,
+   dictionaries, and of classes and functions only the few named in mailp_globals; it calls nothing. Any other opcode or
+   global is refused by name. A state_dict looks like this:
+
+       collections.OrderedDict() REDUCE, then for each tensor its name and
+           torch._utils._rebuild_tensor_v2(('storage', torch.FloatStorage, '17', 'cuda:0', 128) BINPERSID,
+                                           offset, shape, stride, requires_grad, OrderedDict()) REDUCE
+       SETITEMS; and {'_metadata': ...} BUILD, which is passed over.
+
+   '17' is the entry FOLDER/data/17 of the zip; the location behind it does not matter here.
+
+   The program runs once over the bytes (there is no jump), so time is linear. A first pass counts what it can push,
+   store and build; each list below has room for just that. */
+
+typedef enum mailp_pickle_kind {
+    MAILP_P_OTHER,    /* a value that no tensor depends on */
+    MAILP_P_MARK,
+    MAILP_P_INT,      /* at: the number, two's complement */
+    MAILP_P_STRING,   /* at: place in the pickle, n: bytes */
+    MAILP_P_GLOBAL,   /* n: index into mailp_globals */
+    MAILP_P_TUPLE,    /* at: first of n values in the pool */
+    MAILP_P_LIST,
+    MAILP_P_DICT,     /* at: number of the dictionary */
+    MAILP_P_STORAGE,  /* at: zip entry, n: dtype */
+    MAILP_P_TENSOR    /* at: storage, offset, shape and stride in the pool */
+} mailp_pickle_kind;
+
+typedef struct mailp_pickle_value {
+    uint32_t kind, n;
+    uint64_t at;
+} mailp_pickle_value;
+
+typedef struct mailp_pickle_item {
+    uint64_t           dict;
+    mailp_pickle_value key, value;
+} mailp_pickle_item;
+
+typedef struct mailp_pickle {
+    const unsigned char *p;
+    uint64_t             size;
+    const mailp_zip     *zip;
+    const unsigned char *folder;
+    size_t               folder_size;
+    mailp_pickle_value  *stack, *pool, *memo;
+    mailp_pickle_item   *item;
+    size_t               n_stack, n_pool, n_memo, n_items;  /* in use */
+    uint64_t             n_dicts;
+} mailp_pickle;
+
+enum { MAILP_G_STORAGE = MAIL_DTYPE_COUNT, MAILP_G_ORDERED_DICT = MAIL_DTYPE_COUNT, MAILP_G_REBUILD_TENSOR, MAILP_G_REBUILD_PARAMETER };
+
+/* the storages stand in the order of mail_dtype */
+static const struct {
+    const char *module, *name;
+} mailp_globals[] = {
+    { "torch", "FloatStorage" }, { "torch", "HalfStorage" },  { "torch", "BFloat16Storage" }, { "torch", "DoubleStorage" },
+    { "torch", "CharStorage" },  { "torch", "ByteStorage" },  { "torch", "ShortStorage" },    { "torch", "IntStorage" },
+    { "torch", "LongStorage" },  { "torch", "BoolStorage" },  { "collections", "OrderedDict" },
+    { "torch._utils", "_rebuild_tensor_v2" }, { "torch._utils", "_rebuild_parameter" }
+};
+
+#define MAILP_PICKLE_LINES (-1)  /* argument: two lines of text */
+#define MAILP_PICKLE_TEXT1 (-2)  /* a length of 1, 4 or 8 bytes, and so much text */
+#define MAILP_PICKLE_TEXT4 (-3)
+#define MAILP_PICKLE_TEXT8 (-4)
+#define MAILP_PICKLE_NO    (-5)
+
+/* Opcodes understood: how many bytes of argument follow, and how many values are pushed, stored in a tuple, and so on. */
+static int mailp_pickle_argument(unsigned char op) {
+    switch (op) {
+    case '.': case '(': case '0': case '1': case 'N': case 0x88: case 0x89: case '}': case ']': case ')': case 't':
+    case 0x85: case 0x86: case 0x87: case 0x94: case 0x93: case 'R': case 'b': case 'Q': case 's': case 'u': case 'a': case 'e': case 'd':
+    case 'l': return 0;
+    case 0x80: case 'K': case 'q': case 'h': return 1;
+    case 'M': return 2;
+    case 'J': case 'r': case 'j': return 4;
+    case 'G': case 0x95: return 8;
+    case 0x8a: case 'U': case 0x8c: return MAILP_PICKLE_TEXT1;
+    case 'X': case 'T': return MAILP_PICKLE_TEXT4;
+    case 0x8d: return MAILP_PICKLE_TEXT8;
+    case 'c': return MAILP_PICKLE_LINES;
+    default: return MAILP_PICKLE_NO;
+    }
+}
+
+/* Names of opcodes that are refused, for the message. */
+static const char *mailp_pickle_name(unsigned char op) {
+    switch (op) {
+    case 0x81: return "NEWOBJ";
+    case 0x92: return "NEWOBJ_EX";
+    case 'i': return "INST";
+    case 'o': return "OBJ";
+    case 0x82: case 0x83: case 0x84: return "EXT";
+    case 'P': return "PERSID";
+    case 'B': case 'C': case 0x8e: return "BINBYTES";
+    case 0x96: return "BYTEARRAY8";
+    case 0x8f: case 0x90: case 0x91: return "SET";
+    case 'I': case 'L': case 'F': case 'S': case 'V': case 'p': case 'g': return "protocol 0";
+    default: return "unknown";
+    }
+}
+
+/* The instruction at *at: its opcode and argument (text: without its length). Moves *at behind it. */
+static mail_status mailp_pickle_fetch(unsigned char *op, uint64_t *arg, uint64_t *arg_size, const mailp_pickle *vm, uint64_t *at, mail_error *err) {
+    const unsigned char *p = vm->p;
+    uint64_t             here = *at, n;
+    int                  kind;
+    if (here == vm->size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: it ends at byte %llu without STOP", (unsigned long long)here);
+    }
+    *op  = p[here];
+    kind = mailp_pickle_argument(*op);
+    *arg = here + 1;
+    if (kind == MAILP_PICKLE_NO) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: opcode 0x%02x (%s) at byte %llu is not needed by a state_dict and is refused", *op,
+                          mailp_pickle_name(*op), (unsigned long long)here);
+    }
+    if (kind == MAILP_PICKLE_LINES) {
+        int lines;
+        for (n = 0, lines = 0; *arg + n < vm->size && lines < 2; n++) {
+            lines += p[*arg + n] == '\n';
+        }
+        if (lines < 2) {
+            n = vm->size;
+        }
+    } else if (kind >= 0) {
+        n = (uint64_t)kind;
+    } else {
+        uint64_t width = kind == MAILP_PICKLE_TEXT1 ? 1 : kind == MAILP_PICKLE_TEXT4 ? 4 : 8;
+        n              = vm->size;
+        if (mailp_inside(vm->size, *arg, width)) {
+            n = width == 1 ? p[*arg] : width == 4 ? mailp_le32(p + *arg) : mailp_le64(p + *arg);
+            *arg += width;
+        }
+    }
+    if (!mailp_inside(vm->size, *arg, n)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: the argument of opcode 0x%02x at byte %llu runs over the end", *op, (unsigned long long)here);
+    }
+    *arg_size = n;
+    *at       = *arg + n;
+    return MAIL_OK;
+}
+
+static mail_status mailp_pickle_damaged(uint64_t at, const char *expected, mail_error *err) {
+    return mailp_fail(err, MAIL_E_FORMAT, "pickle: before byte %llu: expected %s", (unsigned long long)at, expected);
+}
+
+static void mailp_pickle_push(mailp_pickle *vm, mailp_pickle_kind kind, uint64_t n, uint64_t at) {
+    mailp_pickle_value *v = &vm->stack[vm->n_stack++];
+    v->kind = (uint32_t)kind;
+    v->n    = (uint32_t)n;
+    v->at   = at;
+}
+
+/* Take the n values on top of the stack into the pool and push them as a tuple. */
+static void mailp_pickle_tuple(mailp_pickle *vm, size_t n) {
+    uint64_t at = vm->n_pool;
+    memcpy(vm->pool + at, vm->stack + (vm->n_stack - n), n * sizeof *vm->pool);
+    vm->n_pool += n;
+    vm->n_stack -= n;
+    mailp_pickle_push(vm, MAILP_P_TUPLE, n, at);
+}
+
+/* Enter the pairs (key, value) from the stack's place first to its top into the dictionary below them. */
+static int mailp_pickle_set(mailp_pickle *vm, size_t first) {
+    size_t i;
+    if (first == 0 || (vm->n_stack - first) % 2 != 0 || vm->stack[first - 1].kind != MAILP_P_DICT) {
+        return 0;
+    }
+    for (i = first; i < vm->n_stack; i += 2) {
+        uint32_t kind = vm->stack[i + 1].kind;
+        if (kind == MAILP_P_TENSOR || kind == MAILP_P_DICT) {
+            mailp_pickle_item *item = &vm->item[vm->n_items++];
+            item->dict  = vm->stack[first - 1].at;
+            item->key   = vm->stack[i];
+            item->value = vm->stack[i + 1];
+        }
+    }
+    vm->n_stack = first;
+    return 1;
+}
+
+/* Push the global module.name. */
+static mail_status mailp_pickle_global(mailp_pickle *vm, const unsigned char *module, size_t module_size, const unsigned char *name,
+                                       size_t name_size, mail_error *err) {
+    size_t i;
+    for (i = 0; i < sizeof mailp_globals / sizeof *mailp_globals; i++) {
+        if (strlen(mailp_globals[i].module) == module_size && memcmp(mailp_globals[i].module, module, module_size) == 0 &&
+            strlen(mailp_globals[i].name) == name_size && memcmp(mailp_globals[i].name, name, name_size) == 0) {
+            mailp_pickle_push(vm, MAILP_P_GLOBAL, i, 0);
+            return MAIL_OK;
+        }
+    }
+    return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: '%s.%s' is not needed by a state_dict of tensors and is refused; save model.state_dict()",
+                      mailp_show(module, module_size).text, mailp_show(name, name_size).text);
+}
+
+/* ('storage', torch.FloatStorage, '17', 'cuda:0', numel) on top of the stack -> the storage */
+static mail_status mailp_pickle_storage(mailp_pickle *vm, mail_error *err) {
+    const mailp_pickle_value *tuple = &vm->stack[vm->n_stack - 1];
+    const mailp_pickle_value *v = tuple->kind == MAILP_P_TUPLE ? vm->pool + tuple->at : vm->pool;
+    const mailp_zip_entry    *e;
+    mailp_shown               key;
+    uint64_t                  bytes;
+    if (tuple->kind != MAILP_P_TUPLE || tuple->n != 5 || v[0].kind != MAILP_P_STRING || v[0].n != 7 ||
+        memcmp(vm->p + v[0].at, "storage", 7) != 0 || v[1].kind != MAILP_P_GLOBAL || v[1].n >= MAILP_G_STORAGE ||
+        v[2].kind != MAILP_P_STRING || v[4].kind != MAILP_P_INT) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: a persistent id is not ('storage', type, key, location, size)");
+    }
+    key = mailp_show(vm->p + v[2].at, v[2].n);
+    e   = mailp_zip_find(vm->zip, vm->folder, vm->folder_size, "data/", vm->p + v[2].at, v[2].n);
+    if (e == NULL) {
+        return mailp_fail(err, MAIL_E_FORMAT, "storage '%s': the archive has no entry data/%s", key.text, key.text);
+    }
+    if (!mailp_mul(&bytes, v[4].at, mail_dtype_size((mail_dtype)v[1].n)) || bytes != e->size) {
+        return mailp_fail(err, MAIL_E_FORMAT, "storage '%s': %llu elements of %s do not take the %llu bytes of its entry", key.text,
+                          (unsigned long long)v[4].at, mailp_dtypes[v[1].n].name, (unsigned long long)e->size);
+    }
+    vm->n_stack--;
+    mailp_pickle_push(vm, MAILP_P_STORAGE, v[1].n, (uint64_t)(e - vm->zip->entry));
+    return MAIL_OK;
+}
+
+/* A call: function and argument tuple on top of the stack -> its result. */
+static mail_status mailp_pickle_reduce(mailp_pickle *vm, uint64_t at, mail_error *err) {
+    const mailp_pickle_value *f = &vm->stack[vm->n_stack - 2], *tuple = f + 1;
+    const mailp_pickle_value *v = tuple->kind == MAILP_P_TUPLE ? vm->pool + tuple->at : vm->pool;
+    if (f->kind != MAILP_P_GLOBAL || tuple->kind != MAILP_P_TUPLE) {
+        return mailp_pickle_damaged(at, "a global and a tuple to call it with", err);
+    }
+    vm->n_stack -= 2;
+    if (f->n == MAILP_G_ORDERED_DICT && tuple->n == 0) {
+        mailp_pickle_push(vm, MAILP_P_DICT, 0, vm->n_dicts++);
+        return MAIL_OK;
+    }
+    if (f->n == MAILP_G_REBUILD_TENSOR && tuple->n >= 4 && v[0].kind == MAILP_P_STORAGE && v[1].kind == MAILP_P_INT &&
+        v[2].kind == MAILP_P_TUPLE && v[3].kind == MAILP_P_TUPLE) {
+        mailp_pickle_push(vm, MAILP_P_TENSOR, 0, tuple->at);
+        return MAIL_OK;
+    }
+    if (f->n == MAILP_G_REBUILD_PARAMETER && tuple->n >= 1 && v[0].kind == MAILP_P_TENSOR) {
+        mailp_pickle_push(vm, MAILP_P_TENSOR, 0, v[0].at);
+        return MAIL_OK;
+    }
+    return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: before byte %llu: %s.%s is called with arguments that a state_dict does not have",
+                      (unsigned long long)at, mailp_globals[f->n].module, mailp_globals[f->n].name);
+}
+
+/* Stack place behind the topmost mark; 0: there is none. Marks are found once: the values above it are popped then. */
+static size_t mailp_pickle_mark(const mailp_pickle *vm) {
+    size_t at = vm->n_stack;
+    while (at > 0 && vm->stack[at - 1].kind != MAILP_P_MARK) {
+        at--;
+    }
+    return at;
+}
+
+/* Two's complement little-endian of n <= 8 bytes */
+static uint64_t mailp_pickle_int(const unsigned char *p, uint64_t n) {
+    uint64_t value = n > 0 && p[n - 1] >= 0x80 ? UINT64_MAX : 0;
+    while (n-- > 0) {
+        value = value << 8 | p[n];
+    }
+    return value;
+}
+
+/* Run the program. *top: the number of the dictionary it ends with. */
+static mail_status mailp_pickle_run(uint64_t *top, mailp_pickle *vm, mail_error *err) {
+    uint64_t at = 0;
+    for (;;) {
+        unsigned char        op = 0;
+        uint64_t             arg = 0, n = 0, here = at;
+        const unsigned char *p;
+        size_t               mark = 0, need = 0;
+        mail_status          status = mailp_pickle_fetch(&op, &arg, &n, vm, &at, err);
+        if (status) {
+            return status;
+        }
+        p = vm->p + arg;
+        if (op == 't' || op == 'u' || op == 'e' || op == '1' || op == 'd' || op == 'l') {
+            mark = mailp_pickle_mark(vm);
+            if (mark == 0) {
+                return mailp_pickle_damaged(at, "a mark on the stack", err);
+            }
+        }
+        switch (op) {  /* values that must be there */
+        case '.': case '0': case 0x85: case 'q': case 'r': case 0x94: case 'Q': need = 1; break;
+        case 0x86: case 0x93: case 'R': case 'b': case 'a': need = 2; break;
+        case 0x87: case 's': need = 3; break;
+        default: break;
+        }
+        if (vm->n_stack < need) {
+            return mailp_pickle_damaged(at, "more values on the stack", err);
+        }
+        switch (op) {
+        case 0x80:
+            if (here != 0 || *p < 2 || *p > 5) {
+                return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: protocol %u; 2 to 5 are understood", *p);
+            }
+            break;
+        case 0x95: break;  /* frame */
+        case '(': mailp_pickle_push(vm, MAILP_P_MARK, 0, 0); break;
+        case 'N': case 0x88: case 0x89: case 'G': mailp_pickle_push(vm, MAILP_P_OTHER, 0, 0); break;
+        case 'K': case 'M': mailp_pickle_push(vm, MAILP_P_INT, 0, n == 1 ? *p : mailp_le16(p)); break;
+        case 'J': case 0x8a:
+            if (n > 8) {
+                mailp_pickle_push(vm, MAILP_P_OTHER, 0, 0);
+            } else {
+                mailp_pickle_push(vm, MAILP_P_INT, 0, mailp_pickle_int(p, n));
+            }
+            break;
+        case 'U': case 'T': case 'X': case 0x8c: case 0x8d:
+            if (n > UINT32_MAX) {
+                return mailp_pickle_damaged(at, "a string of less than 4 GiB", err);
+            }
+            mailp_pickle_push(vm, MAILP_P_STRING, n, arg);
+            break;
+        case ')': mailp_pickle_tuple(vm, 0); break;
+        case 0x85: case 0x86: case 0x87: mailp_pickle_tuple(vm, need); break;
+        case 't': {
+            size_t count = vm->n_stack - mark;
+            mailp_pickle_tuple(vm, count);
+            vm->n_stack--;
+            vm->stack[vm->n_stack - 1] = vm->stack[vm->n_stack];  /* onto the mark */
+            break;
+        }
+        case ']': mailp_pickle_push(vm, MAILP_P_LIST, 0, 0); break;
+        case 'a':
+            if (vm->stack[vm->n_stack - 2].kind != MAILP_P_LIST) {
+                return mailp_pickle_damaged(at, "a list to append to", err);
+            }
+            vm->n_stack--;
+            break;
+        case 'e':
+            if (mark < 2 || vm->stack[mark - 2].kind != MAILP_P_LIST) {
+                return mailp_pickle_damaged(at, "a list to append to", err);
+            }
+            vm->n_stack = mark - 1;
+            break;
+        case 'l':
+            vm->n_stack = mark - 1;
+            mailp_pickle_push(vm, MAILP_P_LIST, 0, 0);
+            break;
+        case '}': mailp_pickle_push(vm, MAILP_P_DICT, 0, vm->n_dicts++); break;
+        case 'd':
+            vm->stack[mark - 1].kind = MAILP_P_DICT;
+            vm->stack[mark - 1].at   = vm->n_dicts++;
+            if (!mailp_pickle_set(vm, mark)) {
+                return mailp_pickle_damaged(at, "pairs for a dictionary", err);
+            }
+            break;
+        case 's':
+            if (!mailp_pickle_set(vm, vm->n_stack - 2)) {
+                return mailp_pickle_damaged(at, "a dictionary to set an item of", err);
+            }
+            break;
+        case 'u':
+            if (mark >= 2) {  /* close the gap of the mark */
+                memmove(vm->stack + mark - 1, vm->stack + mark, (vm->n_stack - mark) * sizeof *vm->stack);
+                vm->n_stack--;
+            }
+            if (mark < 2 || !mailp_pickle_set(vm, mark - 1)) {
+                return mailp_pickle_damaged(at, "a dictionary to set items of", err);
+            }
+            break;
+        case '0': vm->n_stack--; break;
+        case '1': vm->n_stack = mark - 1; break;
+        case 'q': case 'r': case 0x94: {
+            uint64_t slot = n == 0 ? vm->n_memo : n == 1 ? *p : mailp_le32(p);
+            if (slot > vm->n_memo) {
+                return mailp_pickle_damaged(at, "memo places in ascending order", err);
+            }
+            vm->memo[slot] = vm->stack[vm->n_stack - 1];
+            vm->n_memo += slot == vm->n_memo;
+            break;
+        }
+        case 'h': case 'j': {
+            uint64_t slot = n == 1 ? *p : mailp_le32(p);
+            if (slot >= vm->n_memo) {
+                return mailp_pickle_damaged(at, "a memo place that is filled", err);
+            }
+            vm->stack[vm->n_stack++] = vm->memo[slot];
+            break;
+        }
+        case 'c': {
+            size_t line = (size_t)((const unsigned char *)memchr(p, '\n', (size_t)n) - p);
+            status = mailp_pickle_global(vm, p, line, p + line + 1, (size_t)n - line - 2, err);
+            break;
+        }
+        case 0x93: {
+            const mailp_pickle_value *v = &vm->stack[vm->n_stack - 2];
+            if (v[0].kind != MAILP_P_STRING || v[1].kind != MAILP_P_STRING) {
+                return mailp_pickle_damaged(at, "two strings that name a global", err);
+            }
+            vm->n_stack -= 2;
+            status = mailp_pickle_global(vm, vm->p + v[0].at, v[0].n, vm->p + v[1].at, v[1].n, err);
+            break;
+        }
+        case 'R': status = mailp_pickle_reduce(vm, at, err); break;
+        case 'Q': status = mailp_pickle_storage(vm, err); break;
+        case 'b':  /* attributes (_metadata) for what is below them */
+            vm->n_stack--;
+            if (vm->stack[vm->n_stack - 1].kind != MAILP_P_DICT && vm->stack[vm->n_stack - 1].kind != MAILP_P_TENSOR) {
+                return mailp_pickle_damaged(at, "a dictionary or tensor to set attributes of", err);
+            }
+            break;
+        default: /* '.' */
+            if (vm->stack[0].kind != MAILP_P_DICT || vm->n_stack != 1) {
+                return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: it does not hold a dictionary; save model.state_dict()");
+            }
+            *top = vm->stack[0].at;
+            return MAIL_OK;
+        }
+        if (status) {
+            return status;
+        }
+    }
+}
+
+/* A tensor from storage, offset, shape and stride in the pool. */
+static mail_status mailp_pickle_tensor(mail_tensor *x, const mailp_pickle *vm, const mailp_pickle_value *v, mail_error *err) {
+    const mailp_zip_entry *e = &vm->zip->entry[v[0].at];
+    mailp_shown            name = mailp_show(x->name, strlen(x->name));
+    uint64_t               numel, last = v[1].at;
+    unsigned               d;
+    int                    fits = 1;
+    x->dtype  = (mail_dtype)v[0].n;
+    numel     = e->size / mail_dtype_size(x->dtype);
+    x->n_dims = v[2].n;
+    if (v[2].n > MAIL_MAX_DIMS || v[3].n != v[2].n) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': %u dimensions and %u strides; at most %d and as many", name.text, (unsigned)v[2].n,
+                          (unsigned)v[3].n, MAIL_MAX_DIMS);
+    }
+    for (d = 0; d < x->n_dims; d++) {
+        const mailp_pickle_value *shape = &vm->pool[v[2].at + d], *stride = &vm->pool[v[3].at + d];
+        if (shape->kind != MAILP_P_INT || stride->kind != MAILP_P_INT || shape->at > INT64_MAX || stride->at > INT64_MAX) {
+            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': dimension %u is not a whole number", name.text, d);
+        }
+        x->shape[d]   = shape->at;
+        x->strides[d] = stride->at;
+    }
+    if (!mailp_shape_count(&x->count, x->shape, x->n_dims, x->dtype)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its shape is larger than any memory", name.text);
+    }
+    for (d = 0; d < x->n_dims && x->count > 0; d++) {  /* last: index of the last element */
+        uint64_t step = 0;
+        fits = fits && mailp_mul(&step, x->shape[d] - 1, x->strides[d]) && step <= INT64_MAX && last <= INT64_MAX;
+        last += step;
+    }
+    if (!fits || (x->count > 0 ? last >= numel : last > numel)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its view reaches beyond the %llu elements of its storage", name.text,
+                          (unsigned long long)numel);
+    }
+    if (x->count > numel) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "tensor '%s': an expanded view (%llu elements of %llu); save a contiguous copy", name.text,
+                          (unsigned long long)x->count, (unsigned long long)numel);
+    }
+    x->data = vm->zip->bytes + e->data + v[1].at * mail_dtype_size(x->dtype);
+    return MAIL_OK;
+}
+
+/* The tensors of dictionary top become the table. If it holds none but a dictionary 'state_dict', that one's. */
+static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, uint64_t top, mail_error *err) {
+    const mailp_pickle_item *item;
+    uint64_t                 inner = top;
+    size_t                   i, n = 0, text_size = 0;
+    char                    *text;
+    mail_status              status;
+    for (i = 0; i < vm->n_items; i++) {
+        item = &vm->item[i];
+        if (item->dict == top && item->value.kind == MAILP_P_DICT && item->key.kind == MAILP_P_STRING && item->key.n == 10 &&
+            memcmp(vm->p + item->key.at, "state_dict", 10) == 0) {
+            inner = item->value.at;
+        }
+        n += item->dict == top && item->value.kind == MAILP_P_TENSOR;
+    }
+    top = n == 0 ? inner : top;
+    for (i = 0, n = 0; i < vm->n_items; i++) {
+        item = &vm->item[i];
+        if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
+            if (item->key.kind != MAILP_P_STRING || memchr(vm->p + item->key.at, 0, item->key.n) != NULL) {
+                return mailp_fail(err, MAIL_E_FORMAT, "pickle: a tensor's name is not a plain string");
+            }
+            n++;
+            text_size += (size_t)item->key.n + 1;
+        }
+    }
+    if (n == 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: there is no tensor in it; expected a state_dict");
+    }
+    if (text_size > vm->size) {  /* every name was written once, with a length before it */
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: a name is there twice");
+    }
+    status = mailp_tensors_reserve(t, &text, n, 0, text_size, err);
+    for (i = 0; i < vm->n_items && status == MAIL_OK; i++) {
+        item = &vm->item[i];
+        if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
+            mail_tensor *x = &t->tensor[t->n++];
+            memset(x, 0, sizeof *x);
+            x->name = text;
+            memcpy(text, vm->p + item->key.at, item->key.n);
+            text[item->key.n] = 0;
+            text += item->key.n + 1;
+            status = mailp_pickle_tensor(x, vm, vm->pool + item->value.at, err);
+        }
+    }
+    return status ? status : mailp_tensors_finish(t, err);
+}
+
+/* Run a pickle with lists as long as its opcodes can make them. */
+static mail_status mailp_pickle_parse(mail_tensors *t, mailp_pickle *vm, mail_error *err) {
+    uint64_t      at = 0, arg = 0, arg_size = 0, top = 0, n_push = 0, n_put = 0, n_set = 0;
+    unsigned char op = 0;
+    mailp_arena   arena;
+    mail_status   status;
+    int           pass;
+    while (op != '.') {
+        status = mailp_pickle_fetch(&op, &arg, &arg_size, vm, &at, err);
+        if (status) {
+            return status;
+        }
+        n_push += strchr("su0.1bae", op) == NULL;  /* all others push at most one value */
+        n_put  += op == 'q' || op == 'r' || op == 0x94;
+        n_set  += op == 's' || op == 'u' || op == 'd';
+    }
+    n_set = n_set > 0 ? n_push / 2 : 0;
+    memset(&arena, 0, sizeof arena);
+    for (pass = 0; pass < 2; pass++) {
+        arena.used = 0;
+        vm->stack  = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_push + 1) * sizeof *vm->stack);
+        vm->pool   = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_push + 8) * sizeof *vm->pool);
+        vm->memo   = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_put + 1) * sizeof *vm->memo);
+        vm->item   = (mailp_pickle_item *)mailp_take(&arena, ((size_t)n_set + 1) * sizeof *vm->item);
+        if (pass == 0) {
+            arena.base = (unsigned char *)mailp_alloc(&t->allocator, arena.used);
+            if (arena.base == NULL) {
+                return mailp_fail(err, MAIL_E_MEMORY, "no memory to read a pickle of %llu bytes", (unsigned long long)vm->size);
+            }
+        }
+    }
+    status = mailp_pickle_run(&top, vm, err);
+    if (status == MAIL_OK) {
+        status = mailp_pickle_table(t, vm, top, err);
+    }
+    mailp_free(&t->allocator, arena.base);
+    return status;
+}
+
+/* FOLDER/data.pkl, FOLDER/data/N, and perhaps FOLDER/byteorder; other entries do not matter. */
+static mail_status mailp_pth_entries(mail_tensors *t, const mailp_zip *zip, mail_error *err) {
+    const mailp_zip_entry *program = NULL, *order;
+    mailp_pickle           vm;
+    size_t                 i;
+    for (i = 0; i < zip->n; i++) {
+        const mailp_zip_entry *e = &zip->entry[i];
+        if (e->name_size >= 9 && memcmp(e->name + e->name_size - 9, "/data.pkl", 9) == 0) {
+            if (program != NULL) {
+                return mailp_fail(err, MAIL_E_FORMAT, "zip: two entries end in /data.pkl: '%s' and '%s'",
+                                  mailp_show(program->name, program->name_size).text, mailp_show(e->name, e->name_size).text);
+            }
+            program = e;
+        }
+    }
+    if (program == NULL) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: no entry ends in /data.pkl: not written by torch.save");
+    }
+    memset(&vm, 0, sizeof vm);
+    vm.p           = zip->bytes + program->data;
+    vm.size        = program->size;
+    vm.zip         = zip;
+    vm.folder      = program->name;
+    vm.folder_size = program->name_size - 8;
+    order = mailp_zip_find(zip, vm.folder, vm.folder_size, "byteorder", vm.p, 0);
+    if (order != NULL && (order->size != 6 || memcmp(zip->bytes + order->data, "little", 6) != 0)) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "zip: byteorder is '%s', only 'little' is read; save it again on a little-endian machine",
+                          mailp_show(zip->bytes + order->data, (size_t)order->size).text);
+    }
+    return mailp_pickle_parse(t, &vm, err);
+}
+
+static mail_status mailp_pth_parse(mail_tensors *t, const unsigned char *bytes, size_t size, mail_error *err) {
+    mailp_zip   zip;
+    mail_status status;
+    memset(&zip, 0, sizeof zip);
+    status = mailp_zip_open(&zip, bytes, size, &t->allocator, err);
+    if (status == MAIL_OK) {
+        status = mailp_pth_entries(t, &zip, err);
+    }
+    mailp_free(&t->allocator, zip.block);
+    return status;
+}
+
+/* ---- the public functions ------------------------------------------------------------------------------------------ */
+
+static mail_status mailp_tensors_parse(mail_tensors *t, const unsigned char *bytes, size_t size, mail_error *err) {
+    /* pickle of torch's magic number, with which files began before torch 1.6 */
+    static const unsigned char old[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19 };
+    if (size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0) {
+        return mailp_pth_parse(t, bytes, size, err);
+    }
+    if (size >= sizeof old && memcmp(bytes, old, sizeof old) == 0) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "the file has torch's format from before 1.6; write it anew in Python: "
+                          "torch.save(torch.load(path, map_location='cpu'), path, _use_new_zipfile_serialization=True)");
+    }
+    if (size > 8 && bytes[8] == '{') {
+        return mailp_safetensors_parse(t, bytes, size, err);
+    }
+    return mailp_fail(err, MAIL_E_FORMAT, "neither .safetensors nor a .pth written by torch.save: it begins with 0x%02x 0x%02x and has %lu bytes",
+                      size > 0 ? bytes[0] : 0, size > 1 ? bytes[1] : 0, (unsigned long)size);
+}
+
+/* An empty table with its allocator, or NULL. */
+static mail_tensors *mailp_tensors_create(const mail_allocator *allocator, mail_error *err) {
+    mail_tensors *t = (mail_tensors *)mailp_alloc(allocator, sizeof *t);
+    if (t == NULL) {
+        (void)mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of tensors");
+        return NULL;
+    }
+    memset(t, 0, sizeof *t);
+    if (allocator != NULL) {
+        t->allocator = *allocator;
+    }
+    return t;
+}
+
+MAIL_API mail_status mail_tensors_open_memory(mail_tensors **tensors, const void *data, size_t size, const mail_allocator *allocator,
+                                              mail_error *err) {
+    mail_status status;
+    if (tensors == NULL || data == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open_memory: tensors or data is NULL");
+    }
+    *tensors = mailp_tensors_create(allocator, err);
+    if (*tensors == NULL) {
+        return MAIL_E_MEMORY;
+    }
+    status = mailp_tensors_parse(*tensors, (const unsigned char *)data, size, err);
+    if (status) {
+        mail_tensors_close(*tensors);
+        *tensors = NULL;
+    }
+    return status;
+}
+
+#ifndef MAIL_NO_STDIO
+MAIL_API mail_status mail_tensors_open(mail_tensors **tensors, const char *path, const mail_allocator *allocator, mail_error *err) {
+    mail_status status;
+    if (tensors == NULL || path == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open: tensors or path is NULL");
+    }
+    *tensors = mailp_tensors_create(allocator, err);
+    if (*tensors == NULL) {
+        return MAIL_E_MEMORY;
+    }
+    status = mailp_file_open(&(*tensors)->file, path, allocator, err);
+    if (status == MAIL_OK) {
+        status = mailp_tensors_parse(*tensors, (*tensors)->file.data, (*tensors)->file.size, err);
+        if (status && err != NULL) {
+            char text[sizeof err->text];
+            memcpy(text, err->text, sizeof text);
+            (void)mailp_fail(err, status, "%.120s: %.190s", path, text);
+        }
+    }
+    if (status) {
+        mail_tensors_close(*tensors);
+        *tensors = NULL;
+    }
+    return status;
+}
+#endif
+
+MAIL_API void mail_tensors_close(mail_tensors *tensors) {
+    if (tensors != NULL) {
+        mail_allocator allocator = tensors->allocator;
+        mailp_free(&allocator, tensors->block);
+#ifndef MAIL_NO_STDIO
+        mailp_file_close(&tensors->file, &allocator);
+#endif
+        mailp_free(&allocator, tensors);
+    }
+}
+
+MAIL_API size_t mail_tensors_count(const mail_tensors *tensors) {
+    return tensors == NULL ? 0 : tensors->n;
+}
+
+MAIL_API const mail_tensor *mail_tensors_at(const mail_tensors *tensors, size_t i) {
+    return tensors == NULL || i >= tensors->n ? NULL : (const mail_tensor *)tensors->by_name[i];
+}
+
+MAIL_API const mail_tensor *mail_tensors_find(const mail_tensors *tensors, const char *name) {
+    size_t low = 0, high = mail_tensors_count(tensors);
+    while (low < high && name != NULL) {
+        size_t at = low + (high - low) / 2;
+        int    c = strcmp(name, ((const mail_tensor *)tensors->by_name[at])->name);
+        if (c == 0) {
+            return (const mail_tensor *)tensors->by_name[at];
+        }
+        if (c > 0) {
+            low = at + 1;
+        } else {
+            high = at;
+        }
+    }
+    return NULL;
+}
+
+MAIL_API const char *mail_tensors_metadata(const mail_tensors *tensors, const char *key) {
+    size_t low = 0, high = tensors == NULL ? 0 : tensors->n_pairs;
+    while (low < high && key != NULL) {
+        size_t at = low + (high - low) / 2;
+        int    c = strcmp(key, ((const mailp_pair *)tensors->by_key[at])->key);
+        if (c == 0) {
+            return ((const mailp_pair *)tensors->by_key[at])->value;
+        }
+        if (c > 0) {
+            low = at + 1;
+        } else {
+            high = at;
+        }
+    }
+    return NULL;
+}
+
+MAILP_INLINE float mailp_f32_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static float mailp_f16(unsigned h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 0x1f, mantissa = h & 0x3ffu;
+    if (exponent == 0) {  /* zero, or mantissa * 2^-24, which is an ordinary float32 */
+        float value = (float)mantissa * 5.9604644775390625e-8f;
+        return sign ? -value : value;
+    }
+    return mailp_f32_bits(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13);
+}
+
+static float mailp_f64(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return (float)value;
+}
+
+/* n elements of a file, step bytes apart, as float32 */
+static void mailp_convert(float *values, const unsigned char *p, mail_dtype dtype, size_t n, uint64_t step) {
+    size_t i;
+#define MAILP_EACH(value)                     \
+    for (i = 0; i < n; i++, p += step) {      \
+        values[i] = (value);                  \
+    }                                         \
+    break
+    switch (dtype) {
+    case MAIL_F32:
+#ifdef MAILP_LITTLE_ENDIAN
+        if (step == 4) {
+            memcpy(values, p, n * 4);
+            break;
+        }
+#endif
+        MAILP_EACH(mailp_f32_bits(mailp_le32(p)));
+    case MAIL_F16: MAILP_EACH(mailp_f16(mailp_le16(p)));
+    case MAIL_BF16: MAILP_EACH(mailp_f32_bits((uint32_t)mailp_le16(p) << 16));
+    case MAIL_F64: MAILP_EACH(mailp_f64(mailp_le64(p)));
+    case MAIL_I8: MAILP_EACH((float)(p[0] < 0x80 ? (int)p[0] : (int)p[0] - 0x100));
+    case MAIL_I16: MAILP_EACH((float)(int16_t)mailp_le16(p));
+    case MAIL_I32: MAILP_EACH((float)(int32_t)mailp_le32(p));
+    case MAIL_I64: MAILP_EACH((float)(int64_t)mailp_le64(p));
+    case MAIL_BOOL: MAILP_EACH(p[0] != 0 ? 1.0f : 0.0f);
+    case MAIL_U8: default: MAILP_EACH((float)p[0]);
+    }
+#undef MAILP_EACH
+}
+
+/* 1 if the elements lie one behind the other in row-major order */
+static int mailp_tensor_is_dense(const mail_tensor *x) {
+    uint64_t stride = 1;
+    unsigned d;
+    for (d = x->n_dims; d-- > 0;) {
+        if (x->shape[d] != 1 && x->strides[d] != stride) {
+            return 0;
+        }
+        stride *= x->shape[d];
+    }
+    return 1;
+}
+
+/* Elements first .. first + n - 1 in row-major order; they must exist. */
+static void mailp_tensor_values(float *values, const mail_tensor *x, uint64_t first, size_t n) {
+    size_t   size = mail_dtype_size(x->dtype);
+    int      dense = mailp_tensor_is_dense(x);
+    while (n > 0) {
+        uint64_t at = first, step = 1, rest = first;
+        size_t   run = n;
+        if (!dense) {  /* runs along the last dimension */
+            unsigned d;
+            for (at = 0, d = x->n_dims; d-- > 0;) {
+                uint64_t i = rest % x->shape[d];
+                rest /= x->shape[d];
+                at += i * x->strides[d];
+                if (d + 1 == x->n_dims) {
+                    run  = (size_t)MAILP_MIN((uint64_t)n, x->shape[d] - i);
+                    step = x->strides[d];
+                }
+            }
+        }
+        mailp_convert(values, x->data + at * size, x->dtype, run, step * size);
+        values += run;
+        first += run;
+        n -= run;
+    }
+}
+
+MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, size_t n, mail_error *err) {
+    if (tensor == NULL || (values == NULL && n > 0)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensor_read: tensor or values is NULL");
+    }
+    if (n != tensor->count) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "tensor '%s': room for %llu values, but it has %llu",
+                          mailp_show(tensor->name, strlen(tensor->name)).text, (unsigned long long)n, (unsigned long long)tensor->count);
+    }
+    mailp_tensor_values(values, tensor, 0, n);
+    return MAIL_OK;
+}
+
+/* The tensor's bytes are not needed for now: pages of a mapped file that it fills alone may leave memory. Reading them again
+   is allowed and brings them back. */
+MAILP_UNUSED static void mailp_tensors_release(mail_tensors *t, const mail_tensor *x) {
+#if defined(MAILP_MAP_POSIX) && defined(MADV_DONTNEED)
+    long   page_size = sysconf(_SC_PAGESIZE);
+    size_t bytes = (size_t)x->count * mail_dtype_size(x->dtype), begin, end;
+    if (t->file.mapped && page_size > 0 && mailp_tensor_is_dense(x)) {
+        begin = (size_t)(x->data - t->file.data);  /* the mapping begins with a page */
+        end   = begin + bytes;
+        begin = (begin + (size_t)page_size - 1) / (size_t)page_size * (size_t)page_size;
+        end   = end / (size_t)page_size * (size_t)page_size;
+        if (begin < end) {
+            (void)madvise((void *)((uintptr_t)t->file.data + begin), end - begin, MADV_DONTNEED);
+        }
+    }
+#else
+    (void)t;
+    (void)x;
+#endif
+}
 
 /* ================================================================================================================
    >>config   sizes, from the tensors' own shapes and from what the file says of itself
+
+   In:  a table of tensors; JSON text and the file's metadata for what shapes cannot say.
+   Out: a mailp_config in which every number is within its limit and nothing contradicts anything else. Shapes are looked
+        at only as far as sizes are derived from them; >>policy fetches every tensor with the shape that then follows.
+
+   A setting may stand in the JSON text (at the top or in a member "config", as the official configuration nests it) and in
+   the metadata as "mail." + its name. Where it stands twice, or where the shapes say it too, all must agree.
+   Required is whatever would move the robot wrongly if it were guessed; only diffusion_x (0) and n_action_steps (act_seq),
+   which all published configurations have alike, may be left out.
    ============================================================================================================= */
 
 /* One stack of layers. name: where its tensors are ("mamba", "encoder" or "decoder" below the head's prefix). */
@@ -571,6 +2808,1125 @@ typedef struct mailp_config {
     char                action_names[MAIL_MAX_ACTION_DIM][32];
     char                description[256];
 } mailp_config;
+
+/* ---- settings: their names and where they were given --------------------------------------------------------------- */
+
+typedef enum mailp_setting {
+    MAILP_S_ARCH, MAILP_S_ALGO, MAILP_S_LANG, MAILP_S_OBS_SEQ, MAILP_S_ACT_SEQ, MAILP_S_N_ACTION_STEPS, MAILP_S_CHUNK,
+    MAILP_S_ACTION_DIM, MAILP_S_STATE_DIM, MAILP_S_D_MODEL, MAILP_S_LANG_DIM, MAILP_S_N_LAYERS, MAILP_S_D_STATE, MAILP_S_D_CONV,
+    MAILP_S_ENC_LAYERS, MAILP_S_DEC_LAYERS, MAILP_S_ENC_STATE, MAILP_S_DEC_STATE, MAILP_S_ENC_CONV, MAILP_S_DEC_CONV,
+    MAILP_S_EXPAND, MAILP_S_N_HEADS, MAILP_S_FEAT_DIM, MAILP_S_N_TIMESTEPS, MAILP_S_SCHEDULE, MAILP_S_CLIP_DENOISED,
+    MAILP_S_PREDICT_EPSILON, MAILP_S_DIFFUSION_X, MAILP_S_SCALE_DATA, MAILP_S_COUNT
+} mailp_setting;
+
+#define MAILP_WORDS_MAX 4
+
+/* words: the values in the order of the enum; none: a whole number; "false", "true": a truth value */
+static const struct {
+    const char *name;
+    const char *words[MAILP_WORDS_MAX];
+} mailp_settings[MAILP_S_COUNT] = {
+    { "arch", { "d_ma", "ed_ma", "d_tr", "ed_tr" } },
+    { "algo", { "ddpm", "bc", NULL, NULL } },
+    { "lang", { "false", "true", NULL, NULL } },
+    { "obs_seq", { NULL, NULL, NULL, NULL } },
+    { "act_seq", { NULL, NULL, NULL, NULL } },
+    { "n_action_steps", { NULL, NULL, NULL, NULL } },
+    { "chunk", { NULL, NULL, NULL, NULL } },  /* another name of n_action_steps */
+    { "action_dim", { NULL, NULL, NULL, NULL } },
+    { "state_dim", { NULL, NULL, NULL, NULL } },
+    { "d_model", { NULL, NULL, NULL, NULL } },
+    { "lang_dim", { NULL, NULL, NULL, NULL } },
+    { "n_layers", { NULL, NULL, NULL, NULL } },
+    { "d_state", { NULL, NULL, NULL, NULL } },
+    { "d_conv", { NULL, NULL, NULL, NULL } },
+    { "enc_layers", { NULL, NULL, NULL, NULL } },
+    { "dec_layers", { NULL, NULL, NULL, NULL } },
+    { "enc_state", { NULL, NULL, NULL, NULL } },
+    { "dec_state", { NULL, NULL, NULL, NULL } },
+    { "enc_conv", { NULL, NULL, NULL, NULL } },
+    { "dec_conv", { NULL, NULL, NULL, NULL } },
+    { "expand", { NULL, NULL, NULL, NULL } },
+    { "n_heads", { NULL, NULL, NULL, NULL } },
+    { "feat_dim", { NULL, NULL, NULL, NULL } },
+    { "n_timesteps", { NULL, NULL, NULL, NULL } },
+    { "schedule", { "cosine", "linear", "vp", NULL } },
+    { "clip_denoised", { "false", "true", NULL, NULL } },
+    { "predict_epsilon", { "false", "true", NULL, NULL } },
+    { "diffusion_x", { NULL, NULL, NULL, NULL } },
+    { "scale_data", { "false", "true", NULL, NULL } }
+};
+
+#define MAILP_SCALER_VECTORS 4
+static const char *const mailp_scaler_names[MAILP_SCALER_VECTORS] = { "scaler.mean", "scaler.std", "scaler.min", "scaler.max" };
+
+/* The first failure sticks in status, and every function below then does nothing. */
+typedef struct mailp_config_reader {
+    mailp_config       *cfg;
+    const mail_tensors *t;
+    mail_error         *err;
+    mail_status         status;
+    const char         *head;                   /* what the names of the head's tensors begin with */
+    uint64_t            value[MAILP_S_COUNT];
+    const char         *where[MAILP_S_COUNT];   /* who gave it; NULL: nobody */
+    const char         *vector_where[MAILP_SCALER_VECTORS];
+    const char         *camera_where[MAIL_MAX_CAMERAS];
+    const char         *action_names_where, *description_where;
+    char                missing[220];           /* names of required settings that nobody gave */
+} mailp_config_reader;
+
+/* Where settings are looked up: a JSON object, or the metadata if object.at is NULL. */
+typedef struct mailp_source {
+    mailp_json  object;
+    const char *where;
+} mailp_source;
+
+/* ---- sizes from shapes --------------------------------------------------------------------------------------------- */
+
+/* The tensor called prefix + name (layer: its %u), or NULL. */
+static const mail_tensor *mailp_config_find(const mailp_config_reader *r, const char *prefix, const char *name) {
+    char full[320];
+    int  n = snprintf(full, sizeof full, "%s%s", prefix, name);
+    return n < 0 || (size_t)n >= sizeof full ? NULL : mail_tensors_find(r->t, full);
+}
+
+/* Its size along dimension `dim`, with n_dims dimensions expected; 0 if it failed. */
+static size_t mailp_config_size(mailp_config_reader *r, const char *prefix, const char *name, unsigned n_dims, unsigned dim) {
+    const mail_tensor *x = r->status ? NULL : mailp_config_find(r, prefix, name);
+    if (r->status) {
+        return 0;
+    }
+    if (x == NULL) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s' is missing", prefix, name);
+        return 0;
+    }
+    if (x->n_dims != n_dims || x->count == 0 || x->shape[dim] > SIZE_MAX / 64) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s': expected %u dimensions, none of them 0, found %u dimensions and %llu elements",
+                               prefix, name, n_dims, x->n_dims, (unsigned long long)x->count);
+        return 0;
+    }
+    return (size_t)x->shape[dim];
+}
+
+/* Layers there are: NAME.layers.0, 1, ... (Mamba) or NAME.blocks.0, 1, ... (transformer). */
+static size_t mailp_config_layers(const mailp_config_reader *r, const char *name, int mamba) {
+    char   part[64];
+    size_t n;
+    for (n = 0; n < r->t->n; n++) {
+        (void)snprintf(part, sizeof part, mamba ? "%s.layers.%lu.mixer.A_log" : "%s.blocks.%lu.ln1.weight", name, (unsigned long)n);
+        if (mailp_config_find(r, r->head, part) == NULL) {
+            break;
+        }
+    }
+    return n;
+}
+
+static void mailp_config_trunk(mailp_config_reader *r, const char *name, int mamba) {
+    mailp_trunk_config *trunk = &r->cfg->trunk[r->cfg->n_trunks++];
+    char                prefix[64];
+    (void)snprintf(trunk->name, sizeof trunk->name, "%s", name);
+    trunk->n_layers = mailp_config_layers(r, name, mamba);
+    if (mamba) {
+        (void)snprintf(prefix, sizeof prefix, "%s%s.layers.0.mixer.", r->head, name);
+        trunk->d_inner = mailp_config_size(r, prefix, "A_log", 2, 0);
+        trunk->d_state = mailp_config_size(r, prefix, "A_log", 2, 1);
+        trunk->d_conv  = mailp_config_size(r, prefix, "conv1d.weight", 3, 2);
+        trunk->dt_rank = mailp_config_size(r, prefix, "dt_proj.weight", 2, 1);
+    }
+}
+
+/* Algorithm, architecture and trunks from the names of tensors; see the head keys of each system in the official code. */
+static void mailp_config_arch(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    int           ddpm = mail_tensors_find(r->t, "model.model.tok_emb.weight") != NULL;
+    int           mamba, two;
+    cfg->algorithm = ddpm ? MAIL_DDPM : MAIL_BC;
+    r->head        = ddpm ? "model.model." : "model.";
+    if (!ddpm && mail_tensors_find(r->t, "model.tok_emb.weight") == NULL) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "not a MaIL policy: neither 'model.model.tok_emb.weight' (DDPM) nor 'model.tok_emb.weight' (BC) "
+                               "is among its %lu tensors", (unsigned long)r->t->n);
+        return;
+    }
+    if (mailp_config_layers(r, "mamba", 1) > 0) {  /* DDPM only */
+        mamba = 1;
+        two   = mailp_config_layers(r, "encoder", 1) > 0;
+    } else {
+        mamba = mailp_config_layers(r, "encoder", 1) > 0;
+        two   = mailp_config_layers(r, "decoder", mamba) > 0;
+        if (!mamba && mailp_config_layers(r, "encoder", 0) == 0) {
+            r->status = mailp_fail(r->err, MAIL_E_TENSOR, "no layers: neither '%smamba.layers.0...' nor '%sencoder.layers.0...' nor "
+                                   "'%sencoder.blocks.0...' is there", r->head, r->head, r->head);
+            return;
+        }
+    }
+    cfg->arch = mamba ? (two ? MAIL_ED_MA : MAIL_D_MA) : (two ? MAIL_ED_TR : MAIL_D_TR);
+    if (two) {
+        mailp_config_trunk(r, "encoder", mamba);
+        mailp_config_trunk(r, mamba && ddpm ? "mamba" : "decoder", mamba);
+    } else {
+        mailp_config_trunk(r, mamba && ddpm ? "mamba" : "encoder", mamba);
+    }
+}
+
+/* Sizes of one camera's network from its tensors, which may be called backbone.* and pool.* or nets.0.* and nets.1.*. */
+static void mailp_config_camera(mailp_config_reader *r, mailp_camera_config *camera) {
+    char               prefix[128], backbone[160], pool[160];
+    const mail_tensor *pos_x;
+    size_t             n, period;
+    float              first, value;
+    (void)snprintf(prefix, sizeof prefix, "obs_encoder.key_model_map.%s.", camera->name);
+    (void)snprintf(backbone, sizeof backbone, "%s%s", prefix, "backbone.");
+    if (mailp_config_find(r, backbone, "nets.0.weight") == NULL) {
+        (void)snprintf(backbone, sizeof backbone, "%s%s", prefix, "nets.0.");
+    }
+    (void)snprintf(pool, sizeof pool, "%s%s", prefix, "pool.");
+    if (mailp_config_find(r, pool, "pos_x") == NULL) {
+        (void)snprintf(pool, sizeof pool, "%s%s", prefix, "nets.1.");
+    }
+    camera->res_width   = mailp_config_size(r, backbone, "nets.0.weight", 4, 0);
+    camera->n_keypoints = mailp_config_size(r, pool, "nets.weight", 4, 0);
+    camera->feature_dim = mailp_config_size(r, prefix, "nets.3.weight", 2, 0);
+    n                   = mailp_config_size(r, pool, "pos_x", 2, 1);
+    if (r->status) {
+        return;
+    }
+    if (camera->res_width % 16 != 0) {
+        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "camera '%s': its ResNet has %lu channels; a multiple of 16 is needed", camera->name,
+                               (unsigned long)camera->res_width);
+        return;
+    }
+    pos_x = mailp_config_find(r, pool, "pos_x");  /* row by row the same coordinates: their period is the map's width */
+    if (pos_x->shape[0] != 1) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_x': expected shape [1, height * width]", pool);
+        return;
+    }
+    mailp_tensor_values(&first, pos_x, 0, 1);
+    for (period = 1; period < n; period++) {
+        mailp_tensor_values(&value, pos_x, period, 1);
+        if (value == first) {
+            break;
+        }
+    }
+    if (n % period != 0) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_x': %lu coordinates do not make rows of %lu", pool, (unsigned long)n,
+                               (unsigned long)period);
+        return;
+    }
+    camera->map_width  = period;
+    camera->map_height = n / period;
+}
+
+/* Names between "obs_encoder.key_model_map." and the next point, sorted: features are joined in this order. */
+static void mailp_config_cameras(mailp_config_reader *r) {
+    static const char start[] = "obs_encoder.key_model_map.";
+    mailp_config     *cfg = r->cfg;
+    size_t            i, j, state_dim = 0;
+    for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
+        const char *name = mail_tensors_at(r->t, i)->name, *point;
+        size_t      n;
+        if (strncmp(name, start, sizeof start - 1) != 0) {
+            continue;
+        }
+        name += sizeof start - 1;
+        point = strchr(name, '.');
+        n     = point == NULL ? 0 : (size_t)(point - name);
+        if (n == 0 || n >= sizeof cfg->camera[0].name) {
+            r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s': expected a camera's name of 1 to %lu bytes and a point", start,
+                                   mailp_show(name, strlen(name)).text, (unsigned long)sizeof cfg->camera[0].name - 1);
+            return;
+        }
+        for (j = 0; j < cfg->n_cameras; j++) {
+            if (strlen(cfg->camera[j].name) == n && memcmp(cfg->camera[j].name, name, n) == 0) {
+                break;
+            }
+        }
+        if (j < cfg->n_cameras) {
+            continue;
+        }
+        if (cfg->n_cameras == MAIL_MAX_CAMERAS) {
+            r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "more than %d cameras", MAIL_MAX_CAMERAS);
+            return;
+        }
+        memset(&cfg->camera[j], 0, sizeof cfg->camera[j]);
+        memcpy(cfg->camera[j].name, name, n);
+        for (cfg->n_cameras++; j > 0 && strcmp(cfg->camera[j - 1].name, cfg->camera[j].name) > 0; j--) {
+            mailp_camera_config swap = cfg->camera[j];
+            cfg->camera[j]     = cfg->camera[j - 1];
+            cfg->camera[j - 1] = swap;
+        }
+    }
+    for (i = 0; i < cfg->n_cameras; i++) {
+        mailp_config_camera(r, &cfg->camera[i]);
+        state_dim += r->status ? 0 : cfg->camera[i].feature_dim;
+    }
+    if (r->status == MAIL_OK && cfg->n_cameras > 0 && state_dim != cfg->state_dim) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%stok_emb.weight' takes %lu features, but the %lu cameras give %lu", r->head,
+                               (unsigned long)cfg->state_dim, (unsigned long)cfg->n_cameras, (unsigned long)state_dim);
+    }
+}
+
+/* A file may hold the vision tensors under both of their names. The values must then be the same. */
+static void mailp_config_aliases(mailp_config_reader *r) {
+    static const char *const alias[2][2] = { { "nets.0.", "backbone." }, { "nets.1.", "pool." } };
+    char                     prefix[128], name[320];
+    float                    a[256], b[256];
+    size_t                   i, c, k;
+    uint64_t                 at;
+    for (c = 0; c < r->cfg->n_cameras && r->status == MAIL_OK; c++) {
+        (void)snprintf(prefix, sizeof prefix, "obs_encoder.key_model_map.%s.", r->cfg->camera[c].name);
+        for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
+            const mail_tensor *x = mail_tensors_at(r->t, i), *y = NULL;
+            size_t             used = strlen(prefix);
+            if (strncmp(x->name, prefix, used) != 0) {
+                continue;
+            }
+            for (k = 0; k < 2 && y == NULL; k++) {
+                size_t n = strlen(alias[k][0]);
+                if (strncmp(x->name + used, alias[k][0], n) == 0) {
+                    (void)snprintf(name, sizeof name, "%s%s%.150s", prefix, alias[k][1], x->name + used + n);
+                    y = mail_tensors_find(r->t, name);
+                }
+            }
+            if (y == NULL || (x->data == y->data && x->dtype == y->dtype && x->n_dims == y->n_dims &&
+                              memcmp(x->shape, y->shape, sizeof x->shape) == 0 && memcmp(x->strides, y->strides, sizeof x->strides) == 0)) {
+                continue;
+            }
+            for (at = 0; at < x->count && x->count == y->count; at += k) {
+                k = (size_t)MAILP_MIN(x->count - at, (uint64_t)256);
+                mailp_tensor_values(a, x, at, k);
+                mailp_tensor_values(b, y, at, k);
+                if (memcmp(a, b, k * sizeof *a) != 0) {
+                    break;
+                }
+            }
+            if (x->count != y->count || at < x->count) {
+                r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one tensor, but they differ",
+                                       mailp_show(x->name, strlen(x->name)).text, name);
+            }
+        }
+    }
+}
+
+static void mailp_config_shapes(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    const char   *table = NULL;
+    size_t        total;
+    mailp_config_arch(r);
+    if (r->status) {
+        return;
+    }
+    cfg->lang       = mail_tensors_find(r->t, "linear.weight") != NULL;
+    cfg->d_model    = mailp_config_size(r, r->head, "tok_emb.weight", 2, 0);
+    cfg->state_dim  = mailp_config_size(r, r->head, "tok_emb.weight", 2, 1);
+    cfg->action_dim = mailp_config_size(r, r->head, "action_pred.weight", 2, 0);
+    cfg->lang_dim   = cfg->lang ? mailp_config_size(r, "", "linear.weight", 2, 1) : 0;
+    cfg->pos_rows   = mailp_config_size(r, r->head, "pos_emb", 3, 1);
+    mailp_config_cameras(r);
+    mailp_config_aliases(r);
+    if (cfg->algorithm == MAIL_BC) {
+        table = cfg->arch == MAIL_D_MA || cfg->arch == MAIL_D_TR ? "query_embed.weight" : "action_token.weight";
+    } else if (cfg->arch == MAIL_ED_MA) {
+        table = "act_tokens.weight";
+    }
+    if (table != NULL) {
+        cfg->act_seq = mailp_config_size(r, r->head, table, 2, 0);
+    }
+    if (r->status) {
+        return;
+    }
+    total = cfg->pos_rows + 1 - (size_t)cfg->lang;  /* obs_seq + act_seq */
+    if (total < 2 || (table != NULL && cfg->act_seq >= total)) {
+        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_emb' has %lu rows, too few for %lu actions and a frame", r->head,
+                               (unsigned long)cfg->pos_rows, (unsigned long)MAILP_MAX(cfg->act_seq, (size_t)1));
+        return;
+    }
+    if (table != NULL) {
+        cfg->obs_seq = total - cfg->act_seq;
+    }
+    if (cfg->action_dim > MAIL_MAX_ACTION_DIM) {
+        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "actions have %lu dimensions; the limit is %d", (unsigned long)cfg->action_dim,
+                               MAIL_MAX_ACTION_DIM);
+    } else if (cfg->algorithm == MAIL_DDPM && (cfg->d_model % 2 != 0 || cfg->d_model < 4)) {
+        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "d_model is %lu; the time code needs an even number of at least 4",
+                               (unsigned long)cfg->d_model);
+    }
+}
+
+/* ---- settings from JSON and metadata ------------------------------------------------------------------------------- */
+
+static void mailp_config_bad(mailp_config_reader *r, const char *name, const char *where, const char *expected, mailp_json found) {
+    if (r->status == MAIL_OK) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s in %s: expected %s, found %s", name, where, expected,
+                               mailp_show(found.at, (size_t)(found.end - found.at)).text);
+    }
+}
+
+/* What a source says of a setting, value->at NULL: nothing. "scaler.mean" is member mean of member scaler.
+   *plain: 1 if the value is plain text (a word or free text in metadata), not JSON. */
+static void mailp_config_get(mailp_config_reader *r, mailp_json *value, int *plain, const mailp_source *source, const char *name, int text) {
+    const char *point = strchr(name, '.');
+    *plain    = 0;
+    value->at = value->end = NULL;
+    if (r->status) {
+        return;
+    }
+    if (source->object.at != NULL) {
+        mailp_json object = source->object;
+        int        n = 1;
+        if (point != NULL) {
+            char outer[32];
+            (void)snprintf(outer, sizeof outer, "%.*s", (int)(point - name), name);
+            n = mailp_json_find(&object, source->object, outer);
+            if (n == 1 && !mailp_json_type(object, '{') && !mailp_json_type(object, 'n')) {
+                mailp_config_bad(r, outer, source->where, "an object", object);
+            }
+        }
+        if (n == 1) {
+            n = mailp_json_find(value, object, point == NULL ? name : point + 1);
+        }
+        if (n > 1 && r->status == MAIL_OK) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: it is there twice in %s", name, source->where);
+        }
+        if (mailp_json_type(*value, 'n')) {  /* null: not given */
+            value->at = value->end = NULL;
+        }
+    } else {
+        char        key[64];
+        const char *found;
+        (void)snprintf(key, sizeof key, "mail.%s", name);
+        found = mail_tensors_metadata(r->t, key);
+        if (found != NULL && text) {
+            value->at  = found;
+            value->end = found + strlen(found);
+            *plain     = 1;
+        } else if (found != NULL) {
+            char what[96];
+            (void)snprintf(what, sizeof what, "%s in %s", key, source->where);
+            r->status = mailp_json_check(value, found, strlen(found), what, MAIL_E_CONFIG, r->err);
+        }
+    }
+}
+
+/* One setting of mailp_settings from one source. */
+static void mailp_config_take(mailp_config_reader *r, const mailp_source *source, mailp_setting s) {
+    const char *const *words = mailp_settings[s].words, *name = mailp_settings[s].name;
+    mailp_json         v;
+    int                plain, truth = words[0] != NULL && strcmp(words[0], "false") == 0;
+    uint64_t           value = 0;
+    mailp_config_get(r, &v, &plain, source, name, words[0] != NULL);
+    if (r->status || v.at == NULL) {
+        return;
+    }
+    if (words[0] != NULL) {
+        char   text[64];
+        size_t i, n = (size_t)(v.end - v.at);
+        (void)snprintf(text, sizeof text, "%.*s", (int)MAILP_MIN(n, sizeof text - 1), v.at);
+        if (!plain && !truth) {
+            for (i = 0; i < MAILP_WORDS_MAX && words[i] != NULL && !mailp_json_is(v, words[i]); i++) {
+            }
+        } else {
+            if (truth && (strcmp(text, "True") == 0 || strcmp(text, "False") == 0)) {  /* as Python prints it */
+                text[0] = (char)(text[0] - 'A' + 'a');
+            }
+            for (i = 0; i < MAILP_WORDS_MAX && words[i] != NULL && strcmp(text, words[i]) != 0; i++) {
+            }
+            if (truth && (strcmp(text, "0") == 0 || strcmp(text, "1") == 0)) {
+                i = (size_t)(text[0] - '0');
+            }
+        }
+        if (i == MAILP_WORDS_MAX || words[i] == NULL) {
+            char expected[64];
+            (void)snprintf(expected, sizeof expected, "%s or %s%s%s%s%s", words[0], words[1], words[2] == NULL ? "" : " or ",
+                           words[2] == NULL ? "" : words[2], words[3] == NULL ? "" : " or ", words[3] == NULL ? "" : words[3]);
+            mailp_config_bad(r, name, source->where, expected, v);
+            return;
+        }
+        value = i;
+    } else if (!mailp_json_u64(&value, v) || value > 0xffffffffu) {
+        mailp_config_bad(r, name, source->where, "a whole number", v);
+        return;
+    }
+    if (r->where[s] != NULL && r->value[s] != value) {
+        r->status = words[0] != NULL
+            ? mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %s, %s says %s", name, r->where[s], words[r->value[s]], source->where, words[value])
+            : mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %llu, %s says %llu", name, r->where[s], (unsigned long long)r->value[s],
+                         source->where, (unsigned long long)value);
+        return;
+    }
+    r->value[s] = value;
+    r->where[s] = source->where;
+}
+
+static void mailp_config_vector(mailp_config_reader *r, const mailp_source *source, int k) {
+    const char *name = mailp_scaler_names[k], *at = NULL, *before = r->vector_where[k];
+    float      *vector = k == 0 ? r->cfg->mean : k == 1 ? r->cfg->std : k == 2 ? r->cfg->min : r->cfg->max;
+    mailp_json  v, key, item;
+    size_t      n = 0;
+    int         plain;
+    mailp_config_get(r, &v, &plain, source, name, 0);
+    if (r->status || v.at == NULL) {
+        return;
+    }
+    if (!mailp_json_type(v, '[')) {
+        mailp_config_bad(r, name, source->where, "an array of numbers", v);
+        return;
+    }
+    while (mailp_json_next(v, &at, &key, &item)) {
+        double value;
+        if (n < r->cfg->action_dim) {
+            if (!mailp_json_number(&value, item) || !(fabs(value) <= (double)FLT_MAX)) {
+                mailp_config_bad(r, name, source->where, "finite numbers", item);
+                return;
+            }
+            if (before != NULL && vector[n] != (float)value) {
+                r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s[%lu]: %s says %.9g, %s says %.9g", name, (unsigned long)n, before,
+                                       (double)vector[n], source->where, (double)(float)value);
+                return;
+            }
+            vector[n] = (float)value;
+        }
+        n++;
+    }
+    if (n != r->cfg->action_dim) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s in %s: expected %lu numbers (action_dim), found %lu", name, source->where,
+                               (unsigned long)r->cfg->action_dim, (unsigned long)n);
+        return;
+    }
+    r->vector_where[k] = source->where;
+}
+
+static void mailp_config_camera_sizes(mailp_config_reader *r, const mailp_source *source) {
+    mailp_config *cfg = r->cfg;
+    const char   *at = NULL;
+    mailp_json    v, key, item;
+    int           plain, seen[MAIL_MAX_CAMERAS];
+    mailp_config_get(r, &v, &plain, source, "cameras", 0);
+    if (r->status || v.at == NULL) {
+        return;
+    }
+    if (!mailp_json_type(v, '{')) {
+        mailp_config_bad(r, "cameras", source->where, "an object of name: [height, width]", v);
+        return;
+    }
+    memset(seen, 0, sizeof seen);
+    while (mailp_json_next(v, &at, &key, &item)) {
+        uint64_t size[2];
+        unsigned n;
+        size_t   i;
+        for (i = 0; i < cfg->n_cameras && !mailp_json_is(key, cfg->camera[i].name); i++) {
+        }
+        if (i == cfg->n_cameras || seen[i]) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "cameras in %s: %s %s", source->where, mailp_show(key.at, (size_t)(key.end - key.at)).text,
+                                   i < cfg->n_cameras ? "is there twice" : cfg->n_cameras == 0 ? "is named, but the file has no camera network"
+                                   : "is not a camera of the file's tensors");
+            return;
+        }
+        seen[i] = 1;
+        if (!mailp_json_u64s(size, &n, 2, item) || n != 2 || size[0] == 0 || size[1] == 0 || size[0] > 0xffffffu || size[1] > 0xffffffu) {
+            mailp_config_bad(r, cfg->camera[i].name, source->where, "[height, width]", item);
+            return;
+        }
+        if ((size[0] + 31) / 32 != cfg->camera[i].map_height || (size[1] + 31) / 32 != cfg->camera[i].map_width) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "camera '%s' in %s: pictures of %llu x %llu (height x width) give a map of %llu x %llu, "
+                                   "but its pos_x is for %lu x %lu", cfg->camera[i].name, source->where, (unsigned long long)size[0],
+                                   (unsigned long long)size[1], (unsigned long long)(size[0] + 31) / 32, (unsigned long long)(size[1] + 31) / 32,
+                                   (unsigned long)cfg->camera[i].map_height, (unsigned long)cfg->camera[i].map_width);
+            return;
+        }
+        if (r->camera_where[i] != NULL && (cfg->camera[i].height != size[0] || cfg->camera[i].width != size[1])) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "camera '%s': %s says %lu x %lu, %s says %llu x %llu", cfg->camera[i].name,
+                                   r->camera_where[i], (unsigned long)cfg->camera[i].height, (unsigned long)cfg->camera[i].width, source->where,
+                                   (unsigned long long)size[0], (unsigned long long)size[1]);
+            return;
+        }
+        cfg->camera[i].height = (size_t)size[0];
+        cfg->camera[i].width  = (size_t)size[1];
+        r->camera_where[i]    = source->where;
+    }
+}
+
+/* Copy a string; a change of what is there already is a contradiction. */
+static void mailp_config_text(mailp_config_reader *r, char *text, size_t capacity, mailp_json v, int plain, int again, const char *name,
+                              const char *where) {
+    char   found[256];
+    size_t n = (size_t)(v.end - v.at);
+    if (plain) {
+        n = n < MAILP_MIN(capacity, sizeof found) ? n + 1 : 0;
+        memcpy(found, v.at, n > 0 ? n - 1 : 0);
+        found[n > 0 ? n - 1 : 0] = 0;
+    } else {
+        n = mailp_json_type(v, '"') ? mailp_json_string(found, MAILP_MIN(capacity, sizeof found), v) : 0;
+    }
+    if (n == 0) {
+        char expected[48];
+        (void)snprintf(expected, sizeof expected, "text of at most %lu bytes", (unsigned long)capacity - 1);
+        mailp_config_bad(r, name, where, expected, v);
+    } else if (again && strcmp(text, found) != 0) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: '%.80s' from one source, '%.80s' from %s", name, text, found, where);
+    } else {
+        memcpy(text, found, n);
+    }
+}
+
+static void mailp_config_texts(mailp_config_reader *r, const mailp_source *source) {
+    mailp_config *cfg = r->cfg;
+    const char   *at = NULL;
+    mailp_json    v, key, item;
+    int           plain;
+    size_t        n = 0;
+    mailp_config_get(r, &v, &plain, source, "description", 1);
+    if (r->status == MAIL_OK && v.at != NULL) {
+        mailp_config_text(r, cfg->description, sizeof cfg->description, v, plain, r->description_where != NULL, "description", source->where);
+        r->description_where = source->where;
+    }
+    mailp_config_get(r, &v, &plain, source, "action_names", 0);
+    if (r->status || v.at == NULL) {
+        return;
+    }
+    if (!mailp_json_type(v, '[')) {
+        mailp_config_bad(r, "action_names", source->where, "an array of strings", v);
+        return;
+    }
+    while (mailp_json_next(v, &at, &key, &item) && r->status == MAIL_OK) {
+        if (n < cfg->action_dim) {
+            mailp_config_text(r, cfg->action_names[n], sizeof cfg->action_names[n], item, 0, r->action_names_where != NULL, "action_names",
+                              source->where);
+        }
+        n++;
+    }
+    if (r->status == MAIL_OK && n != cfg->action_dim) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "action_names in %s: expected %lu (action_dim), found %lu", source->where,
+                               (unsigned long)cfg->action_dim, (unsigned long)n);
+    }
+    cfg->has_action_names = 1;
+    r->action_names_where = source->where;
+}
+
+static void mailp_config_source(mailp_config_reader *r, mailp_json object, const char *where) {
+    mailp_source source;
+    int          i;
+    source.object = object;
+    source.where  = where;
+    for (i = 0; i < MAILP_S_COUNT; i++) {
+        mailp_config_take(r, &source, (mailp_setting)i);
+    }
+    for (i = 0; i < MAILP_SCALER_VECTORS; i++) {
+        mailp_config_vector(r, &source, i);
+    }
+    mailp_config_camera_sizes(r, &source);
+    mailp_config_texts(r, &source);
+}
+
+/* ---- shapes and settings together ---------------------------------------------------------------------------------- */
+
+/* What the shapes say must be what was given, if it was. */
+static void mailp_config_agree(mailp_config_reader *r, mailp_setting s, size_t found) {
+    if (r->status == MAIL_OK && r->where[s] != NULL && r->value[s] != found) {
+        const char *const *words = mailp_settings[s].words;
+        r->status = words[0] != NULL
+            ? mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %s, the tensors are of %s", mailp_settings[s].name, r->where[s], words[r->value[s]],
+                         words[found])
+            : mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %llu, the tensors' shapes say %lu", mailp_settings[s].name, r->where[s],
+                         (unsigned long long)r->value[s], (unsigned long)found);
+    }
+}
+
+static void mailp_config_missing(mailp_config_reader *r, const char *name) {
+    size_t used = strlen(r->missing);
+    (void)snprintf(r->missing + used, sizeof r->missing - used, "%s%s", used == 0 ? "" : ", ", name);
+}
+
+/* A setting that must be given: its value, 0 if it is missing. */
+static size_t mailp_config_require(mailp_config_reader *r, mailp_setting s) {
+    if (r->where[s] == NULL) {
+        mailp_config_missing(r, mailp_settings[s].name);
+        return 0;
+    }
+    return (size_t)r->value[s];
+}
+
+static void mailp_config_range(mailp_config_reader *r, const char *name, size_t value, size_t least, size_t most) {
+    if (r->status == MAIL_OK && (value < least || value > most)) {
+        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: expected %lu to %lu, found %lu", name, (unsigned long)least, (unsigned long)most,
+                               (unsigned long)value);
+    }
+}
+
+/* obs_seq + act_seq is known; one of them may be, from a table of tokens. */
+static void mailp_config_sequence(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    size_t        total = cfg->pos_rows + 1 - (size_t)cfg->lang;
+    if (cfg->act_seq == 0) {
+        if (r->where[MAILP_S_ACT_SEQ] != NULL) {
+            mailp_config_range(r, "act_seq", (size_t)r->value[MAILP_S_ACT_SEQ], 1, total - 1);
+            cfg->act_seq = (size_t)r->value[MAILP_S_ACT_SEQ];
+        } else if (r->where[MAILP_S_OBS_SEQ] != NULL) {
+            mailp_config_range(r, "obs_seq", (size_t)r->value[MAILP_S_OBS_SEQ], 1, total - 1);
+            cfg->act_seq = total - (size_t)r->value[MAILP_S_OBS_SEQ];
+        } else {
+            char text[64];
+            (void)snprintf(text, sizeof text, "obs_seq or act_seq (their sum is %lu)", (unsigned long)total);
+            mailp_config_missing(r, text);
+            return;
+        }
+    }
+    cfg->obs_seq = total - cfg->act_seq;
+    mailp_config_agree(r, MAILP_S_ACT_SEQ, cfg->act_seq);
+    mailp_config_agree(r, MAILP_S_OBS_SEQ, cfg->obs_seq);
+    mailp_config_range(r, "obs_seq", cfg->obs_seq, 1, MAIL_MAX_HISTORY);
+    mailp_config_range(r, "act_seq", cfg->act_seq, 1, MAIL_MAX_CHUNK);
+    cfg->n_action_steps = cfg->act_seq;
+    if (r->where[MAILP_S_N_ACTION_STEPS] != NULL) {
+        cfg->n_action_steps = (size_t)r->value[MAILP_S_N_ACTION_STEPS];
+        mailp_config_agree(r, MAILP_S_CHUNK, cfg->n_action_steps);
+    } else if (r->where[MAILP_S_CHUNK] != NULL) {
+        cfg->n_action_steps = (size_t)r->value[MAILP_S_CHUNK];
+    }
+    mailp_config_range(r, "n_action_steps", cfg->n_action_steps, 1, cfg->act_seq);
+}
+
+static void mailp_config_trunks(mailp_config_reader *r) {
+    static const mailp_setting names[3][3] = { { MAILP_S_N_LAYERS, MAILP_S_D_STATE, MAILP_S_D_CONV },
+                                               { MAILP_S_ENC_LAYERS, MAILP_S_ENC_STATE, MAILP_S_ENC_CONV },
+                                               { MAILP_S_DEC_LAYERS, MAILP_S_DEC_STATE, MAILP_S_DEC_CONV } };
+    mailp_config *cfg = r->cfg;
+    size_t        i;
+    for (i = 0; i < cfg->n_trunks; i++) {
+        const mailp_setting *name = names[cfg->n_trunks == 1 ? 0 : i + 1];
+        mailp_config_agree(r, name[0], cfg->trunk[i].n_layers);
+        if (cfg->arch == MAIL_D_MA || cfg->arch == MAIL_ED_MA) {
+            mailp_config_agree(r, name[1], cfg->trunk[i].d_state);
+            mailp_config_agree(r, name[2], cfg->trunk[i].d_conv);
+            if (r->where[MAILP_S_EXPAND] != NULL && r->value[MAILP_S_EXPAND] * cfg->d_model != cfg->trunk[i].d_inner) {
+                mailp_config_agree(r, MAILP_S_EXPAND, cfg->trunk[i].d_inner / cfg->d_model);
+            }
+        }
+    }
+    if (cfg->arch == MAIL_D_TR || cfg->arch == MAIL_ED_TR) {
+        cfg->n_heads = mailp_config_require(r, MAILP_S_N_HEADS);
+        if (r->where[MAILP_S_N_HEADS] != NULL && r->status == MAIL_OK && (cfg->n_heads == 0 || cfg->d_model % cfg->n_heads != 0)) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "n_heads: %s says %lu, which does not divide d_model %lu", r->where[MAILP_S_N_HEADS],
+                                   (unsigned long)cfg->n_heads, (unsigned long)cfg->d_model);
+        }
+    }
+}
+
+static void mailp_config_diffusion(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    if (cfg->algorithm == MAIL_BC) {
+        return;
+    }
+    cfg->n_timesteps     = mailp_config_require(r, MAILP_S_N_TIMESTEPS);
+    cfg->schedule        = (mail_schedule)mailp_config_require(r, MAILP_S_SCHEDULE);
+    cfg->clip_denoised   = (int)mailp_config_require(r, MAILP_S_CLIP_DENOISED);
+    cfg->predict_epsilon = (int)mailp_config_require(r, MAILP_S_PREDICT_EPSILON);
+    cfg->diffusion_x     = r->where[MAILP_S_DIFFUSION_X] == NULL ? 0 : (size_t)r->value[MAILP_S_DIFFUSION_X];
+    if (r->where[MAILP_S_N_TIMESTEPS] != NULL) {
+        mailp_config_range(r, "n_timesteps", cfg->n_timesteps, 1, MAIL_MAX_TIMESTEPS);
+    }
+    mailp_config_range(r, "diffusion_x", cfg->diffusion_x, 0, MAIL_MAX_TIMESTEPS);
+}
+
+/* mean and std undo the scaling, min and max bound a diffusion policy's actions; what is not needed may be absent, and then
+   is the identity: mean 0, std 1, min -infinity, max infinity. */
+static void mailp_config_scaler(mailp_config_reader *r) {
+    mailp_config *cfg = r->cfg;
+    int           needed[MAILP_SCALER_VECTORS], k;
+    size_t        i;
+    cfg->scale_data = (int)mailp_config_require(r, MAILP_S_SCALE_DATA);
+    needed[0] = needed[1] = cfg->scale_data || r->where[MAILP_S_SCALE_DATA] == NULL;
+    needed[2] = needed[3] = cfg->algorithm == MAIL_DDPM;
+    for (k = 0; k < MAILP_SCALER_VECTORS; k++) {
+        float *vector = k == 0 ? cfg->mean : k == 1 ? cfg->std : k == 2 ? cfg->min : cfg->max;
+        if (r->vector_where[k] == NULL && needed[k]) {
+            mailp_config_missing(r, mailp_scaler_names[k]);
+        }
+        for (i = 0; i < cfg->action_dim && r->vector_where[k] == NULL; i++) {
+            vector[i] = k == 0 ? 0.0f : k == 1 ? 1.0f : k == 2 ? -HUGE_VALF : HUGE_VALF;
+        }
+    }
+    for (i = 0; i < cfg->action_dim && r->status == MAIL_OK; i++) {
+        double low = (double)cfg->min[i], high = (double)cfg->max[i], mean = (double)cfg->mean[i];
+        double slack = 0.01 * (fabs(low) + fabs(high));  /* the mean of many equal float32 may leave them by rounding */
+        if (cfg->std[i] < 0) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.std[%lu]: expected at least 0, found %.9g", (unsigned long)i, (double)cfg->std[i]);
+        } else if (low > high) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.min[%lu] is %.9g, above scaler.max[%lu] = %.9g", (unsigned long)i, low,
+                                   (unsigned long)i, high);
+        } else if (cfg->scale_data && r->vector_where[0] != NULL && (mean < low - slack || mean > high + slack)) {
+            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.mean[%lu] is %.9g, not between scaler.min %.9g and scaler.max %.9g",
+                                   (unsigned long)i, mean, low, high);
+        }
+    }
+}
+
+/* Everything that is known of a policy. json: text of json_size bytes, or NULL; it must outlive only this call. */
+MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_tensors *t, const char *json, size_t json_size,
+                                                  mail_error *err) {
+    mailp_config_reader r;
+    mailp_json          none, root, inner;
+    size_t              i;
+    memset(cfg, 0, sizeof *cfg);
+    memset(&r, 0, sizeof r);
+    memset(&none, 0, sizeof none);
+    r.cfg = cfg;
+    r.t   = t;
+    r.err = err;
+    mailp_config_shapes(&r);
+    if (r.status == MAIL_OK && json != NULL) {
+        r.status = mailp_json_check(&root, json, json_size, "JSON configuration", MAIL_E_CONFIG, err);
+        if (r.status == MAIL_OK && !mailp_json_type(root, '{')) {
+            r.status = mailp_fail(err, MAIL_E_CONFIG, "JSON configuration: expected an object");
+        }
+        if (r.status == MAIL_OK) {
+            int n = mailp_json_find(&inner, root, "config");
+            mailp_config_source(&r, root, "the JSON configuration");
+            if (n > 1 && r.status == MAIL_OK) {
+                r.status = mailp_fail(err, MAIL_E_CONFIG, "config: it is there twice in the JSON configuration");
+            }
+            if (mailp_json_type(inner, '{')) {
+                mailp_config_source(&r, inner, "member config of the JSON configuration");
+            }
+        }
+    }
+    if (r.status == MAIL_OK) {
+        mailp_config_source(&r, none, "the file's __metadata__");
+    }
+    mailp_config_agree(&r, MAILP_S_ARCH, (size_t)cfg->arch);
+    mailp_config_agree(&r, MAILP_S_ALGO, (size_t)cfg->algorithm);
+    mailp_config_agree(&r, MAILP_S_LANG, (size_t)cfg->lang);
+    mailp_config_agree(&r, MAILP_S_ACTION_DIM, cfg->action_dim);
+    mailp_config_agree(&r, MAILP_S_STATE_DIM, cfg->state_dim);
+    mailp_config_agree(&r, MAILP_S_D_MODEL, cfg->d_model);
+    if (cfg->lang) {
+        mailp_config_agree(&r, MAILP_S_LANG_DIM, cfg->lang_dim);
+    }
+    for (i = 0; i < cfg->n_cameras; i++) {
+        mailp_config_agree(&r, MAILP_S_FEAT_DIM, cfg->camera[i].feature_dim);
+    }
+    if (r.status == MAIL_OK) {
+        mailp_config_sequence(&r);
+        mailp_config_trunks(&r);
+        mailp_config_diffusion(&r);
+        mailp_config_scaler(&r);
+    }
+    for (i = 0; i < cfg->n_cameras && r.status == MAIL_OK; i++) {
+        if (r.camera_where[i] == NULL) {
+            char text[96];
+            (void)snprintf(text, sizeof text, "cameras (%.63s)", cfg->camera[i].name);
+            mailp_config_missing(&r, text);
+        }
+    }
+    if (r.status == MAIL_OK && r.missing[0] != 0) {
+        r.status = mailp_fail(err, MAIL_E_CONFIG, "missing in the JSON configuration or as \"mail.NAME\" in the __metadata__: %s",
+                              r.missing);
+    }
+    return r.status;
+}
+
+#ifndef MAIL_NO_STDIO
+
+/* ---- writing ------------------------------------------------------------------------------------------------------- */
+
+/* Counts bytes, and writes them if there is a file. */
+typedef struct mailp_writer {
+    FILE    *file;
+    uint64_t size;
+    int      failed;
+} mailp_writer;
+
+static void mailp_put(mailp_writer *w, const void *bytes, size_t n) {
+    w->size += n;
+    if (w->file != NULL && fwrite(bytes, 1, n, w->file) != n) {
+        w->failed = 1;
+    }
+}
+
+/* One character inside `level` nested JSON strings. */
+static void mailp_put_char(mailp_writer *w, int level, char c) {
+    if (level == 0) {
+        mailp_put(w, &c, 1);
+    } else if (c == '"' || c == '\\') {
+        mailp_put_char(w, level - 1, '\\');
+        mailp_put_char(w, level - 1, c);
+    } else if ((unsigned char)c < 0x20) {
+        char        code[8];
+        const char *p;
+        (void)snprintf(code, sizeof code, "\\u%04x", (unsigned)(unsigned char)c);
+        for (p = code; *p != 0; p++) {
+            mailp_put_char(w, level - 1, *p);
+        }
+    } else {
+        mailp_put_char(w, level - 1, c);
+    }
+}
+
+static void mailp_put_text(mailp_writer *w, int level, const char *text) {
+    for (; *text != 0; text++) {
+        mailp_put_char(w, level, *text);
+    }
+}
+
+/* ,"mail.NAME":"VALUE" */
+static void mailp_put_meta(mailp_writer *w, const char *name, const char *value) {
+    mailp_put_text(w, 0, ",\"mail.");
+    mailp_put_text(w, 0, name);
+    mailp_put_text(w, 0, "\":\"");
+    mailp_put_text(w, 1, value);
+    mailp_put_text(w, 0, "\"");
+}
+
+static void mailp_put_meta_size(mailp_writer *w, mailp_setting s, size_t value) {
+    char text[32];
+    (void)snprintf(text, sizeof text, "%lu", (unsigned long)value);
+    mailp_put_meta(w, mailp_settings[s].name, mailp_settings[s].words[0] == NULL ? text : mailp_settings[s].words[value]);
+}
+
+/* Nine digits give back every float32. Whatever the locale uses as a decimal point becomes one. */
+static void mailp_put_floats(mailp_writer *w, const char *name, const float *values, size_t n) {
+    char   text[32], *p;
+    size_t i;
+    mailp_put_text(w, 0, ",\"mail.");
+    mailp_put_text(w, 0, name);
+    mailp_put_text(w, 0, "\":\"[");
+    for (i = 0; i < n; i++) {
+        (void)snprintf(text, sizeof text, "%.9g", (double)values[i]);
+        for (p = text; *p != 0; p++) {
+            *p = (char)(strchr("0123456789+-e", *p) == NULL ? '.' : *p);
+        }
+        mailp_put_text(w, 0, i == 0 ? "" : ",");
+        mailp_put_text(w, 0, text);
+    }
+    mailp_put_text(w, 0, "]\"");
+}
+
+/* What mailp_config_read cannot take from shapes. */
+static void mailp_put_config(mailp_writer *w, const mailp_config *cfg) {
+    size_t i;
+    char   text[64];
+    mailp_put_text(w, 0, "\"__metadata__\":{\"format\":\"pt\"");
+    mailp_put_meta_size(w, MAILP_S_ARCH, (size_t)cfg->arch);
+    mailp_put_meta_size(w, MAILP_S_ALGO, (size_t)cfg->algorithm);
+    mailp_put_meta_size(w, MAILP_S_OBS_SEQ, cfg->obs_seq);
+    mailp_put_meta_size(w, MAILP_S_ACT_SEQ, cfg->act_seq);
+    mailp_put_meta_size(w, MAILP_S_N_ACTION_STEPS, cfg->n_action_steps);
+    if (cfg->arch == MAIL_D_TR || cfg->arch == MAIL_ED_TR) {
+        mailp_put_meta_size(w, MAILP_S_N_HEADS, cfg->n_heads);
+    }
+    if (cfg->algorithm == MAIL_DDPM) {
+        mailp_put_meta_size(w, MAILP_S_N_TIMESTEPS, cfg->n_timesteps);
+        mailp_put_meta_size(w, MAILP_S_SCHEDULE, (size_t)cfg->schedule);
+        mailp_put_meta_size(w, MAILP_S_CLIP_DENOISED, cfg->clip_denoised != 0);
+        mailp_put_meta_size(w, MAILP_S_PREDICT_EPSILON, cfg->predict_epsilon != 0);
+        mailp_put_meta_size(w, MAILP_S_DIFFUSION_X, cfg->diffusion_x);
+    }
+    mailp_put_meta_size(w, MAILP_S_SCALE_DATA, cfg->scale_data != 0);
+    for (i = 0; i < MAILP_SCALER_VECTORS; i++) {
+        const float *vector = i == 0 ? cfg->mean : i == 1 ? cfg->std : i == 2 ? cfg->min : cfg->max;
+        size_t       n = 0;
+        while (n < cfg->action_dim && fabsf(vector[n]) <= FLT_MAX) {
+            n++;
+        }
+        if (n == cfg->action_dim) {  /* limits that are not known are infinite */
+            mailp_put_floats(w, mailp_scaler_names[i], vector, n);
+        }
+    }
+    if (cfg->n_cameras > 0) {
+        mailp_put_text(w, 0, ",\"mail.cameras\":\"{");
+        for (i = 0; i < cfg->n_cameras; i++) {
+            mailp_put_text(w, 1, i == 0 ? "\"" : ",\"");
+            mailp_put_text(w, 2, cfg->camera[i].name);
+            (void)snprintf(text, sizeof text, "\":[%lu,%lu]", (unsigned long)cfg->camera[i].height, (unsigned long)cfg->camera[i].width);
+            mailp_put_text(w, 1, text);
+        }
+        mailp_put_text(w, 0, "}\"");
+    }
+    if (cfg->has_action_names) {
+        mailp_put_text(w, 0, ",\"mail.action_names\":\"[");
+        for (i = 0; i < cfg->action_dim; i++) {
+            mailp_put_text(w, 1, i == 0 ? "\"" : ",\"");
+            mailp_put_text(w, 2, cfg->action_names[i]);
+            mailp_put_text(w, 1, "\"");
+        }
+        mailp_put_text(w, 0, "]\"");
+    }
+    if (cfg->description[0] != 0) {
+        mailp_put_meta(w, "description", cfg->description);
+    }
+    mailp_put_text(w, 0, "}");
+}
+
+static int mailp_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* 0 for what a policy can do without: the second name of a vision tensor, causal masks, the encoder's dummy. */
+static int mailp_save_keeps(const mail_tensors *t, const mail_tensor *x) {
+    static const char start[] = "obs_encoder.key_model_map.";
+    char              name[320];
+    const char       *part;
+    if (strcmp(x->name, "obs_encoder._dummy_variable") == 0 || mailp_ends_with(x->name, ".attn.mask")) {
+        return 0;
+    }
+    if (strncmp(x->name, start, sizeof start - 1) == 0) {
+        part = strchr(x->name + sizeof start - 1, '.');
+        if (part != NULL && (strncmp(part, ".nets.0.", 8) == 0 || strncmp(part, ".nets.1.", 8) == 0) && part - x->name < 160) {
+            (void)snprintf(name, sizeof name, "%.*s%s%.120s", (int)(part + 1 - x->name), x->name, part[6] == '0' ? "backbone." : "pool.", part + 8);
+            return mail_tensors_find(t, name) == NULL;
+        }
+    }
+    return 1;
+}
+
+/* bf16 is for the large weights, where it halves the file; vectors, A_log, positions and pixel coordinates keep float32. */
+static mail_dtype mailp_save_dtype(const mail_tensor *x, mail_dtype dtype) {
+    return x->n_dims >= 2 && mailp_ends_with(x->name, ".weight") ? dtype : MAIL_F32;
+}
+
+/* Round to nearest, ties to even; a NaN stays one. */
+static unsigned mailp_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return bits >> 16 | 0x40u;
+    }
+    return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+
+static void mailp_put_tensor(mailp_writer *w, const mail_tensor *x, mail_dtype dtype) {
+    float         values[1024];
+    unsigned char bytes[4096];
+    uint64_t      at, n, i;
+    for (at = 0; at < x->count; at += n) {
+        n = MAILP_MIN(x->count - at, (uint64_t)1024);
+        mailp_tensor_values(values, x, at, (size_t)n);
+        for (i = 0; i < n; i++) {
+            if (dtype == MAIL_F32) {
+                uint32_t bits;
+                memcpy(&bits, &values[i], sizeof bits);
+                bytes[4 * i]     = (unsigned char)(bits & 0xff);
+                bytes[4 * i + 1] = (unsigned char)(bits >> 8 & 0xff);
+                bytes[4 * i + 2] = (unsigned char)(bits >> 16 & 0xff);
+                bytes[4 * i + 3] = (unsigned char)(bits >> 24);
+            } else {
+                unsigned half = mailp_bf16(values[i]);
+                bytes[2 * i]     = (unsigned char)(half & 0xff);
+                bytes[2 * i + 1] = (unsigned char)(half >> 8);
+            }
+        }
+        mailp_put(w, bytes, (size_t)n * mail_dtype_size(dtype));
+    }
+}
+
+/* The JSON header: metadata, then the float32 tensors, then the others, so that all are aligned to their size. */
+static void mailp_put_header(mailp_writer *w, const mail_tensors *t, const mailp_config *cfg, mail_dtype dtype) {
+    uint64_t at = 0;
+    int      pass;
+    size_t   i;
+    unsigned d;
+    char     text[96];
+    mailp_put_text(w, 0, "{");
+    mailp_put_config(w, cfg);
+    for (pass = 0; pass < (dtype == MAIL_F32 ? 1 : 2); pass++) {
+        for (i = 0; i < t->n; i++) {
+            const mail_tensor *x = mail_tensors_at(t, i);
+            mail_dtype         as = mailp_save_dtype(x, dtype);
+            uint64_t           bytes = x->count * mail_dtype_size(as);
+            if (!mailp_save_keeps(t, x) || (pass == 0) != (as == MAIL_F32)) {
+                continue;
+            }
+            mailp_put_text(w, 0, ",\"");
+            mailp_put_text(w, 1, x->name);
+            (void)snprintf(text, sizeof text, "\":{\"dtype\":\"%s\",\"shape\":[", mail_dtype_name(as));
+            mailp_put_text(w, 0, text);
+            for (d = 0; d < x->n_dims; d++) {
+                (void)snprintf(text, sizeof text, "%s%llu", d == 0 ? "" : ",", (unsigned long long)x->shape[d]);
+                mailp_put_text(w, 0, text);
+            }
+            (void)snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)(at + bytes));
+            mailp_put_text(w, 0, text);
+            at += bytes;
+        }
+    }
+    mailp_put_text(w, 0, "}");
+    while (w->size % 8 != 0) {
+        mailp_put_text(w, 0, " ");
+    }
+}
+
+static void mailp_put_file(mailp_writer *w, const mail_tensors *t, const mailp_config *cfg, mail_dtype dtype) {
+    mailp_writer  count;
+    unsigned char size[8];
+    size_t        i;
+    int           pass;
+    memset(&count, 0, sizeof count);
+    mailp_put_header(&count, t, cfg, dtype);
+    for (i = 0; i < 8; i++) {
+        size[i] = (unsigned char)(count.size >> 8 * i & 0xff);
+    }
+    mailp_put(w, size, 8);
+    mailp_put_header(w, t, cfg, dtype);
+    for (pass = 0; pass < (dtype == MAIL_F32 ? 1 : 2); pass++) {
+        for (i = 0; i < t->n && !w->failed; i++) {
+            const mail_tensor *x = mail_tensors_at(t, i);
+            mail_dtype         as = mailp_save_dtype(x, dtype);
+            if (mailp_save_keeps(t, x) && (pass == 0) == (as == MAIL_F32)) {
+                mailp_put_tensor(w, x, as);
+            }
+        }
+    }
+}
+
+/* Put tmp in path's place. */
+static int mailp_rename(const char *tmp, const char *path) {
+#if defined(_WIN32)
+    return MoveFileExA(tmp, path, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
+#else
+    return rename(tmp, path) == 0;
+#endif
+}
+
+/* Write a self-contained safetensors file: the source's tensors and all settings as metadata. It is written beside path and
+   takes its place when it is whole; until then, and on failure, what was there stays. */
+MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_config *cfg, const char *path, mail_dtype dtype, mail_error *err) {
+    mailp_writer w;
+    size_t       n = strlen(path);
+    char        *tmp;
+    mail_status  status = MAIL_OK;
+    int          reason;
+    if (dtype != MAIL_F32 && dtype != MAIL_BF16) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%s: a policy is saved as F32 or BF16, not as %s", path, mail_dtype_name(dtype));
+    }
+    memset(&w, 0, sizeof w);
+    tmp = (char *)mailp_alloc(&t->allocator, n + 5);
+    if (tmp == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a file name");
+    }
+    memcpy(tmp, path, n);
+    memcpy(tmp + n, ".tmp", 5);
+    w.file = fopen(tmp, "wb");
+    if (w.file == NULL) {
+        status = mailp_fail(err, MAIL_E_IO, "%s: cannot be opened for writing: %s", tmp, strerror(errno));
+    } else {
+        mailp_put_file(&w, t, cfg, dtype);
+        w.failed = fflush(w.file) != 0 || w.failed;
+#if defined(MAILP_POSIX) && (!defined(__STRICT_ANSI__) || defined(_POSIX_C_SOURCE))
+        w.failed = w.failed || fsync(fileno(w.file)) != 0;  /* on the disk before it takes the old file's place */
+#endif
+        reason   = errno;
+        w.failed = fclose(w.file) != 0 || w.failed;
+        if (w.failed || !mailp_rename(tmp, path)) {
+            reason = w.failed ? reason : errno;
+            (void)remove(tmp);
+            status = mailp_fail(err, MAIL_E_IO, "%s: cannot be written: %s", path, strerror(reason));
+        }
+    }
+    mailp_free(&t->allocator, tmp);
+    return status;
+}
+
+#endif /* MAIL_NO_STDIO */
 
 /* ================================================================================================================
    >>simd   what the processor runs; the vector words; the type of the kernel table
@@ -1720,12 +5076,8 @@ typedef struct mailp_loader {
     mail_error          *err;
 } mailp_loader;
 
-static int mailp_loading(const mailp_loader *l) {
-    return l->status == MAIL_OK && l->arena.base != NULL;
-}
-
 /* name with the first occurrence of from replaced by to, in out; 0 if from is not there */
-static int mailp_rename(char *out, size_t size, const char *name, const char *from, const char *to) {
+static int mailp_alias(char *out, size_t size, const char *name, const char *from, const char *to) {
     const char *at = strstr(name, from);
     if (at == NULL) {
         return 0;
@@ -1739,14 +5091,14 @@ static int mailp_rename(char *out, size_t size, const char *name, const char *fr
 static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
     char               other[256];
     const mail_tensor *a = mail_tensors_find(l->tensors, name), *b = NULL;
-    if (mailp_rename(other, sizeof other, name, ".backbone.", ".nets.0.") || mailp_rename(other, sizeof other, name, ".pool.", ".nets.1.")) {
+    if (mailp_alias(other, sizeof other, name, ".backbone.", ".nets.0.") || mailp_alias(other, sizeof other, name, ".pool.", ".nets.1.")) {
         b = mail_tensors_find(l->tensors, other);
     }
     if (a != NULL) {
-        l->used[a - mail_tensors_at(l->tensors, 0)] = 1;
+        l->used[a - l->tensors->tensor] = 1;
     }
     if (b != NULL) {
-        l->used[b - mail_tensors_at(l->tensors, 0)] = 1;
+        l->used[b - l->tensors->tensor] = 1;
     }
     if (a != NULL && b != NULL && a->data != b->data && a->dtype == b->dtype && a->count == b->count &&
         memcmp(a->data, b->data, (size_t)a->count * mail_dtype_size(a->dtype)) != 0) {
@@ -1806,7 +5158,7 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
         return NULL;
     }
     l->status = mail_tensor_read(t, l->tmp, n, l->err);
-    mailp_tensors_release(l->tensors, t);
+    mailp_tensors_release((mail_tensors *)(uintptr_t)l->tensors, t);
     for (i = 0; l->status == MAIL_OK && i < n; i++) {
         if (!(fabsf(l->tmp[i]) <= FLT_MAX)) {
             l->status = mailp_fail(l->err, MAIL_E_NUMBER, "tensor '%s' holds a value that is not a finite float32 at index %llu", name,
@@ -1814,6 +5166,530 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
         }
     }
     return l->status == MAIL_OK ? l->tmp : NULL;
+}
+
+/* Kernels, threads and where time is reported, carried through a computation. */
+typedef struct mailp_ctx {
+    const mailp_kernels *kernels;
+    const mail_parallel *parallel;
+    size_t               n_threads;
+} mailp_ctx;
+
+/* Share t of n units split over n_threads: [*from, *to). */
+static void mailp_share(size_t *from, size_t *to, size_t n, size_t t, size_t n_threads) {
+    *from = n * t / n_threads;
+    *to   = n * (t + 1) / n_threads;
+}
+
+/* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. */
+static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias) {
+    float *w    = mailp_take_floats(&l->arena, lanes * k);
+    float *bias = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
+    mat->w      = w;
+    mat->bias   = bias;
+    mat->k      = k;
+    mat->panels = lanes / MAILP_LANES;
+    if (w != NULL) {
+        memset(w, 0, lanes * k * sizeof(float));
+        if (bias != NULL) {
+            memset(bias, 0, lanes * sizeof(float));
+        }
+    }
+}
+
+/* Pack n rows of the tensor name, [n][k] or [n][k] seen from row `row` of [rows][k], as output channels at, at + 1, ... */
+static void mailp_mat_rows(mailp_loader *l, mailp_mat *mat, size_t at, const char *name, size_t rows, size_t row, size_t n) {
+    const float *from = mailp_load(l, name, 2, rows, mat->k, 0, 0);
+    float       *w    = (float *)(uintptr_t)mat->w;
+    size_t       o, i;
+    if (from == NULL) {
+        return;
+    }
+    for (o = 0; o < n; o++) {
+        float *to = w + (at + o) / MAILP_LANES * mat->k * MAILP_LANES + (at + o) % MAILP_LANES;
+        for (i = 0; i < mat->k; i++) {
+            to[i * MAILP_LANES] = from[(row + o) * mat->k + i];
+        }
+    }
+}
+
+/* Copy a vector of n values, padded with zeros, to where to points (NULL while measuring). */
+static void mailp_vector_fill(mailp_loader *l, const float *to, const char *name, size_t n) {
+    const float *from = mailp_load(l, name, 1, n, 0, 0, 0);
+    if (from != NULL && to != NULL) {
+        memcpy((float *)(uintptr_t)to, from, n * sizeof(float));
+    }
+}
+
+static const float *mailp_vector(mailp_loader *l, const char *name, size_t n) {
+    float *to = mailp_take_floats(&l->arena, mailp_pad(n));
+    if (to != NULL) {
+        memset(to, 0, mailp_pad(n) * sizeof(float));
+    }
+    mailp_vector_fill(l, to, name, n);
+    return to;
+}
+
+/* A table of rows of n values each, every row padded to whole panels. name: [rows][n], or [1][rows][n] if lead is 1. */
+static const float *mailp_table(mailp_loader *l, const char *name, int lead, size_t rows, size_t n) {
+    size_t       ld = mailp_pad(n), i;
+    float       *to = mailp_take_floats(&l->arena, rows * ld);
+    const float *from = lead ? mailp_load(l, name, 3, 1, rows, n, 0) : mailp_load(l, name, 2, rows, n, 0, 0);
+    if (from != NULL && to != NULL) {
+        memset(to, 0, rows * ld * sizeof(float));
+        for (i = 0; i < rows; i++) {
+            memcpy(to + i * ld, from + i * n, n * sizeof(float));
+        }
+    }
+    return to;
+}
+
+/* prefix + suffix, for names of tensors; cut if too long, and then the tensor is not found */
+typedef struct mailp_name {
+    char text[256];
+} mailp_name;
+
+static const char *mailp_cat(mailp_name *name, const char *prefix, const char *suffix) {
+    const size_t n = sizeof name->text, a = MAILP_MIN(strlen(prefix), n - 1), b = MAILP_MIN(strlen(suffix), n - 1 - a);
+    memmove(name->text, prefix, a);
+    memcpy(name->text + a, suffix, b);
+    name->text[a + b] = '\0';
+    return name->text;
+}
+
+/* y = W x + b as checkpoints hold it: prefix.weight [n][k], prefix.bias [n] */
+static void mailp_linear_build(mailp_loader *l, mailp_mat *mat, const char *prefix, size_t n, size_t k) {
+    mailp_name name;
+    mailp_mat_take(l, mat, mailp_pad(n), k, 1);
+    mailp_mat_rows(l, mat, 0, mailp_cat(&name, prefix, ".weight"), n, 0, n);
+    mailp_vector_fill(l, mat->bias, mailp_cat(&name, prefix, ".bias"), n);
+}
+
+/* y[m] (+)= W x[m] + b for panels [from, to) of the outputs; y and ldy count from output channel 0. */
+static void mailp_linear_part(const mailp_ctx *ctx, float *y, size_t ldy, const float *x, size_t ldx, const mailp_mat *mat,
+                              size_t rows, size_t from, size_t to, int accumulate) {
+    if (rows != 0 && from < to) {
+        ctx->kernels->gemm(y + from * MAILP_LANES, ldy, x, ldx, (const float *)mat->w + from * mat->k * MAILP_LANES,
+                           mat->bias == NULL ? NULL : mat->bias + from * MAILP_LANES, rows, mat->k, to - from, accumulate);
+    }
+}
+
+static void mailp_linear(const mailp_ctx *ctx, float *y, size_t ldy, const float *x, size_t ldx, const mailp_mat *mat,
+                         size_t rows, int accumulate) {
+    mailp_linear_part(ctx, y, ldy, x, ldx, mat, rows, 0, mat->panels, accumulate);
+}
+
+/* ---- Mamba (MODEL of the paper's D-Ma and ED-Ma; block of arXiv 2312.00752, section 3.4) --------------------------------- */
+
+typedef struct mailp_mamba_layer {
+    const float *norm_weight, *norm_bias;                /* [d_model] */
+    mailp_mat    in_proj;                                /* d_model -> x [ep] then z [ep] */
+    const float *conv_w, *conv_b;                        /* [d_conv][ep], [ep] */
+    mailp_mat    x_proj;                                 /* d_inner -> dt_rank, B, C */
+    mailp_mat    dt_proj;                                /* dt_rank -> ep */
+    const float *A, *D;                                  /* [d_state][ep]: -exp(A_log) log2(e); [ep] */
+    mailp_mat    out_proj;                               /* d_inner -> d_model */
+} mailp_mamba_layer;
+
+typedef struct mailp_mamba {
+    size_t             n_layers, d_model, d_state, d_conv, d_inner, dt_rank;
+    size_t             dp, ep;         /* d_model and d_inner padded to panels */
+    size_t             state_floats;   /* per layer and sequence: conv_state [d_conv - 1][ep], then ssm_state [d_state][ep] */
+    mailp_mamba_layer *layers;
+    const float       *norm_f_weight, *norm_f_bias;
+} mailp_mamba;
+
+/* The block without its norm: prefix "...mixer." */
+static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba_layer *layer, const char *prefix) {
+    mailp_name   name;
+    const float *from;
+    float       *A, *conv;
+    size_t       e, s;
+    mailp_mat_take(l, &layer->in_proj, 2 * m->ep, m->d_model, 0);
+    mailp_mat_rows(l, &layer->in_proj, 0, mailp_cat(&name, prefix, "in_proj.weight"), 2 * m->d_inner, 0, m->d_inner);
+    mailp_mat_rows(l, &layer->in_proj, m->ep, name.text, 2 * m->d_inner, m->d_inner, m->d_inner);
+    if (l->tmp == NULL) {
+        l->n_parameters -= 2 * m->d_inner * m->d_model;  /* asked for twice, counted once */
+    }
+    conv           = mailp_take_floats(&l->arena, m->d_conv * m->ep);
+    layer->conv_w  = conv;
+    from = mailp_load(l, mailp_cat(&name, prefix, "conv1d.weight"), 3, m->d_inner, 1, m->d_conv, 0);
+    if (from != NULL && conv != NULL) {
+        memset(conv, 0, m->d_conv * m->ep * sizeof(float));
+        for (e = 0; e < m->d_inner; e++) {
+            for (s = 0; s < m->d_conv; s++) {
+                conv[s * m->ep + e] = from[e * m->d_conv + s];
+            }
+        }
+    }
+    layer->conv_b = mailp_vector(l, mailp_cat(&name, prefix, "conv1d.bias"), m->d_inner);
+    mailp_mat_take(l, &layer->x_proj, mailp_pad(m->dt_rank + 2 * m->d_state), m->d_inner, 0);
+    mailp_mat_rows(l, &layer->x_proj, 0, mailp_cat(&name, prefix, "x_proj.weight"), m->dt_rank + 2 * m->d_state, 0,
+                   m->dt_rank + 2 * m->d_state);
+    mailp_linear_build(l, &layer->dt_proj, mailp_cat(&name, prefix, "dt_proj"), m->d_inner, m->dt_rank);
+    A        = mailp_take_floats(&l->arena, m->d_state * m->ep);
+    layer->A = A;
+    from = mailp_load(l, mailp_cat(&name, prefix, "A_log"), 2, m->d_inner, m->d_state, 0, 0);
+    if (from != NULL && A != NULL) {
+        memset(A, 0, m->d_state * m->ep * sizeof(float));
+        for (e = 0; e < m->d_inner; e++) {
+            for (s = 0; s < m->d_state; s++) {
+                double a = -exp((double)from[e * m->d_state + s]) * 1.4426950408889634;
+                A[s * m->ep + e] = a < -1e30 ? -1e30f : (float)a;  /* beyond float32 the decay is 0 all the same */
+            }
+        }
+    }
+    layer->D = mailp_vector(l, mailp_cat(&name, prefix, "D"), m->d_inner);
+    mailp_mat_take(l, &layer->out_proj, m->dp, m->d_inner, 0);
+    mailp_mat_rows(l, &layer->out_proj, 0, mailp_cat(&name, prefix, "out_proj.weight"), m->d_model, 0, m->d_model);
+}
+
+static void mailp_mamba_build(mailp_loader *l, mailp_mamba *m, const char *prefix, const mailp_trunk_config *c, size_t d_model) {
+    mailp_name name;
+    size_t     i;
+    m->n_layers = c->n_layers;
+    m->d_model  = d_model;
+    m->d_state  = c->d_state;
+    m->d_conv   = c->d_conv;
+    m->d_inner  = c->d_inner;
+    m->dt_rank  = c->dt_rank;
+    m->dp       = mailp_pad(d_model);
+    m->ep       = mailp_pad(c->d_inner);
+    m->state_floats = (c->d_conv - 1 + c->d_state) * m->ep;
+    m->layers   = (mailp_mamba_layer *)mailp_take(&l->arena, c->n_layers * sizeof(mailp_mamba_layer));
+    for (i = 0; i < c->n_layers && l->status == MAIL_OK; i++) {
+        mailp_mamba_layer unplaced;
+        mailp_mamba_layer *y = m->layers == NULL ? &unplaced : &m->layers[i];
+        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.mixer.", prefix, c->name, (unsigned long)i);
+        mailp_mixer_build(l, m, y, name.text);
+        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.norm.weight", prefix, c->name, (unsigned long)i);
+        y->norm_weight = mailp_vector(l, name.text, d_model);
+        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.norm.bias", prefix, c->name, (unsigned long)i);
+        y->norm_bias = mailp_vector(l, name.text, d_model);
+    }
+    (void)snprintf(name.text, sizeof name.text, "%s%s.norm_f.weight", prefix, c->name);
+    m->norm_f_weight = mailp_vector(l, name.text, d_model);
+    (void)snprintf(name.text, sizeof name.text, "%s%s.norm_f.bias", prefix, c->name);
+    m->norm_f_bias = mailp_vector(l, name.text, d_model);
+}
+
+/* A run of consecutive rows that belong to one sequence, and what stands before it. */
+typedef struct mailp_seq {
+    size_t       row, len;
+    const float *state_in;  /* Mamba: [n_layers][state_floats], or NULL: the sequence starts here */
+    float       *state_out; /* the same, after the last row; NULL: not wanted; may be state_in */
+    float       *kv;        /* transformer: [n_layers][2][capacity][dp]; rows before past are given, len rows are added */
+    size_t       capacity, past;
+    const float *memory;    /* decoder: cross keys and values [n_layers][2][n_memory][dp] */
+    size_t       n_memory;
+} mailp_seq;
+
+/* One layer on several sequences:  r += mixer(layer_norm(r)) + cond.  Work is split over threads by channels, in three
+   phases with a join after each; every sum is taken by one thread in a fixed order. */
+typedef struct mailp_mamba_job {
+    const mailp_ctx         *ctx;
+    const mailp_mamba       *m;
+    const mailp_mamba_layer *layer;
+    size_t                   index;       /* of the layer */
+    float                   *r;           /* [rows][dp] residual stream */
+    const float             *input;       /* NULL; or [rows][d_model]: the block alone, r = mixer(input) */
+    const float             *cond;        /* [rows][dp] or NULL */
+    const mailp_seq         *seqs;
+    size_t                   n_seqs, rows;
+    int                      state_only;  /* nothing after the scan is wanted */
+    float                   *xz;          /* [rows][2 ep]: x and z; later y in place of x */
+    float                   *xc;          /* [rows][ep]: x after conv1d and silu */
+    float                   *dt;          /* [rows][ep] */
+    float                   *own;         /* per thread: [rows][dp + pad(dt_rank + 2 d_state)] */
+    size_t                   own_floats;
+} mailp_mamba_job;
+
+static size_t mailp_mamba_scratch(const mailp_mamba *m, size_t rows, size_t n_threads) {
+    return rows * 4 * m->ep + n_threads * rows * (m->dp + mailp_pad(m->dt_rank + 2 * m->d_state));
+}
+
+static void mailp_mamba_in(void *arg, size_t t) {
+    const mailp_mamba_job   *j = (const mailp_mamba_job *)arg;
+    const mailp_mamba       *m = j->m;
+    const mailp_mamba_layer *y = j->layer;
+    const size_t             P = m->ep / MAILP_LANES, ld = 2 * m->ep;
+    float                   *normed = j->own + t * j->own_floats;
+    const float             *in     = j->input == NULL ? normed : j->input;
+    const size_t             ldin   = j->input == NULL ? m->dp : m->d_model;
+    size_t                   from, to, i;
+    mailp_share(&from, &to, P, t, j->ctx->n_threads);
+    if (from == to) {
+        return;
+    }
+    if (j->input == NULL) {
+        j->ctx->kernels->layer_norm(normed, m->dp, j->r, m->dp, y->norm_weight, y->norm_bias, j->rows, m->d_model);
+    }
+    mailp_linear_part(j->ctx, j->xz, ld, in, ldin, &y->in_proj, j->rows, from, to, 0);
+    if (!j->state_only) {
+        mailp_linear_part(j->ctx, j->xz, ld, in, ldin, &y->in_proj, j->rows, P + from, P + to, 0);
+    }
+    from *= MAILP_LANES;
+    to   *= MAILP_LANES;
+    for (i = 0; i < j->n_seqs; i++) {
+        const mailp_seq *s  = &j->seqs[i];
+        const size_t     at = j->index * m->state_floats + from;
+        j->ctx->kernels->conv1d_silu(j->xc + s->row * m->ep + from, m->ep, j->xz + s->row * ld + from, ld,
+                                     s->state_in == NULL ? NULL : s->state_in + at, s->state_out == NULL ? NULL : s->state_out + at,
+                                     m->ep, y->conv_w + from, y->conv_b + from, m->ep, s->len, m->d_conv, (to - from) / MAILP_LANES);
+    }
+}
+
+static void mailp_mamba_scan(void *arg, size_t t) {
+    const mailp_mamba_job   *j = (const mailp_mamba_job *)arg;
+    const mailp_mamba       *m = j->m;
+    const mailp_mamba_layer *y = j->layer;
+    const size_t             P = m->ep / MAILP_LANES, ld = 2 * m->ep, ldbc = y->x_proj.panels * MAILP_LANES;
+    float                   *dbc = j->own + t * j->own_floats + j->rows * m->dp;  /* dt (low rank), B, C */
+    size_t                   from, to, i;
+    mailp_share(&from, &to, P, t, j->ctx->n_threads);
+    if (from == to) {
+        return;
+    }
+    mailp_linear(j->ctx, dbc, ldbc, j->xc, m->ep, &y->x_proj, j->rows, 0);
+    mailp_linear_part(j->ctx, j->dt, m->ep, dbc, ldbc, &y->dt_proj, j->rows, from, to, 0);
+    j->ctx->kernels->softplus(j->dt + from * MAILP_LANES, m->ep, j->rows, to - from);
+    from *= MAILP_LANES;
+    to   *= MAILP_LANES;
+    for (i = 0; i < j->n_seqs; i++) {
+        const mailp_seq *s   = &j->seqs[i];
+        const size_t     at  = j->index * m->state_floats + (m->d_conv - 1) * m->ep + from;
+        const float     *row = dbc + s->row * ldbc + m->dt_rank;
+        j->ctx->kernels->scan(j->xz + s->row * ld + from, ld, s->state_out == NULL ? NULL : s->state_out + at,
+                              s->state_in == NULL ? NULL : s->state_in + at, j->xc + s->row * m->ep + from, m->ep,
+                              j->dt + s->row * m->ep + from, m->ep, y->A + from, m->ep, row, row + m->d_state, ldbc, y->D + from,
+                              j->state_only ? NULL : j->xz + s->row * ld + m->ep + from, ld, s->len, m->d_state,
+                              (to - from) / MAILP_LANES);
+    }
+}
+
+static void mailp_mamba_out(void *arg, size_t t) {
+    const mailp_mamba_job *j = (const mailp_mamba_job *)arg;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->m->dp / MAILP_LANES, t, j->ctx->n_threads);
+    mailp_linear_part(j->ctx, j->r, j->m->dp, j->xz, 2 * j->m->ep, &j->layer->out_proj, j->rows, from, to,
+                      j->input == NULL);
+    if (j->cond != NULL && from < to) {
+        j->ctx->kernels->add(j->r + from * MAILP_LANES, j->m->dp, j->cond + from * MAILP_LANES, j->m->dp, j->rows, to - from);
+    }
+}
+
+/* scratch: mailp_mamba_scratch floats */
+static void mailp_mamba_job_init(mailp_mamba_job *j, const mailp_ctx *ctx, const mailp_mamba *m, float *r, size_t rows,
+                                 const mailp_seq *seqs, size_t n_seqs, const float *cond, float *scratch) {
+    memset(j, 0, sizeof *j);
+    j->ctx    = ctx;
+    j->m      = m;
+    j->r      = r;
+    j->cond   = cond;
+    j->seqs   = seqs;
+    j->n_seqs = n_seqs;
+    j->rows   = rows;
+    j->xz     = scratch;
+    j->xc     = j->xz + rows * 2 * m->ep;
+    j->dt     = j->xc + rows * m->ep;
+    j->own    = j->dt + rows * m->ep;
+    j->own_floats = rows * (m->dp + mailp_pad(m->dt_rank + 2 * m->d_state));
+}
+
+static void mailp_mamba_layer_run(mailp_mamba_job *j, size_t index) {
+    j->layer = &j->m->layers[index];
+    j->index = index;
+    mailp_parallel_run(j->ctx->parallel, j->ctx->n_threads, mailp_mamba_in, j);
+    mailp_parallel_run(j->ctx->parallel, j->ctx->n_threads, mailp_mamba_scan, j);
+    if (!j->state_only) {
+        mailp_parallel_run(j->ctx->parallel, j->ctx->n_threads, mailp_mamba_out, j);
+    }
+}
+
+/* The stack of layers on rows of r [rows][dp], in place; norm_f is left to the caller.
+   cond: added after every layer, or NULL.   state_only: what the last layer would write to r is not wanted. */
+static void mailp_mamba_run(const mailp_ctx *ctx, const mailp_mamba *m, float *r, size_t rows, const mailp_seq *seqs, size_t n_seqs,
+                            const float *cond, int state_only, float *scratch) {
+    mailp_mamba_job j;
+    size_t          i;
+    mailp_mamba_job_init(&j, ctx, m, r, rows, seqs, n_seqs, cond, scratch);
+    for (i = 0; i < m->n_layers; i++) {
+        j.state_only = state_only && i + 1 == m->n_layers;
+        mailp_mamba_layer_run(&j, i);
+    }
+}
+
+/* ---- transformer (the paper's D-Tr and ED-Tr) ------------------------------------------------------------------------------ */
+
+typedef struct mailp_block {
+    const float *ln1, *ln2;   /* gains; these norms have no bias */
+    mailp_mat    qkv;         /* d_model -> q [dp], k [dp], v [dp], and the decoder's cross query [dp] */
+    mailp_mat    cross_kv;    /* decoder: memory -> k [dp], v [dp] */
+    mailp_mat    proj;
+    mailp_mat    mlp_0, mlp_2;
+} mailp_block;
+
+typedef struct mailp_transformer {
+    size_t       n_layers, d_model, n_heads, head_dim, dp, hidden;  /* hidden: width of the mlp, 4 d_model */
+    int          cross;
+    mailp_block *blocks;
+    const float *ln;
+} mailp_transformer;
+
+/* several maps of the same input side by side in one matrix, each padded to whole panels */
+static void mailp_linears_build(mailp_loader *l, mailp_mat *mat, const char *prefix, const char *const *names, size_t n_names,
+                                size_t n, size_t k) {
+    mailp_name name, full;
+    size_t     i;
+    mailp_mat_take(l, mat, n_names * mailp_pad(n), k, 1);
+    for (i = 0; i < n_names; i++) {
+        (void)mailp_cat(&full, prefix, names[i]);
+        mailp_mat_rows(l, mat, i * mailp_pad(n), mailp_cat(&name, full.text, ".weight"), n, 0, n);
+        mailp_vector_fill(l, mat->bias == NULL ? NULL : mat->bias + i * mailp_pad(n), mailp_cat(&name, full.text, ".bias"), n);
+    }
+}
+
+static void mailp_transformer_build(mailp_loader *l, mailp_transformer *m, const char *prefix, const mailp_trunk_config *c,
+                                    size_t d_model, size_t n_heads, int cross) {
+    static const char *const own[4]   = { "attn.query", "attn.key", "attn.value", "attn.cross_query" };
+    static const char *const other[2] = { "attn.cross_key", "attn.cross_value" };
+    mailp_name               name, at;
+    size_t                   i;
+    m->n_layers = c->n_layers;
+    m->d_model  = d_model;
+    m->n_heads  = n_heads;
+    m->head_dim = d_model / n_heads;
+    m->dp       = mailp_pad(d_model);
+    m->hidden   = 4 * d_model;
+    m->cross    = cross;
+    m->blocks   = (mailp_block *)mailp_take(&l->arena, c->n_layers * sizeof(mailp_block));
+    for (i = 0; i < c->n_layers && l->status == MAIL_OK; i++) {
+        mailp_block  unplaced;
+        mailp_block *b = m->blocks == NULL ? &unplaced : &m->blocks[i];
+        (void)snprintf(at.text, sizeof at.text, "%s%s.blocks.%lu.", prefix, c->name, (unsigned long)i);
+        b->ln1 = mailp_vector(l, mailp_cat(&name, at.text, "ln1.weight"), d_model);
+        b->ln2 = mailp_vector(l, mailp_cat(&name, at.text, "ln2.weight"), d_model);
+        mailp_linears_build(l, &b->qkv, at.text, own, cross ? 4 : 3, d_model, d_model);
+        if (cross) {
+            mailp_linears_build(l, &b->cross_kv, at.text, other, 2, d_model, d_model);
+        }
+        mailp_linear_build(l, &b->proj, mailp_cat(&name, at.text, "attn.proj"), d_model, d_model);
+        mailp_linear_build(l, &b->mlp_0, mailp_cat(&name, at.text, "mlp.0"), m->hidden, d_model);
+        mailp_linear_build(l, &b->mlp_2, mailp_cat(&name, at.text, "mlp.2"), d_model, m->hidden);
+    }
+    (void)snprintf(name.text, sizeof name.text, "%s%s.ln.weight", prefix, c->name);
+    m->ln = mailp_vector(l, name.text, d_model);
+}
+
+typedef struct mailp_block_job {
+    const mailp_ctx         *ctx;
+    const mailp_transformer *m;
+    const mailp_block       *block;
+    size_t                   index;
+    float                   *r;
+    const mailp_seq         *seqs;
+    size_t                   n_seqs, rows;
+    float                   *qkv;     /* [rows][3 or 4 dp] */
+    float                   *att;     /* [rows][dp] */
+    float                   *mlp;     /* [rows][pad(hidden)] */
+    float                   *own;     /* per thread: [rows][dp] and scores */
+    size_t                   own_floats;
+} mailp_block_job;
+
+/* longest: most keys that any query sees */
+static size_t mailp_transformer_scratch(const mailp_transformer *m, size_t rows, size_t longest, size_t n_threads) {
+    return rows * (5 * m->dp + mailp_pad(m->hidden)) + n_threads * (rows * m->dp + mailp_pad(longest));
+}
+
+static void mailp_block_qkv(void *arg, size_t t) {
+    const mailp_block_job *j = (const mailp_block_job *)arg;
+    float                 *normed = j->own + t * j->own_floats;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->block->qkv.panels, t, j->ctx->n_threads);
+    j->ctx->kernels->layer_norm(normed, j->m->dp, j->r, j->m->dp, j->block->ln1, NULL, j->rows, j->m->d_model);
+    mailp_linear_part(j->ctx, j->qkv, j->block->qkv.panels * MAILP_LANES, normed, j->m->dp, &j->block->qkv, j->rows, from, to, 0);
+}
+
+static void mailp_block_attend(void *arg, size_t t) {
+    const mailp_block_job   *j = (const mailp_block_job *)arg;
+    const mailp_transformer *m = j->m;
+    const size_t             ld = j->block->qkv.panels * MAILP_LANES;
+    float                   *scores = j->own + t * j->own_floats + j->rows * m->dp;
+    size_t                   from, to, u, i;
+    mailp_share(&from, &to, j->n_seqs * m->n_heads, t, j->ctx->n_threads);
+    for (u = from; u < to; u++) {
+        const mailp_seq *s    = &j->seqs[u / m->n_heads];
+        const size_t     c    = u % m->n_heads * m->head_dim;
+        const float     *q    = j->qkv + s->row * ld + c;
+        float           *keys = s->kv + j->index * 2 * s->capacity * m->dp + c, *values = keys + s->capacity * m->dp;
+        for (i = 0; i < s->len; i++) {
+            memcpy(keys + (s->past + i) * m->dp, q + i * ld + m->dp, m->head_dim * sizeof(float));
+            memcpy(values + (s->past + i) * m->dp, q + i * ld + 2 * m->dp, m->head_dim * sizeof(float));
+        }
+        j->ctx->kernels->attend(j->att + s->row * m->dp + c, m->dp, q, ld, keys, values, m->dp, scores, s->len, s->past + s->len,
+                                s->past + 1, m->head_dim, 0);
+        if (m->cross) {
+            const float *k = s->memory + j->index * 2 * s->n_memory * m->dp + c;
+            j->ctx->kernels->attend(j->att + s->row * m->dp + c, m->dp, q + 3 * m->dp, ld, k, k + s->n_memory * m->dp, m->dp, scores,
+                                    s->len, s->n_memory, s->n_memory, m->head_dim, 1);
+        }
+    }
+}
+
+static void mailp_block_proj(void *arg, size_t t) {
+    const mailp_block_job *j = (const mailp_block_job *)arg;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->block->proj.panels, t, j->ctx->n_threads);
+    mailp_linear_part(j->ctx, j->r, j->m->dp, j->att, j->m->dp, &j->block->proj, j->rows, from, to, 1);
+}
+
+static void mailp_block_mlp_0(void *arg, size_t t) {
+    const mailp_block_job *j = (const mailp_block_job *)arg;
+    const size_t           ld = j->block->mlp_0.panels * MAILP_LANES;
+    float                 *normed = j->own + t * j->own_floats;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->block->mlp_0.panels, t, j->ctx->n_threads);
+    j->ctx->kernels->layer_norm(normed, j->m->dp, j->r, j->m->dp, j->block->ln2, NULL, j->rows, j->m->d_model);
+    mailp_linear_part(j->ctx, j->mlp, ld, normed, j->m->dp, &j->block->mlp_0, j->rows, from, to, 0);
+    j->ctx->kernels->gelu(j->mlp + from * MAILP_LANES, ld, j->rows, to - from);
+}
+
+static void mailp_block_mlp_2(void *arg, size_t t) {
+    const mailp_block_job *j = (const mailp_block_job *)arg;
+    size_t                 from, to;
+    mailp_share(&from, &to, j->block->mlp_2.panels, t, j->ctx->n_threads);
+    mailp_linear_part(j->ctx, j->r, j->m->dp, j->mlp, j->block->mlp_0.panels * MAILP_LANES, &j->block->mlp_2, j->rows, from, to, 1);
+}
+
+/* The blocks on rows of r [rows][dp], in place; the final ln is left to the caller.
+   kv_only: of the last block only the keys and values are wanted.   longest: most keys that any query sees. */
+static void mailp_transformer_run(const mailp_ctx *ctx, const mailp_transformer *m, float *r, size_t rows, const mailp_seq *seqs,
+                                  size_t n_seqs, size_t longest, int kv_only, float *scratch) {
+    mailp_block_job j;
+    size_t          i;
+    j.ctx    = ctx;
+    j.m      = m;
+    j.r      = r;
+    j.seqs   = seqs;
+    j.n_seqs = n_seqs;
+    j.rows   = rows;
+    j.qkv    = scratch;
+    j.att    = j.qkv + rows * 4 * m->dp;
+    j.mlp    = j.att + rows * m->dp;
+    j.own    = j.mlp + rows * mailp_pad(m->hidden);
+    j.own_floats = rows * m->dp + mailp_pad(longest);
+    for (i = 0; i < m->n_layers; i++) {
+        j.block = &m->blocks[i];
+        j.index = i;
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_qkv, &j);
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_attend, &j);
+        if (kv_only && i + 1 == m->n_layers) {
+            break;
+        }
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_proj, &j);
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_mlp_0, &j);
+        mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_mlp_2, &j);
+    }
 }
 
 /* ================================================================================================================
@@ -2459,12 +6335,6 @@ static void mailp_resnet_step_run(mailp_resnet_step *step, const mail_parallel *
     mailp_resnet_step_done(step);
 }
 
-/* The i-th of n_shares nearly equal parts of 0..n-1 */
-static void mailp_share(size_t *begin, size_t *end, size_t n, size_t i, size_t n_shares) {
-    *begin = n * i / n_shares;
-    *end   = n * (i + 1) / n_shares;
-}
-
 static void mailp_resnet_image_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
     const mailp_resnet      *net = step->net;
@@ -2850,12 +6720,1928 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
    >>policy   tensors bound to weight structs; the mamba and transformer trunks; history and goal tokens
    ============================================================================================================= */
 
+#define MAILP_SLOTS 16  /* denoising steps whose prefix is computed as one batch: all of them in every official policy */
+#define MAILP_AHEAD 64  /* up to this many timesteps the time token is run through the layers at load */
+
+struct mail_policy {
+    mail_allocator       allocator;
+    mail_tensors        *tensors;      /* the opened file, for mail_policy_save; NULL after drop_source */
+    const mailp_kernels *kernels;
+    mailp_config         cfg;
+    mail_info            info;
+    mail_camera_info     cameras[MAIL_MAX_CAMERAS];
+    const char          *action_names[MAIL_MAX_ACTION_DIM];
+    void                *block;        /* arena: everything below that is a pointer */
+    mailp_resnet         resnet[MAIL_MAX_CAMERAS];
+    mailp_mat            lang;         /* lang_dim -> state_dim */
+    mailp_mat            tok_emb;      /* state_dim -> d_model */
+    mailp_mat            action_emb;   /* action_dim -> d_model */
+    mailp_mat            action_pred;  /* d_model -> action_dim */
+    const float         *pos_emb;      /* [pos_rows][dp] */
+    const float         *act_tokens;   /* [act_seq][dp]: act_tokens, query_embed or action_token */
+    const float         *state_tokens; /* [obs_seq + lang (+ 1 for DDPM)][dp]: ED-Ma decoder, under time and states */
+    const float         *noise_tokens; /* [act_seq][dp]: ED-Ma BC decoder, action_noise_token */
+    mailp_mamba          mamba[2];
+    mailp_transformer    transformer[2];
+    mail_ddpm            ddpm;
+    float                lo[MAIL_MAX_ACTION_DIM], hi[MAIL_MAX_ACTION_DIM];  /* bounds of normalised actions */
+    size_t               dp;           /* d_model padded to panels */
+    size_t               max_t;        /* most state tokens: obs_seq + lang */
+    size_t               ahead;        /* 1: time tokens were computed at load */
+    float               *time_emb;     /* [n_timesteps][dp] time tokens */
+    float               *time_state;   /* [n_timesteps][time_floats]: what the time token leaves in trunk 0: Mamba states, or
+                                          transformer keys and values [n_layers][2][dp] */
+    float               *time_out;     /* [n_timesteps][dp] encoder output at the time token, after its final norm */
+    size_t               time_floats;
+};
+
+static int mailp_is_mamba(const mailp_config *c) {
+    return c->arch == MAIL_D_MA || c->arch == MAIL_ED_MA;
+}
+
+/* Time tokens:  code[m] = sin(k c_m), code[half + m] = cos(k c_m), c_m = exp(-m ln 10000 / (half - 1)),
+   then linear, mish(v) = v tanh(ln(1 + e^v)), linear. In double: it runs once. */
+static void mailp_time_emb_build(mailp_loader *l, mail_policy *p, const char *prefix) {
+    const size_t d = p->cfg.d_model, half = d / 2, T = p->cfg.n_timesteps, hidden = 2 * d;
+    mailp_name   name;
+    float       *h    = mailp_take_floats(&l->arena, T * hidden), *out = mailp_take_floats(&l->arena, T * p->dp);
+    const float *from;
+    size_t       k, o, i;
+    p->time_emb = out;
+    from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.1.weight"), 2, hidden, d, 0, 0);
+    if (from != NULL) {
+        for (k = 0; k < T; k++) {
+            for (o = 0; o < hidden; o++) {
+                double s = 0;
+                for (i = 0; i < half; i++) {
+                    double arg = (double)k * exp(-(double)i * log(10000.0) / ((double)half - 1.0));
+                    s += sin(arg) * (double)from[o * d + i] + cos(arg) * (double)from[o * d + half + i];
+                }
+                h[k * hidden + o] = (float)s;
+            }
+        }
+    }
+    from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.1.bias"), 1, hidden, 0, 0, 0);
+    if (from != NULL) {
+        for (k = 0; k < T * hidden; k++) {
+            double v = (double)h[k] + (double)from[k % hidden];
+            h[k] = (float)(v * tanh(v > 30 ? v : log1p(exp(v))));
+        }
+    }
+    from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.3.weight"), 2, d, hidden, 0, 0);
+    if (from != NULL) {
+        memset(out, 0, T * p->dp * sizeof(float));
+        for (k = 0; k < T; k++) {
+            for (o = 0; o < d; o++) {
+                double s = 0;
+                for (i = 0; i < hidden; i++) {
+                    s += (double)h[k * hidden + i] * (double)from[o * hidden + i];
+                }
+                out[k * p->dp + o] = (float)s;
+            }
+        }
+    }
+    from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.3.bias"), 1, d, 0, 0, 0);
+    if (from != NULL) {
+        for (k = 0; k < T; k++) {
+            for (o = 0; o < d; o++) {
+                out[k * p->dp + o] += from[o];
+            }
+        }
+    }
+}
+
+/* Bind every tensor. Runs twice, see mailp_loader. */
+static void mailp_policy_build(mailp_loader *l, mail_policy *p) {
+    const mailp_config *c    = &p->cfg;
+    const int           ddpm = c->algorithm == MAIL_DDPM;
+    const char         *head = ddpm ? "model.model." : "model.";
+    mailp_name          name;
+    size_t              i;
+    for (i = 0; i < c->n_cameras && l->status == MAIL_OK; i++) {
+        (void)snprintf(name.text, sizeof name.text, "obs_encoder.key_model_map.%s.", c->camera[i].name);
+        mailp_resnet_build(&p->resnet[i], l, name.text, &c->camera[i]);
+    }
+    if (c->lang) {
+        mailp_linear_build(l, &p->lang, "linear", c->state_dim, c->lang_dim);
+    }
+    mailp_linear_build(l, &p->tok_emb, mailp_cat(&name, head, "tok_emb"), c->d_model, c->state_dim);
+    mailp_linear_build(l, &p->action_pred, mailp_cat(&name, head, "action_pred"), c->action_dim, c->d_model);
+    p->pos_emb = mailp_table(l, mailp_cat(&name, head, "pos_emb"), 1, c->pos_rows, c->d_model);
+    for (i = 0; i < c->n_trunks && l->status == MAIL_OK; i++) {
+        if (mailp_is_mamba(c)) {
+            mailp_mamba_build(l, &p->mamba[i], head, &c->trunk[i], c->d_model);
+        } else {
+            mailp_transformer_build(l, &p->transformer[i], head, &c->trunk[i], c->d_model, c->n_heads, i == 1);
+        }
+    }
+    if (ddpm) {
+        mailp_linear_build(l, &p->action_emb, mailp_cat(&name, head, "action_emb"), c->d_model, c->action_dim);
+        mailp_time_emb_build(l, p, head);
+    }
+    if (c->arch == MAIL_ED_MA) {
+        p->act_tokens   = mailp_table(l, mailp_cat(&name, head, ddpm ? "act_tokens.weight" : "action_token.weight"), 0, c->act_seq, c->d_model);
+        p->state_tokens = mailp_table(l, mailp_cat(&name, head, ddpm ? "state_tokens.weight" : "state_token.weight"), 0,
+                                      p->max_t + (ddpm ? 1 : 0), c->d_model);
+        if (!ddpm) {
+            p->noise_tokens = mailp_table(l, mailp_cat(&name, head, "action_noise_token.weight"), 0, c->act_seq, c->d_model);
+        }
+    } else if (!ddpm) {
+        p->act_tokens = mailp_table(l, mailp_cat(&name, head, c->arch == MAIL_ED_TR ? "action_token.weight" : "query_embed.weight"), 0,
+                                    c->act_seq, c->d_model);
+    }
+    if (ddpm) {
+        float *tables = mailp_take_floats(&l->arena, MAIL_DDPM_TABLES * c->n_timesteps);
+        if (p->ahead) {
+            p->time_floats = mailp_is_mamba(c) ? p->mamba[0].n_layers * p->mamba[0].state_floats : p->transformer[0].n_layers * 2 * p->dp;
+            p->time_state  = mailp_take_floats(&l->arena, c->n_timesteps * p->time_floats);
+            p->time_out    = mailp_take_floats(&l->arena, c->n_timesteps * p->dp);
+        }
+        if (tables != NULL) {
+            (void)mail_ddpm_schedule(&p->ddpm, c->schedule, c->n_timesteps, tables, NULL);
+        }
+    }
+}
+
+/* Run the time token of every step through the first trunk: it is token 0 of a causal model, so what it leaves behind depends on
+   the weights alone. */
+static mail_status mailp_time_ahead(mail_policy *p, mail_error *err) {
+    const mailp_config *c = &p->cfg;
+    const size_t        T = c->n_timesteps;
+    const size_t        floats = T * p->dp + (mailp_is_mamba(c) ? mailp_mamba_scratch(&p->mamba[0], T, 1)
+                                                                : mailp_transformer_scratch(&p->transformer[0], T, 1, 1));
+    float              *r    = (float *)mailp_alloc(&p->allocator, floats * sizeof(float));
+    mailp_seq          *seqs = (mailp_seq *)mailp_alloc(&p->allocator, T * sizeof(mailp_seq));
+    mailp_ctx           ctx;
+    size_t              k;
+    if (r == NULL || seqs == NULL) {
+        mailp_free(&p->allocator, r);
+        mailp_free(&p->allocator, seqs);
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for %llu floats of scratch while loading", (unsigned long long)floats);
+    }
+    ctx.kernels   = p->kernels;
+    ctx.parallel  = NULL;
+    ctx.n_threads = 1;
+    memset(seqs, 0, T * sizeof(mailp_seq));
+    memset(r, 0, floats * sizeof(float));
+    memcpy(r, p->time_emb, T * p->dp * sizeof(float));
+    for (k = 0; k < T; k++) {
+        seqs[k].row       = k;
+        seqs[k].len       = 1;
+        seqs[k].state_out = p->time_state + k * p->time_floats;
+        seqs[k].kv        = seqs[k].state_out;
+        seqs[k].capacity  = 1;
+    }
+    if (mailp_is_mamba(c)) {
+        mailp_mamba_run(&ctx, &p->mamba[0], r, T, seqs, T, NULL, c->n_trunks == 1, r + T * p->dp);
+        p->kernels->layer_norm(p->time_out, p->dp, r, p->dp, p->mamba[0].norm_f_weight, p->mamba[0].norm_f_bias, T, c->d_model);
+    } else {
+        mailp_transformer_run(&ctx, &p->transformer[0], r, T, seqs, T, 1, c->n_trunks == 1, r + T * p->dp);
+        p->kernels->layer_norm(p->time_out, p->dp, r, p->dp, p->transformer[0].ln, NULL, T, c->d_model);
+    }
+    mailp_free(&p->allocator, r);
+    mailp_free(&p->allocator, seqs);
+    return MAIL_OK;
+}
+
+/* ---- session: memory --------------------------------------------------------------------------------------------------- */
+
+typedef enum mailp_plan_state { MAILP_PLAN_NONE, MAILP_PLAN_STEPS, MAILP_PLAN_DONE } mailp_plan_state;
+
+struct mail_session {
+    const mail_policy   *policy;
+    mail_session_options options;
+    mailp_ctx            ctx;
+    void                *block;          /* of mail_session_create */
+    size_t               batch, n_exec;  /* robots; actions executed per chunk */
+    int                  has_goal;
+    size_t               max_rows, longest;
+    float               *features;       /* [batch][obs_seq][state_dim] ring of frames */
+    float               *incoming;       /* [batch][state_dim] frame being encoded */
+    float               *goal;           /* [batch][state_dim] language token */
+    size_t              *frames;         /* [batch] frames seen, at most obs_seq matter */
+    size_t              *newest;         /* [batch] ring slot of the next frame */
+    float               *chunk;          /* [batch][act_seq][action_dim] present chunk, robot's units */
+    size_t              *used;           /* [batch] actions of it already given out; n_exec: a new one is due */
+    float               *last;           /* [batch][action_dim] last action given out */
+    int                 *has_last;       /* [batch] */
+    uint32_t            *plans;          /* [batch] chunks planned since reset: counter of the noise */
+    float               *ensemble;       /* [batch][act_seq chunks][act_seq][action_dim] ring by plan number; NULL: off */
+    size_t              *ensemble_n;     /* [batch] chunks ever put into it since reset */
+    /* the plan in progress */
+    mailp_plan_state     plan;
+    size_t              *active;         /* [n_active] robots that are planned for */
+    size_t               n_active, acts; /* acts: actions given out since plan_begin */
+    size_t              *t;              /* [batch] state tokens of that plan */
+    float               *tokens;         /* [batch][max_t][dp] state tokens with positions */
+    size_t              *order;          /* steps to do, in order */
+    size_t               n_order, at;
+    size_t               slot_step[MAILP_SLOTS], n_slots;
+    float               *slots;          /* [batch][MAILP_SLOTS][slot_floats]: what the action tokens start from */
+    size_t               slot_floats;
+    float               *kv;             /* [batch] keys and values of the action tokens (ED-Tr decoder) */
+    size_t               kv_floats;
+    const float         *given_x_T, *given_noise;
+    float               *x;              /* [n_active][act_seq][action_dim] noisy actions, then the result */
+    float               *x_start;        /* the same: last clipped prediction of clean actions */
+    float               *noise_pred;     /* the same: last output of the head */
+    float               *out;            /* the same: result in the robot's units */
+    double               step_seconds;   /* of a step, measured by mail_plan_within; 0: not known */
+    /* scratch */
+    mailp_seq           *seqs;
+    float               *r, *cond, *normed, *pred, *scratch;
+    void                *vision;
+};
+
+/* Lay a session out in the arena; with base NULL it only measures. */
+static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const int           ddpm = c->algorithm == MAIL_DDPM;
+    const size_t        B = s->batch, A = c->act_seq, D = c->action_dim, dp = p->dp, t = p->max_t, n = s->ctx.n_threads;
+    const size_t        slots = ddpm ? MAILP_MIN(c->n_timesteps, (size_t)MAILP_SLOTS) : 0;
+    size_t              scratch = 0, vision = 0, i, encoder_kv = 0;
+    s->features   = mailp_take_floats(arena, B * c->obs_seq * c->state_dim);
+    s->incoming   = mailp_take_floats(arena, B * c->state_dim + MAILP_LANES);
+    s->goal       = mailp_take_floats(arena, B * c->state_dim);
+    s->frames     = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->newest     = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->chunk      = mailp_take_floats(arena, B * A * D);
+    s->used       = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->last       = mailp_take_floats(arena, B * D);
+    s->has_last   = (int *)mailp_take(arena, B * sizeof(int));
+    s->plans      = (uint32_t *)mailp_take(arena, B * sizeof(uint32_t));
+    s->ensemble   = s->options.ensemble ? mailp_take_floats(arena, B * A * A * D) : NULL;
+    s->ensemble_n = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->active     = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->t          = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->tokens     = mailp_take_floats(arena, B * t * dp);
+    s->order      = (size_t *)mailp_take(arena, (c->n_timesteps + c->diffusion_x + 1) * sizeof(size_t));
+    switch (c->arch) {
+        case MAIL_D_MA:  s->slot_floats = p->mamba[0].n_layers * p->mamba[0].state_floats; break;
+        case MAIL_ED_MA: s->slot_floats = p->mamba[1].n_layers * p->mamba[1].state_floats + A * dp; break;
+        case MAIL_D_TR:  s->slot_floats = p->transformer[0].n_layers * 2 * (1 + t + A) * dp; break;
+        default:         s->slot_floats = p->transformer[1].n_layers * 2 * (1 + t) * dp; break;
+    }
+    if (!ddpm && mailp_is_mamba(c)) {
+        s->slot_floats = 0;
+    }
+    s->slots     = mailp_take_floats(arena, B * MAILP_MAX(slots, (size_t)1) * s->slot_floats);
+    s->kv_floats = c->arch == MAIL_ED_TR ? p->transformer[1].n_layers * 2 * A * dp : 0;
+    s->kv        = mailp_take_floats(arena, B * s->kv_floats);
+    s->x          = mailp_take_floats(arena, B * A * D + MAILP_LANES);
+    s->x_start    = mailp_take_floats(arena, B * A * D);
+    s->noise_pred = mailp_take_floats(arena, B * A * D);
+    s->out        = mailp_take_floats(arena, B * A * D);
+    s->longest  = 1 + t + A;
+    s->max_rows = MAILP_MAX(B * A, MAILP_MAX(slots * (1 + t + (c->arch == MAIL_ED_MA ? A : 0)), MAILP_MAX(t + A, B * t)));
+    s->seqs     = (mailp_seq *)mailp_take(arena, MAILP_MAX(B, MAILP_MAX(slots, (size_t)1)) * sizeof(mailp_seq));
+    s->r        = mailp_take_floats(arena, s->max_rows * dp);
+    s->cond     = mailp_take_floats(arena, s->max_rows * dp);
+    s->normed   = mailp_take_floats(arena, s->max_rows * dp);
+    s->pred     = mailp_take_floats(arena, B * A * mailp_pad(D));
+    for (i = 0; i < c->n_trunks; i++) {
+        size_t need = mailp_is_mamba(c) ? mailp_mamba_scratch(&p->mamba[i], s->max_rows, n)
+                                        : mailp_transformer_scratch(&p->transformer[i], s->max_rows, s->longest, n);
+        scratch = MAILP_MAX(scratch, need);
+    }
+    if (c->arch == MAIL_ED_TR) {  /* keys and values of the encoder, and of the memory on their way to the slots */
+        encoder_kv = MAILP_MAX(slots, (size_t)1) * p->transformer[0].n_layers * 2 * (1 + t) * dp;
+        scratch    = MAILP_MAX(scratch + encoder_kv, s->max_rows * 2 * dp);
+    }
+    s->scratch = mailp_take_floats(arena, scratch);
+    for (i = 0; i < c->n_cameras; i++) {
+        vision = MAILP_MAX(vision, mailp_resnet_scratch(&p->resnet[i], n));
+    }
+    s->vision = mailp_take(arena, vision);
+}
+
+/* ---- a decision ---------------------------------------------------------------------------------------------------------- */
+
+static const float *mailp_slot(const mail_session *s, size_t robot, size_t slot) {
+    const size_t slots = MAILP_MIN(s->policy->cfg.n_timesteps, (size_t)MAILP_SLOTS);
+    return s->slots + (robot * MAILP_MAX(slots, (size_t)1) + slot) * s->slot_floats;
+}
+
+static void mailp_copy_rows(float *to, const float *from, size_t rows, size_t dp) {
+    memcpy(to, from, rows * dp * sizeof(float));
+}
+
+/* State tokens of the active robots: e_i = tok_emb(s_i) + pos_emb[i], oldest first, the language token before the frames. */
+static void mailp_tokens(mail_session *s) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    size_t              a, i;
+    for (a = 0; a < s->n_active; a++) {
+        const size_t robot = s->active[a], f = MAILP_MIN(s->frames[robot], c->obs_seq);
+        float       *out   = s->tokens + robot * p->max_t * p->dp;
+        size_t       row   = 0;
+        s->t[robot] = f + (c->lang ? 1u : 0u);
+        if (c->lang) {
+            mailp_linear(&s->ctx, out, p->dp, s->goal + robot * c->state_dim, c->state_dim, &p->tok_emb, 1, 0);
+            row = 1;
+        }
+        for (i = 0; i < f; i++, row++) {
+            const size_t at = (s->newest[robot] + c->obs_seq - f + i) % c->obs_seq;
+            mailp_linear(&s->ctx, out + row * p->dp, p->dp, s->features + (robot * c->obs_seq + at) * c->state_dim, c->state_dim,
+                         &p->tok_emb, 1, 0);
+        }
+        p->kernels->add(out, p->dp, p->pos_emb, p->dp, row, p->dp / MAILP_LANES);
+    }
+}
+
+/* What stands before the action tokens, for one robot and all steps in slot_step as one batch of sequences. */
+static void mailp_prefix_robot(mail_session *s, size_t robot) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        dp = p->dp, t = s->t[robot], A = c->act_seq, n = s->n_slots, first = p->ahead ? 0 : 1;
+    const size_t        len = first + t + (c->arch == MAIL_ED_MA ? A : 0);
+    const float        *tokens = s->tokens + robot * p->max_t * dp;
+    float              *scratch = s->scratch;
+    size_t              i, k, layer;
+    memset(s->seqs, 0, n * sizeof(mailp_seq));
+    for (i = 0; i < n; i++) {
+        float     *r   = s->r + i * len * dp;
+        float     *own = (float *)(uintptr_t)mailp_slot(s, robot, i);
+        mailp_seq *q   = &s->seqs[i];
+        k      = s->slot_step[i];
+        q->row = i * len;
+        q->len = len;
+        if (first) {
+            mailp_copy_rows(r, p->time_emb + k * dp, 1, dp);
+        }
+        mailp_copy_rows(r + first * dp, tokens, t, dp);
+        if (c->arch == MAIL_ED_MA) {
+            mailp_copy_rows(r + (first + t) * dp, p->act_tokens, A, dp);
+        }
+        if (mailp_is_mamba(c)) {
+            q->state_in  = first ? NULL : p->time_state + k * p->time_floats;
+            q->state_out = c->arch == MAIL_D_MA ? own : NULL;
+        } else {
+            q->capacity = c->arch == MAIL_D_TR ? 1 + p->max_t + A : 1 + t;
+            q->past     = 1 - first;
+            q->kv       = c->arch == MAIL_D_TR ? own : scratch + i * p->transformer[0].n_layers * 2 * q->capacity * dp;
+            for (layer = 0; !first && layer < 2 * p->transformer[0].n_layers; layer++) {
+                mailp_copy_rows(q->kv + layer * q->capacity * dp, p->time_state + k * p->time_floats + layer * dp, 1, dp);
+            }
+        }
+    }
+    if (c->arch == MAIL_D_MA) {
+        mailp_mamba_run(&s->ctx, &p->mamba[0], s->r, n * len, s->seqs, n, NULL, 1, scratch);
+        return;
+    }
+    if (c->arch == MAIL_D_TR) {
+        mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, n * len, s->seqs, n, s->longest, 1, scratch);
+        return;
+    }
+    if (c->arch == MAIL_ED_MA) {
+        /* encoder output -> cond; its rows for the actions are kept, those before feed the decoder's prefix now */
+        const size_t states = p->mamba[1].n_layers * p->mamba[1].state_floats;
+        mailp_mamba_run(&s->ctx, &p->mamba[0], s->r, n * len, s->seqs, n, NULL, 0, scratch);
+        p->kernels->layer_norm(s->normed, dp, s->r, dp, p->mamba[0].norm_f_weight, p->mamba[0].norm_f_bias, n * len, c->d_model);
+        for (i = 0; i < n; i++) {
+            float       *own  = (float *)(uintptr_t)mailp_slot(s, robot, i);
+            const float *rows = s->normed + i * len * dp;
+            mailp_copy_rows(own + states, rows + (first + t) * dp, A, dp);
+            mailp_copy_rows(s->cond + i * (1 + t) * dp, first ? rows : p->time_out + s->slot_step[i] * dp, 1, dp);
+            mailp_copy_rows(s->cond + (i * (1 + t) + 1) * dp, rows + first * dp, t, dp);
+            mailp_copy_rows(s->r + i * (1 + t) * dp, p->state_tokens, 1 + t, dp);
+            s->seqs[i].row       = i * (1 + t);
+            s->seqs[i].len       = 1 + t;
+            s->seqs[i].state_in  = NULL;
+            s->seqs[i].state_out = own;
+        }
+        mailp_mamba_run(&s->ctx, &p->mamba[1], s->r, n * (1 + t), s->seqs, n, s->cond, 1, scratch);
+        return;
+    }
+    /* ED-Tr: encoder output -> memory -> cross keys and values of every decoder block */
+    {
+        const mailp_transformer *dec = &p->transformer[1];
+        float                   *work = scratch + n * p->transformer[0].n_layers * 2 * (1 + t) * dp;
+        mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, n * len, s->seqs, n, s->longest, 0, work);
+        p->kernels->layer_norm(s->normed, dp, s->r, dp, p->transformer[0].ln, NULL, n * len, c->d_model);
+        for (i = 0; i < n; i++) {
+            mailp_copy_rows(s->cond + i * (1 + t) * dp, first ? s->normed + i * len * dp : p->time_out + s->slot_step[i] * dp, 1, dp);
+            mailp_copy_rows(s->cond + (i * (1 + t) + 1) * dp, s->normed + (i * len + first) * dp, t, dp);
+        }
+        for (layer = 0; layer < dec->n_layers; layer++) {
+            mailp_linear(&s->ctx, scratch, 2 * dp, s->cond, dp, &dec->blocks[layer].cross_kv, n * (1 + t), 0);
+            for (i = 0; i < n * (1 + t); i++) {
+                float *own = (float *)(uintptr_t)mailp_slot(s, robot, i / (1 + t)) + layer * 2 * (1 + t) * dp;
+                mailp_copy_rows(own + i % (1 + t) * dp, scratch + i * 2 * dp, 1, dp);
+                mailp_copy_rows(own + (1 + t + i % (1 + t)) * dp, scratch + i * 2 * dp + dp, 1, dp);
+            }
+        }
+    }
+}
+
+/* The slot that holds step order[at]; if there is none, the prefix of this and the following steps is computed. */
+static size_t mailp_slot_of_step(mail_session *s) {
+    size_t i, a, slot;
+    for (slot = 0; slot < s->n_slots; slot++) {
+        if (s->slot_step[slot] == s->order[s->at]) {
+            return slot;
+        }
+    }
+    s->n_slots = 0;
+    for (i = s->at; i < s->n_order && s->n_slots < MAILP_SLOTS; i++) {
+        if (i == s->at || s->order[i] != s->order[i - 1]) {  /* diffusion-X repeats step 0 */
+            s->slot_step[s->n_slots++] = s->order[i];
+        }
+    }
+    for (a = 0; a < s->n_active; a++) {
+        mailp_prefix_robot(s, s->active[a]);
+    }
+    return 0;
+}
+
+/* One call of the DDPM head: s->x at step -> s->noise_pred, for the active robots as one batch. */
+static void mailp_denoise(mail_session *s, size_t slot) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, rows = s->n_active * A, ldp = mailp_pad(D);
+    const size_t        last = c->n_trunks - 1;
+    size_t              a, i;
+    mailp_linear(&s->ctx, s->r, dp, s->x, D, &p->action_emb, rows, 0);
+    memset(s->seqs, 0, s->n_active * sizeof(mailp_seq));
+    for (a = 0; a < s->n_active; a++) {
+        const size_t robot = s->active[a], t = s->t[robot];
+        float       *own   = (float *)(uintptr_t)mailp_slot(s, robot, slot);
+        mailp_seq   *q     = &s->seqs[a];
+        p->kernels->add(s->r + a * A * dp, dp, p->pos_emb + (t - 1) * dp, dp, A, dp / MAILP_LANES);
+        q->row = a * A;
+        q->len = A;
+        switch (c->arch) {
+            case MAIL_D_MA:
+                q->state_in = own;
+                break;
+            case MAIL_ED_MA:
+                q->state_in = own;
+                mailp_copy_rows(s->cond + a * A * dp, own + p->mamba[1].n_layers * p->mamba[1].state_floats, A, dp);
+                break;
+            case MAIL_D_TR:
+                q->kv       = own;
+                q->capacity = 1 + p->max_t + A;
+                q->past     = 1 + t;
+                break;
+            default:
+                q->kv       = s->kv + robot * s->kv_floats;
+                q->capacity = A;
+                q->memory   = own;
+                q->n_memory = 1 + t;
+                break;
+        }
+    }
+    if (mailp_is_mamba(c)) {
+        const mailp_mamba *m = &p->mamba[last];
+        mailp_mamba_run(&s->ctx, m, s->r, rows, s->seqs, s->n_active, c->arch == MAIL_ED_MA ? s->cond : NULL, 0, s->scratch);
+        p->kernels->layer_norm(s->normed, dp, s->r, dp, m->norm_f_weight, m->norm_f_bias, rows, c->d_model);
+    } else {
+        const mailp_transformer *m = &p->transformer[last];
+        mailp_transformer_run(&s->ctx, m, s->r, rows, s->seqs, s->n_active, s->longest, 0, s->scratch);
+        p->kernels->layer_norm(s->normed, dp, s->r, dp, m->ln, NULL, rows, c->d_model);
+    }
+    mailp_linear(&s->ctx, s->pred, ldp, s->normed, dp, &p->action_pred, rows, 0);
+    for (i = 0; i < rows; i++) {
+        memcpy(s->noise_pred + i * D, s->pred + i * ldp, D * sizeof(float));
+    }
+}
+
+/* The BC head: states -> normalised actions in s->x, robot by robot. */
+static void mailp_regress(mail_session *s) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, ldp = mailp_pad(D);
+    size_t              a, i;
+    for (a = 0; a < s->n_active; a++) {
+        const size_t robot = s->active[a], t = s->t[robot], len = t + (c->arch == MAIL_ED_TR ? 0 : A);
+        mailp_seq   *q = s->seqs;
+        float       *rows;
+        memset(q, 0, sizeof *q);
+        q->len = len;
+        mailp_copy_rows(s->r, s->tokens + robot * p->max_t * dp, t, dp);
+        if (c->arch != MAIL_ED_TR) {
+            mailp_copy_rows(s->r + t * dp, p->act_tokens, A, dp);
+        }
+        rows = s->r + t * dp;
+        if (mailp_is_mamba(c)) {
+            const mailp_mamba *m = &p->mamba[0];
+            mailp_mamba_run(&s->ctx, m, s->r, len, q, 1, NULL, 0, s->scratch);
+            if (c->arch == MAIL_ED_MA) {
+                p->kernels->layer_norm(s->cond, dp, s->r, dp, m->norm_f_weight, m->norm_f_bias, len, c->d_model);
+                m = &p->mamba[1];
+                mailp_copy_rows(s->r, p->state_tokens, t, dp);
+                mailp_copy_rows(s->r + t * dp, p->noise_tokens, A, dp);
+                mailp_mamba_run(&s->ctx, m, s->r, len, q, 1, s->cond, 0, s->scratch);
+            }
+            p->kernels->layer_norm(s->normed, dp, rows, dp, m->norm_f_weight, m->norm_f_bias, A, c->d_model);
+        } else {
+            const mailp_transformer *m = &p->transformer[0];
+            float                   *work = s->scratch;
+            q->capacity = len;
+            q->kv       = c->arch == MAIL_D_TR ? s->slots : s->scratch;
+            if (c->arch == MAIL_ED_TR) {
+                work += m->n_layers * 2 * len * dp;
+            }
+            mailp_transformer_run(&s->ctx, m, s->r, len, q, 1, s->longest, 0, work);
+            if (c->arch == MAIL_ED_TR) {
+                size_t layer;
+                p->kernels->layer_norm(s->cond, dp, s->r, dp, m->ln, NULL, t, c->d_model);
+                m = &p->transformer[1];
+                for (layer = 0; layer < m->n_layers; layer++) {
+                    float *kv = s->slots + layer * 2 * t * dp;
+                    mailp_linear(&s->ctx, s->scratch, 2 * dp, s->cond, dp, &m->blocks[layer].cross_kv, t, 0);
+                    for (i = 0; i < t; i++) {
+                        mailp_copy_rows(kv + i * dp, s->scratch + i * 2 * dp, 1, dp);
+                        mailp_copy_rows(kv + (t + i) * dp, s->scratch + i * 2 * dp + dp, 1, dp);
+                    }
+                }
+                rows        = s->r;
+                q->len      = A;
+                q->capacity = A;
+                q->kv       = s->kv;
+                q->memory   = s->slots;
+                q->n_memory = t;
+                mailp_copy_rows(rows, p->act_tokens, A, dp);
+                mailp_transformer_run(&s->ctx, m, rows, A, q, 1, s->longest, 0, s->scratch);
+            }
+            p->kernels->layer_norm(s->normed, dp, rows, dp, m->ln, NULL, A, c->d_model);
+        }
+        mailp_linear(&s->ctx, s->pred, ldp, s->normed, dp, &p->action_pred, A, 0);
+        for (i = 0; i < A; i++) {
+            memcpy(s->x + (a * A + i) * D, s->pred + i * ldp, D * sizeof(float));
+        }
+    }
+}
+
 /* ================================================================================================================
    >>sampler   noise schedules, denoise, sample, action scaling
    ============================================================================================================= */
 
+static double mailp_cosine_phi(double v) {
+    double c = cos((v + 0.008) / 1.008 * 3.14159265358979323846 * 0.5);
+    return c * c;
+}
+
+MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule, size_t n_timesteps, float *memory, mail_error *err) {
+    const size_t n = n_timesteps;
+    const double T = (double)n;
+    float       *betas = memory, *bar = betas + n, *prev = bar + n, *recip = prev + n, *recipm1 = recip + n, *coef1 = recipm1 + n;
+    float       *coef2 = coef1 + n, *variance = coef2 + n, *std = variance + n;
+    double       product = 1.0;
+    size_t       i;
+    if (ddpm == NULL || memory == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_ddpm_schedule: ddpm or memory is NULL");
+    }
+    if (n < 1 || n > MAIL_MAX_TIMESTEPS) {
+        return mailp_fail(err, MAIL_E_CONFIG, "n_timesteps is %llu, expected 1 to %d", (unsigned long long)n, MAIL_MAX_TIMESTEPS);
+    }
+    if (schedule != MAIL_COSINE && schedule != MAIL_LINEAR && schedule != MAIL_VP) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "schedule %d is not cosine, linear or vp", (int)schedule);
+    }
+    for (i = 0; i < n; i++) {
+        double beta, at = (double)i, root;
+        float  alpha;
+        if (schedule == MAIL_COSINE) {
+            beta = 1.0 - mailp_cosine_phi((at + 1.0) / T) / mailp_cosine_phi(at / T);
+            beta = beta < 0.0 ? 0.0 : beta > 0.999 ? 0.999 : beta;
+        } else if (schedule == MAIL_LINEAR) {
+            beta = n == 1 ? 1e-4 : 1e-4 + (2e-2 - 1e-4) * at / (T - 1.0);
+        } else {
+            beta = 1.0 - exp(-0.1 / T - 0.5 * 9.9 * (2.0 * (at + 1.0) - 1.0) / (T * T));
+        }
+        betas[i] = (float)beta;
+        alpha    = 1.0f - betas[i];
+        prev[i]  = (float)product;      /* the product runs in double and each entry is rounded, as PyTorch does on a CPU */
+        product *= (double)alpha;
+        bar[i]   = (float)product;
+        recip[i]    = sqrtf(1.0f / bar[i]);
+        recipm1[i]  = sqrtf(1.0f / bar[i] - 1.0f);
+        coef1[i]    = betas[i] * sqrtf(prev[i]) / (1.0f - bar[i]);
+        coef2[i]    = (1.0f - prev[i]) * sqrtf(alpha) / (1.0f - bar[i]);
+        variance[i] = betas[i] * (1.0f - prev[i]) / (1.0f - bar[i]);
+        root        = 0.5 * (double)(float)log((double)(variance[i] > 1e-20f ? variance[i] : 1e-20f));
+        std[i]      = (float)exp((double)(float)root);
+    }
+    ddpm->n_timesteps                 = n;
+    ddpm->betas                       = betas;
+    ddpm->alphas_cumprod              = bar;
+    ddpm->alphas_cumprod_prev         = prev;
+    ddpm->sqrt_recip_alphas_cumprod   = recip;
+    ddpm->sqrt_recipm1_alphas_cumprod = recipm1;
+    ddpm->posterior_mean_coef1        = coef1;
+    ddpm->posterior_mean_coef2        = coef2;
+    ddpm->posterior_variance          = variance;
+    ddpm->posterior_std               = std;
+    return MAIL_OK;
+}
+
+/* x0 from x_t and the head's output, clamped to the bounds */
+static float mailp_x_start(const mail_ddpm *d, size_t t, float x, float output, const float *lo, const float *hi, size_t j, int epsilon) {
+    float x0 = epsilon ? d->sqrt_recip_alphas_cumprod[t] * x - d->sqrt_recipm1_alphas_cumprod[t] * output : output;
+    if (lo != NULL && x0 < lo[j]) {
+        x0 = lo[j];
+    }
+    if (hi != NULL && x0 > hi[j]) {
+        x0 = hi[j];
+    }
+    return x0;
+}
+
+MAIL_API void mail_ddpm_step(float *x, float *x_start, const mail_ddpm *ddpm, size_t t, const float *output, const float *noise,
+                             const float *lo, const float *hi, size_t n, size_t dim, int predict_epsilon) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float x0   = mailp_x_start(ddpm, t, x[i], output[i], lo, hi, i % dim, predict_epsilon);
+        float mean = ddpm->posterior_mean_coef1[t] * x0 + ddpm->posterior_mean_coef2[t] * x[i];
+        x[i] = t == 0 ? mean : mean + ddpm->posterior_std[t] * noise[i];
+        if (x_start != NULL) {
+            x_start[i] = x0;
+        }
+    }
+}
+
+/* DDIM with eta 0 (arXiv 2010.02502, equation 12) from step t to the next, which may lie further down; next < 0: the end.
+   The direction is taken from the clamped x0, so that it stays on the way to what is returned. */
+static void mailp_ddim_step(float *x, float *x_start, const mail_ddpm *d, size_t t, long next, const float *output,
+                            const float *lo, const float *hi, size_t n, size_t dim, int predict_epsilon) {
+    const double bar = (double)d->alphas_cumprod[t], to = next < 0 ? 1.0 : (double)d->alphas_cumprod[next];
+    size_t       i;
+    for (i = 0; i < n; i++) {
+        float  x0   = mailp_x_start(d, t, x[i], output[i], lo, hi, i % dim, predict_epsilon);
+        double away = ((double)x[i] - sqrt(bar) * (double)x0) / sqrt(1.0 - bar);
+        x_start[i]  = x0;
+        x[i]        = (float)(sqrt(to) * (double)x0 + sqrt(1.0 - to) * away);
+    }
+}
+
+/* Philox 4x32-10: four random words from a counter and a key */
+static void mailp_philox(uint32_t out[4], uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key) {
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    int      round;
+    for (round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xd2511f53u * c0, b = (uint64_t)0xcd9e8d57u * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)b;
+        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)a;
+        k0 += 0x9e3779b9u;
+        k1 += 0xbb67ae85u;
+    }
+    out[0] = c0;
+    out[1] = c1;
+    out[2] = c2;
+    out[3] = c3;
+}
+
+MAIL_API void mail_noise(float *values, size_t n, uint64_t seed, uint32_t robot, uint32_t plan, uint32_t call) {
+    size_t i, j;
+    for (i = 0; i < n; i += 4) {
+        uint32_t word[4];
+        float    four[4];
+        mailp_philox(word, (uint32_t)(i / 4), call, plan, robot, seed);
+        for (j = 0; j < 4; j += 2) {
+            double u = ((double)word[j] + 0.5) / 4294967296.0, angle = 6.283185307179586 * ((double)word[j + 1] / 4294967296.0);
+            double radius = sqrt(-2.0 * log(u));
+            four[j]     = (float)(radius * cos(angle));
+            four[j + 1] = (float)(radius * sin(angle));
+        }
+        for (j = 0; j < 4 && i + j < n; j++) {
+            values[i + j] = four[j];
+        }
+    }
+}
+
+/* ---- plan: begin, step, end -------------------------------------------------------------------------------------------------- */
+
+/* x_T or the noise of a step for the active robots, from the caller's array [batch][act_seq][action_dim] or from the seed */
+static void mailp_draw(const mail_session *s, float *to, const float *given, uint32_t call) {
+    const size_t n = s->policy->cfg.act_seq * s->policy->cfg.action_dim;
+    size_t       a;
+    for (a = 0; a < s->n_active; a++) {
+        if (given != NULL) {
+            memcpy(to + a * n, given + s->active[a] * n, n * sizeof(float));
+        } else {
+            mail_noise(to + a * n, n, s->options.seed, (uint32_t)s->active[a], s->plans[s->active[a]], call);
+        }
+    }
+}
+
+/* n of the timesteps below or at `from`, evenly spread and ending near 0 ("trailing" spacing), into order */
+static void mailp_order(size_t *order, size_t from, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        order[i] = (from + 1) * (n - i) / n - 1;
+    }
+}
+
+/* Start a plan for the robots in s->active. */
+static mail_status mailp_plan_start(mail_session *s, mail_error *err) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    size_t              a, i;
+    s->plan = MAILP_PLAN_NONE;
+    if (c->lang && !s->has_goal) {
+        return mailp_fail(err, MAIL_E_STATE, "no goal was given: this policy needs mail_session_set_goal before it can plan");
+    }
+    for (a = 0; a < s->n_active; a++) {
+        if (s->frames[s->active[a]] == 0) {
+            return mailp_fail(err, MAIL_E_STATE, "robot %llu: no observation since the session began or was reset",
+                              (unsigned long long)s->active[a]);
+        }
+    }
+    mailp_tokens(s);
+    s->acts    = 0;
+    s->at      = 0;
+    s->n_slots = 0;
+    s->n_order = 0;
+    s->plan    = MAILP_PLAN_STEPS;
+    if (c->algorithm == MAIL_BC) {
+        s->n_order = 1;
+        return MAIL_OK;
+    }
+    s->n_order = s->options.n_steps == 0 ? c->n_timesteps : s->options.n_steps;
+    mailp_order(s->order, c->n_timesteps - 1, s->n_order);
+    for (i = 0; i < c->diffusion_x; i++) {
+        s->order[s->n_order++] = 0;
+    }
+    mailp_draw(s, s->x, s->given_x_T, 0);
+    (void)mailp_slot_of_step(s);
+    return MAIL_OK;
+}
+
+/* Where the first value that is not finite stands, or n. */
+static size_t mailp_not_finite(const float *x, size_t n) {
+    size_t i;
+    for (i = 0; i < n && fabsf(x[i]) <= FLT_MAX; i++) {
+    }
+    return i;
+}
+
+static mail_status mailp_plan_step(mail_session *s, mail_error *err) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        D = c->action_dim, one = c->act_seq * D, n = s->n_active * one;
+    const float        *lo = c->clip_denoised ? p->lo : NULL, *hi = c->clip_denoised ? p->hi : NULL;
+    const float        *result;
+    size_t              k = 0, bad;
+    if (c->algorithm == MAIL_BC) {
+        mailp_regress(s);
+        result = s->x;
+    } else {
+        k = s->order[s->at];
+        mailp_denoise(s, mailp_slot_of_step(s));
+        result = s->noise_pred;
+    }
+    bad = mailp_not_finite(result, n);
+    if (bad < n) {
+        s->plan = MAILP_PLAN_NONE;
+        return mailp_fail(err, MAIL_E_NUMBER, "the network's output is not finite: robot %llu, action %llu, dimension %llu, step %llu",
+                          (unsigned long long)s->active[bad / one], (unsigned long long)(bad % one / D), (unsigned long long)(bad % D),
+                          (unsigned long long)k);
+    }
+    if (c->algorithm == MAIL_DDPM) {
+        const int last = s->at + 1 == s->n_order;
+        const int one_down = last ? k == 0 : s->order[s->at + 1] + 1 == k || k == 0;
+        if (s->options.sampler == MAIL_SAMPLER_DDPM && one_down) {
+            float *noise = s->out;  /* free until the plan ends */
+            if (k > 0) {
+                mailp_draw(s, noise, s->given_noise == NULL ? NULL : s->given_noise + s->at * s->batch * one, 1 + (uint32_t)s->at);
+            }
+            mail_ddpm_step(s->x, s->x_start, &p->ddpm, k, s->noise_pred, noise, lo, hi, n, D, c->predict_epsilon);
+        } else {
+            mailp_ddim_step(s->x, s->x_start, &p->ddpm, k, last || k == 0 ? -1 : (long)s->order[s->at + 1], s->noise_pred, lo, hi, n, D,
+                            c->predict_epsilon);
+        }
+        bad = mailp_not_finite(s->x, n);
+        if (bad < n) {
+            s->plan = MAILP_PLAN_NONE;
+            return mailp_fail(err, MAIL_E_NUMBER, "denoising ran away: robot %llu, action %llu, dimension %llu is not finite after step %llu",
+                              (unsigned long long)s->active[bad / one], (unsigned long long)(bad % one / D),
+                              (unsigned long long)(bad % D), (unsigned long long)k);
+        }
+    }
+    if (++s->at == s->n_order) {
+        s->plan = MAILP_PLAN_DONE;
+    }
+    return MAIL_OK;
+}
+
+/* Keep an action of robot within the caller's limits; previous NULL: none was given out yet. */
+static void mailp_limit(const mail_session *s, float *action, const float *previous) {
+    size_t j;
+    for (j = 0; j < s->policy->cfg.action_dim; j++) {
+        if (previous != NULL && s->options.action_max_step != NULL) {
+            const float step = s->options.action_max_step[j];
+            action[j] = action[j] > previous[j] + step ? previous[j] + step : action[j] < previous[j] - step ? previous[j] - step : action[j];
+        }
+        if (s->options.action_min != NULL && action[j] < s->options.action_min[j]) {
+            action[j] = s->options.action_min[j];
+        }
+        if (s->options.action_max != NULL && action[j] > s->options.action_max[j]) {
+            action[j] = s->options.action_max[j];
+        }
+    }
+}
+
+/* Final clamp, inverse scaler, limits; then the chunk takes the place of the present one.
+   skip: actions whose time has passed while the plan was made. */
+static mail_status mailp_plan_finish(mail_session *s, float *actions, size_t skip, mail_error *err) {
+    const mail_policy  *p = s->policy;
+    const mailp_config *c = &p->cfg;
+    const size_t        A = c->act_seq, D = c->action_dim, one = A * D, n = s->n_active * one;
+    size_t              a, i, bad;
+    for (i = 0; i < n; i++) {
+        const size_t j = i % D;
+        float        x = s->x[i];
+        if (c->algorithm == MAIL_DDPM) {
+            x = x < p->lo[j] ? p->lo[j] : x > p->hi[j] ? p->hi[j] : x;
+        }
+        s->x[i]   = x;
+        s->out[i] = c->scale_data ? x * (c->std[j] + 1e-12f) + c->mean[j] : x;
+    }
+    s->plan = MAILP_PLAN_NONE;
+    bad = mailp_not_finite(s->out, n);
+    if (bad < n) {
+        return mailp_fail(err, MAIL_E_NUMBER, "robot %llu, action %llu, dimension %llu is not finite in the robot's units",
+                          (unsigned long long)s->active[bad / one], (unsigned long long)(bad % one / D), (unsigned long long)(bad % D));
+    }
+    for (a = 0; a < s->n_active; a++) {
+        const size_t robot    = s->active[a];
+        const float *previous = s->has_last[robot] ? s->last + robot * D : NULL;
+        if (s->ensemble == NULL) {
+            for (i = 0; i < A; i++) {
+                mailp_limit(s, s->out + a * one + i * D, previous);
+                previous = s->out + a * one + i * D;
+            }
+        } else {
+            memcpy(s->ensemble + (robot * A + s->ensemble_n[robot] % A) * one, s->out + a * one, one * sizeof(float));
+            s->ensemble_n[robot]++;
+        }
+        memcpy(s->chunk + robot * one, s->out + a * one, one * sizeof(float));
+        s->used[robot] = MAILP_MIN(skip, s->n_exec - 1);
+        s->plans[robot]++;
+        if (actions != NULL) {
+            memcpy(actions + robot * one, s->out + a * one, one * sizeof(float));
+        }
+    }
+    s->given_x_T   = NULL;
+    s->given_noise = NULL;
+    return MAIL_OK;
+}
+
 /* ================================================================================================================
    >>api   public functions: check arguments, call down
    ============================================================================================================= */
+
+/* ---- policy --------------------------------------------------------------------------------------------------------------- */
+
+MAIL_API mail_options mail_options_init(void) {
+    mail_options o;
+    memset(&o, 0, sizeof o);
+    return o;
+}
+
+/* Every tensor must have been asked for, but for what carries no weights. */
+static void mailp_check_surplus(mailp_loader *l) {
+    size_t i, n = mail_tensors_count(l->tensors);
+    for (i = 0; i < n && l->status == MAIL_OK; i++) {
+        const mail_tensor *t   = mail_tensors_at(l->tensors, i);
+        const size_t       len = strlen(t->name);
+        if (l->used[t - l->tensors->tensor] || strcmp(t->name, "obs_encoder._dummy_variable") == 0 ||
+            (len >= 10 && strcmp(t->name + len - 10, ".attn.mask") == 0)) {
+            continue;  /* an empty placeholder of robomimic; causal masks, which are known */
+        }
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' belongs to no part of this %s policy", t->name,
+                               l->kernels == NULL ? "" : "MaIL");
+    }
+}
+
+static void mailp_info_fill(mail_policy *p, const mailp_loader *l, mail_weights weights) {
+    static const char *const names[] = { "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" };
+    const mailp_config *c = &p->cfg;
+    mail_info          *i = &p->info;
+    size_t              n;
+    for (n = 0; n < c->n_cameras; n++) {
+        p->cameras[n].name        = c->camera[n].name;
+        p->cameras[n].width       = c->camera[n].width;
+        p->cameras[n].height      = c->camera[n].height;
+        p->cameras[n].feature_dim = c->camera[n].feature_dim;
+    }
+    for (n = 0; n < c->action_dim; n++) {
+        p->action_names[n] = c->action_names[n];
+    }
+    i->arch           = c->arch;
+    i->algorithm      = c->algorithm;
+    i->arch_name      = names[c->arch];
+    i->has_lang       = c->lang;
+    i->lang_dim       = c->lang ? c->lang_dim : 0;
+    i->obs_seq        = c->obs_seq;
+    i->act_seq        = c->act_seq;
+    i->n_action_steps = c->n_action_steps;
+    i->action_dim     = c->action_dim;
+    i->state_dim      = c->state_dim;
+    i->d_model        = c->d_model;
+    i->n_cameras      = c->n_cameras;
+    i->cameras        = p->cameras;
+    i->n_timesteps    = c->algorithm == MAIL_DDPM ? c->n_timesteps : 0;
+    i->schedule       = c->schedule;
+    i->action_names   = c->has_action_names ? p->action_names : NULL;
+    i->action_mean    = c->mean;
+    i->action_std     = c->std;
+    i->action_min     = c->min;
+    i->action_max     = c->max;
+    i->description    = c->description[0] ? c->description : NULL;
+    i->weights        = weights;
+    i->isa            = p->kernels->name;
+    i->n_parameters   = l->n_parameters;
+    i->weight_bytes   = l->arena.used;
+}
+
+/* Everything but opening the file. Takes tensors over: the caller frees the policy on failure. */
+static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t json_size, const mail_options *options, mail_error *err) {
+    mailp_loader l;
+    size_t       n = mail_tensors_count(p->tensors), j;
+    mail_status  status = mailp_config_read(&p->cfg, p->tensors, json, json_size, err);
+    if (status != MAIL_OK) {
+        return status;
+    }
+    if (options->weights != MAIL_WEIGHTS_F32) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "weights in bf16 or int8 are not offered yet");
+    }
+    p->kernels = mailp_kernels_choose(options->isa);
+    if (p->kernels == NULL) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", options->isa);
+    }
+    p->dp    = mailp_pad(p->cfg.d_model);
+    p->max_t = p->cfg.obs_seq + (p->cfg.lang ? 1u : 0u);
+    p->ahead = p->cfg.algorithm == MAIL_DDPM && p->cfg.n_timesteps <= MAILP_AHEAD;
+    for (j = 0; j < p->cfg.n_trunks; j++) {
+        if (p->cfg.trunk[j].d_state > MAILP_MAX_STATE) {
+            return mailp_fail(err, MAIL_E_UNSUPPORTED, "d_state is %llu, at most %d is supported",
+                              (unsigned long long)p->cfg.trunk[j].d_state, MAILP_MAX_STATE);
+        }
+    }
+    for (j = 0; j < p->cfg.action_dim; j++) {  /* bounds of normalised actions: float32 differences, float64 quotient */
+        const double s = (double)p->cfg.std[j] + 1e-12;
+        p->lo[j] = p->cfg.scale_data ? (float)((double)(p->cfg.min[j] - p->cfg.mean[j]) / s) : p->cfg.min[j];
+        p->hi[j] = p->cfg.scale_data ? (float)((double)(p->cfg.max[j] - p->cfg.mean[j]) / s) : p->cfg.max[j];
+    }
+    memset(&l, 0, sizeof l);
+    l.tensors = p->tensors;
+    l.kernels = p->kernels;
+    l.weights = options->weights;
+    l.err     = err;
+    l.used    = (unsigned char *)mailp_alloc(&p->allocator, n + 1);
+    if (l.used == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory to load the policy");
+    }
+    memset(l.used, 0, n + 1);
+    mailp_policy_build(&l, p);
+    if (l.status == MAIL_OK) {
+        mailp_check_surplus(&l);
+    }
+    if (l.status == MAIL_OK) {
+        const size_t bytes = l.arena.used;
+        p->block = mailp_alloc(&p->allocator, bytes);
+        l.tmp    = (float *)mailp_alloc(&p->allocator, (l.tmp_need + MAILP_LANES) * sizeof(float));
+        if (p->block == NULL || l.tmp == NULL) {
+            l.status = mailp_fail(err, MAIL_E_MEMORY, "no memory for %llu bytes of weights", (unsigned long long)bytes);
+        } else {
+            l.arena.base = (unsigned char *)p->block;
+            l.arena.used = 0;
+            mailp_policy_build(&l, p);
+            assert(l.status != MAIL_OK || l.arena.used == bytes);
+        }
+    }
+    mailp_free(&p->allocator, l.tmp);
+    mailp_free(&p->allocator, l.used);
+    if (l.status == MAIL_OK && p->ahead) {
+        l.status = mailp_time_ahead(p, err);
+    }
+    if (l.status == MAIL_OK) {
+        mailp_info_fill(p, &l, options->weights);
+        if (options->drop_source) {
+            mail_tensors_close(p->tensors);
+            p->tensors = NULL;
+        }
+    }
+    return l.status;
+}
+
+static mail_policy *mailp_policy_new(const mail_options *options) {
+    mail_policy *p = (mail_policy *)mailp_alloc(&options->allocator, sizeof *p);
+    if (p != NULL) {
+        memset(p, 0, sizeof *p);
+        p->allocator = options->allocator;
+    }
+    return p;
+}
+
+MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *data, size_t size,
+                                             const mail_options *options, mail_error *err) {
+    const mail_options o = options == NULL ? mail_options_init() : *options;
+    mail_policy       *p;
+    mail_status        status;
+    if (policy == NULL || (data == NULL && size != 0)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load_memory: policy or data is NULL");
+    }
+    *policy = NULL;
+    p = mailp_policy_new(&o);
+    if (p == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
+    }
+    status = mail_tensors_open_memory(&p->tensors, data, size, &o.allocator, err);
+    if (status == MAIL_OK) {
+        status = mailp_policy_bind(p, o.config_json, o.config_json == NULL ? 0 : o.config_size ? o.config_size : strlen(o.config_json), &o, err);
+    }
+    if (status != MAIL_OK) {
+        mail_policy_free(p);
+        return status;
+    }
+    *policy = p;
+    return MAIL_OK;
+}
+
+#ifndef MAIL_NO_STDIO
+/* The JSON file beside a checkpoint: its name with .json in place of the extension, or config.json in its folder.
+   file->data is NULL if there is neither. */
+static mail_status mailp_open_beside(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
+    const size_t len    = strlen(path);
+    size_t       stem   = len, folder = len;
+    char        *name   = (char *)mailp_alloc(allocator, len + 16);
+    mail_status  status = MAIL_OK;
+    int          turn;
+    memset(file, 0, sizeof *file);
+    if (name == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a file name");
+    }
+    while (folder > 0 && path[folder - 1] != '/' && path[folder - 1] != '\\') {
+        folder--;
+    }
+    while (stem > folder && path[stem - 1] != '.') {
+        stem--;
+    }
+    stem = stem > folder ? stem - 1 : len;
+    for (turn = 0; turn < 2 && file->data == NULL && status == MAIL_OK; turn++) {
+        FILE *f;
+        memcpy(name, path, turn ? folder : stem);
+        strcpy(name + (turn ? folder : stem), turn ? "config.json" : ".json");
+        f = fopen(name, "rb");
+        if (f != NULL) {
+            (void)fclose(f);
+            status = mailp_file_open(file, name, allocator, err);
+        }
+    }
+    mailp_free(allocator, name);
+    return status;
+}
+
+MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err) {
+    const mail_options o = options == NULL ? mail_options_init() : *options;
+    mail_policy       *p;
+    mail_status        status;
+    mailp_file         beside;
+    if (policy == NULL || path == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load: policy or path is NULL");
+    }
+    *policy = NULL;
+    p = mailp_policy_new(&o);
+    if (p == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
+    }
+    memset(&beside, 0, sizeof beside);
+    status = mail_tensors_open(&p->tensors, path, &o.allocator, err);
+    if (status == MAIL_OK && o.config_json == NULL && mail_tensors_metadata(p->tensors, "mail.obs_seq") == NULL) {
+        status = mailp_open_beside(&beside, path, &o.allocator, err);
+    }
+    if (status == MAIL_OK) {
+        if (o.config_json != NULL) {
+            status = mailp_policy_bind(p, o.config_json, o.config_size ? o.config_size : strlen(o.config_json), &o, err);
+        } else {
+            status = mailp_policy_bind(p, (const char *)beside.data, beside.size, &o, err);
+        }
+    }
+    mailp_file_close(&beside, &o.allocator);
+    if (status != MAIL_OK) {
+        mail_policy_free(p);
+        return status;
+    }
+    *policy = p;
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_policy_save(const mail_policy *policy, const char *path, mail_dtype dtype, mail_error *err) {
+    if (policy == NULL || path == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_save: policy or path is NULL");
+    }
+    if (policy->tensors == NULL) {
+        return mailp_fail(err, MAIL_E_STATE, "the policy was loaded with drop_source: its checkpoint is closed and cannot be saved again");
+    }
+    return mailp_save(policy->tensors, &policy->cfg, path, dtype, err);
+}
+#endif
+
+MAIL_API void mail_policy_free(mail_policy *policy) {
+    if (policy != NULL) {
+        mail_allocator allocator = policy->allocator;
+        mail_tensors_close(policy->tensors);
+        mailp_free(&allocator, policy->block);
+        mailp_free(&allocator, policy);
+    }
+}
+
+MAIL_API const mail_info *mail_policy_info(const mail_policy *policy) {
+    return policy == NULL ? NULL : &policy->info;
+}
+
+/* ---- session ---------------------------------------------------------------------------------------------------------------- */
+
+MAIL_API mail_session_options mail_session_options_init(void) {
+    mail_session_options o;
+    memset(&o, 0, sizeof o);
+    o.batch          = 1;
+    o.ensemble_decay = 0.01f;
+    return o;
+}
+
+static mail_status mailp_session_check(const mail_policy *p, const mail_session_options *o, mail_error *err) {
+    const mailp_config *c;
+    size_t              j;
+    if (p == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "the policy is NULL");
+    }
+    c = &p->cfg;
+    if (o->batch < 1 || o->batch > MAIL_MAX_BATCH) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "batch is %llu, expected 1 to %d", (unsigned long long)o->batch, MAIL_MAX_BATCH);
+    }
+    if (o->n_action_steps > c->act_seq) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "n_action_steps is %llu, but a chunk has %llu actions",
+                          (unsigned long long)o->n_action_steps, (unsigned long long)c->act_seq);
+    }
+    if (o->sampler != MAIL_SAMPLER_DDPM && o->sampler != MAIL_SAMPLER_DDIM) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "sampler %d is neither DDPM nor DDIM", (int)o->sampler);
+    }
+    if (c->algorithm == MAIL_DDPM && o->n_steps > c->n_timesteps) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "n_steps is %llu, but the policy was trained with %llu timesteps",
+                          (unsigned long long)o->n_steps, (unsigned long long)c->n_timesteps);
+    }
+    if (c->algorithm == MAIL_DDPM && o->n_steps != 0 && o->n_steps < c->n_timesteps && o->sampler == MAIL_SAMPLER_DDPM) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "n_steps is %llu of %llu: fewer steps need MAIL_SAMPLER_DDIM",
+                          (unsigned long long)o->n_steps, (unsigned long long)c->n_timesteps);
+    }
+    if (o->parallel.run != NULL && o->parallel.n_threads > MAIL_MAX_THREADS) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "parallel.n_threads is %llu, at most %d is supported",
+                          (unsigned long long)o->parallel.n_threads, MAIL_MAX_THREADS);
+    }
+    if (o->ensemble && !(o->ensemble_decay >= 0 && o->ensemble_decay <= FLT_MAX)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "ensemble_decay must be 0 or more");
+    }
+    for (j = 0; j < c->action_dim; j++) {
+        if ((o->action_min != NULL && !(fabsf(o->action_min[j]) <= FLT_MAX)) || (o->action_max != NULL && !(fabsf(o->action_max[j]) <= FLT_MAX)) ||
+            (o->action_min != NULL && o->action_max != NULL && o->action_min[j] > o->action_max[j])) {
+            return mailp_fail(err, MAIL_E_ARGUMENT, "action_min and action_max of dimension %llu are not finite or cross", (unsigned long long)j);
+        }
+        if (o->action_max_step != NULL && !(o->action_max_step[j] > 0 && o->action_max_step[j] <= FLT_MAX)) {
+            return mailp_fail(err, MAIL_E_ARGUMENT, "action_max_step of dimension %llu must be positive", (unsigned long long)j);
+        }
+    }
+    return MAIL_OK;
+}
+
+/* Set up what layout needs to know, then lay out: the session itself, copies of the limits, everything else. */
+static void mailp_session_place(mail_session *s, const mail_policy *policy, const mail_session_options *o, mailp_arena *arena) {
+    const size_t D = policy->cfg.action_dim;
+    float       *limit[3];
+    size_t       i;
+    memset(s, 0, sizeof *s);
+    s->policy  = policy;
+    s->options = *o;
+    s->batch   = o->batch;
+    s->n_exec  = o->ensemble ? 1 : o->n_action_steps ? o->n_action_steps : policy->cfg.n_action_steps;
+    s->ctx.kernels   = policy->kernels;
+    s->ctx.parallel  = o->parallel.run == NULL ? NULL : &s->options.parallel;
+    s->ctx.n_threads = mailp_threads(&o->parallel);
+    for (i = 0; i < 3; i++) {
+        limit[i] = mailp_take_floats(arena, D);
+    }
+    if (arena->base != NULL) {
+        const float *from[3];
+        from[0] = o->action_min;
+        from[1] = o->action_max;
+        from[2] = o->action_max_step;
+        for (i = 0; i < 3; i++) {
+            if (from[i] != NULL) {
+                memcpy(limit[i], from[i], D * sizeof(float));
+            } else {
+                limit[i] = NULL;
+            }
+        }
+        s->options.action_min      = limit[0];
+        s->options.action_max      = limit[1];
+        s->options.action_max_step = limit[2];
+    }
+    mailp_session_layout(s, arena);
+}
+
+MAIL_API size_t mail_session_size(const mail_policy *policy, const mail_session_options *options) {
+    const mail_session_options o = options == NULL ? mail_session_options_init() : *options;
+    mail_session               s;
+    mailp_arena                arena;
+    if (mailp_session_check(policy, &o, NULL) != MAIL_OK) {
+        return 0;
+    }
+    arena.base = NULL;
+    arena.used = 0;
+    (void)mailp_take(&arena, sizeof(mail_session));
+    mailp_session_place(&s, policy, &o, &arena);
+    return arena.used;
+}
+
+MAIL_API mail_status mail_session_init(mail_session **session, const mail_policy *policy, const mail_session_options *options,
+                                       void *memory, size_t size, mail_error *err) {
+    const mail_session_options o = options == NULL ? mail_session_options_init() : *options;
+    mail_session              *s;
+    mailp_arena                arena;
+    size_t                     need;
+    mail_status                status;
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_session_init: session is NULL");
+    }
+    *session = NULL;
+    status   = mailp_session_check(policy, &o, err);
+    if (status != MAIL_OK) {
+        return status;
+    }
+    need = mail_session_size(policy, &o);
+    if (memory == NULL || size < need || (uintptr_t)memory % MAILP_ALIGN != 0) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "a session of this policy needs %llu bytes aligned to %d, given are %llu bytes at %p",
+                          (unsigned long long)need, MAILP_ALIGN, (unsigned long long)size, memory);
+    }
+    memset(memory, 0, need);
+    arena.base = (unsigned char *)memory;
+    arena.used = 0;
+    s = (mail_session *)mailp_take(&arena, sizeof(mail_session));
+    mailp_session_place(s, policy, &o, &arena);
+    assert(arena.used == need);
+    mail_session_reset(s, o.seed);
+    *session = s;
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_session_create(mail_session **session, const mail_policy *policy,
+                                         const mail_session_options *options, mail_error *err) {
+    const mail_session_options o = options == NULL ? mail_session_options_init() : *options;
+    size_t                     size;
+    void                      *memory;
+    mail_status                status;
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_session_create: session is NULL");
+    }
+    *session = NULL;
+    status   = mailp_session_check(policy, &o, err);
+    if (status != MAIL_OK) {
+        return status;
+    }
+    size   = mail_session_size(policy, &o);
+    memory = mailp_alloc(&o.allocator, size);
+    if (memory == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a session of %llu bytes", (unsigned long long)size);
+    }
+    status = mail_session_init(session, policy, &o, memory, size, err);
+    if (status != MAIL_OK) {
+        mailp_free(&o.allocator, memory);
+    } else {
+        (*session)->block = memory;
+    }
+    return status;
+}
+
+MAIL_API void mail_session_free(mail_session *session) {
+    if (session != NULL && session->block != NULL) {
+        mail_allocator allocator = session->options.allocator;
+        mailp_free(&allocator, session->block);
+    }
+}
+
+static void mailp_forget(mail_session *s, size_t robot) {
+    s->frames[robot]     = 0;
+    s->newest[robot]     = 0;
+    s->used[robot]       = s->n_exec;
+    s->has_last[robot]   = 0;
+    s->ensemble_n[robot] = 0;
+}
+
+MAIL_API void mail_session_reset(mail_session *session, uint64_t seed) {
+    size_t robot;
+    mail_plan_cancel(session);
+    session->options.seed = seed;
+    for (robot = 0; robot < session->batch; robot++) {
+        mailp_forget(session, robot);
+        session->plans[robot] = 0;
+    }
+}
+
+MAIL_API mail_status mail_session_reset_robot(mail_session *session, size_t robot, mail_error *err) {
+    if (session == NULL || robot >= session->batch) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "robot %llu of a session with %llu", (unsigned long long)robot,
+                          (unsigned long long)(session == NULL ? 0 : session->batch));
+    }
+    mail_plan_cancel(session);
+    mailp_forget(session, robot);
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *embedding, size_t n, mail_error *err) {
+    const mailp_config *c;
+    size_t              robot, bad;
+    if (session == NULL || embedding == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_session_set_goal: session or embedding is NULL");
+    }
+    c = &session->policy->cfg;
+    if (!c->lang) {
+        return mailp_fail(err, MAIL_E_STATE, "this policy was trained without language and takes no goal");
+    }
+    if (n != c->lang_dim && n != session->batch * c->lang_dim) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "a goal has %llu values (or that times %llu robots), given are %llu",
+                          (unsigned long long)c->lang_dim, (unsigned long long)session->batch, (unsigned long long)n);
+    }
+    bad = mailp_not_finite(embedding, n);
+    if (bad < n) {
+        return mailp_fail(err, MAIL_E_NUMBER, "value %llu of the goal is not finite", (unsigned long long)bad);
+    }
+    for (robot = 0; robot < session->batch; robot++) {
+        float *row = session->goal + robot * c->state_dim;
+        mailp_linear(&session->ctx, session->r, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim), c->lang_dim,
+                     &session->policy->lang, 1, 0);
+        memcpy(row, session->r, c->state_dim * sizeof(float));
+    }
+    session->has_goal = 1;
+    return MAIL_OK;
+}
+
+/* s->incoming becomes the newest frame of every robot, if it is finite. */
+static mail_status mailp_push(mail_session *s, mail_error *err) {
+    const mailp_config *c = &s->policy->cfg;
+    const size_t        S = c->state_dim;
+    const size_t        bad = mailp_not_finite(s->incoming, s->batch * S);
+    size_t              robot;
+    if (bad < s->batch * S) {
+        return mailp_fail(err, MAIL_E_NUMBER, "observation of robot %llu: feature %llu is not finite", (unsigned long long)(bad / S),
+                          (unsigned long long)(bad % S));
+    }
+    for (robot = 0; robot < s->batch; robot++) {
+        memcpy(s->features + (robot * c->obs_seq + s->newest[robot]) * S, s->incoming + robot * S, S * sizeof(float));
+        s->newest[robot] = (s->newest[robot] + 1) % c->obs_seq;
+        s->frames[robot] += s->frames[robot] < c->obs_seq;
+    }
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_observe(mail_session *session, const mail_image *images, size_t n, mail_error *err) {
+    const mail_policy  *p;
+    const mailp_config *c;
+    size_t              i, at;
+    if (session == NULL || images == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_observe: session or images is NULL");
+    }
+    p = session->policy;
+    c = &p->cfg;
+    if (c->n_cameras == 0) {
+        return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_observe_features");
+    }
+    if (n != session->batch * c->n_cameras) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%llu images given, expected %llu (%llu robots with %llu cameras)", (unsigned long long)n,
+                          (unsigned long long)(session->batch * c->n_cameras), (unsigned long long)session->batch,
+                          (unsigned long long)c->n_cameras);
+    }
+    for (i = 0; i < n; i++) {
+        mail_error  why;
+        mail_status status = mailp_image_check(&images[i], &why);
+        if (status != MAIL_OK) {
+            return mailp_fail(err, status, "image %llu (%s): %.250s", (unsigned long long)i, c->camera[i % c->n_cameras].name, why.text);
+        }
+    }
+    for (i = 0, at = 0; i < n; i++) {
+        mailp_resnet_encode(&p->resnet[i % c->n_cameras], p->kernels, session->incoming + at, NULL, &images[i], session->vision,
+                            session->ctx.parallel);
+        at += c->camera[i % c->n_cameras].feature_dim;
+    }
+    return mailp_push(session, err);
+}
+
+MAIL_API mail_status mail_observe_features(mail_session *session, const float *features, size_t n, mail_error *err) {
+    const size_t S = session == NULL ? 0 : session->policy->cfg.state_dim;
+    if (session == NULL || features == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_observe_features: session or features is NULL");
+    }
+    if (n != session->batch * S) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%llu features given, expected %llu (%llu robots with %llu)", (unsigned long long)n,
+                          (unsigned long long)(session->batch * S), (unsigned long long)session->batch, (unsigned long long)S);
+    }
+    memcpy(session->incoming, features, n * sizeof(float));
+    return mailp_push(session, err);
+}
+
+MAIL_API int mail_observe_due(const mail_session *session) {
+    size_t robot;
+    for (robot = 0; robot < session->batch; robot++) {
+        const size_t before = session->n_exec - session->used[robot];  /* actions still to give out before the next decision */
+        if (before < session->policy->cfg.obs_seq) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Plan for all robots whose chunk is used up (all: for every robot), in one go. */
+static mail_status mailp_plan_now(mail_session *s, float *actions, int all, mail_error *err) {
+    mail_status status;
+    size_t      robot;
+    s->n_active = 0;
+    for (robot = 0; robot < s->batch; robot++) {
+        if (all || s->used[robot] >= s->n_exec) {
+            s->active[s->n_active++] = robot;
+        }
+    }
+    if (s->n_active == 0) {
+        return MAIL_OK;
+    }
+    status = mailp_plan_start(s, err);
+    while (status == MAIL_OK && s->plan == MAILP_PLAN_STEPS) {
+        status = mailp_plan_step(s, err);
+    }
+    return status == MAIL_OK ? mailp_plan_finish(s, actions, 0, err) : status;
+}
+
+MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error *err) {
+    const mailp_config *c;
+    size_t              robot, due = 0;
+    if (session == NULL || actions == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_act: session or actions is NULL");
+    }
+    c = &session->policy->cfg;
+    for (robot = 0; robot < session->batch; robot++) {
+        due += session->used[robot] >= session->n_exec;
+    }
+    if (due != 0) {
+        mail_status status;
+        if (session->plan != MAILP_PLAN_NONE) {
+            return mailp_fail(err, MAIL_E_STATE, "the chunk is used up while a plan is in progress: finish it with mail_plan_step and "
+                              "mail_plan_end, or cancel it with mail_plan_cancel");
+        }
+        status = mailp_plan_now(session, NULL, 0, err);
+        if (status != MAIL_OK) {
+            return status;
+        }
+    }
+    for (robot = 0; robot < session->batch; robot++) {
+        const size_t A = c->act_seq, D = c->action_dim, one = A * D;
+        float       *action = actions + robot * D;
+        size_t       i, j;
+        if (session->ensemble == NULL) {
+            memcpy(action, session->chunk + robot * one + session->used[robot] * D, D * sizeof(float));
+        } else {
+            /* chunk number m was planned m actions after the first; its action n - 1 - m is meant for now (arXiv 2304.13705) */
+            const size_t n = session->ensemble_n[robot], oldest = n > A ? n - A : 0;
+            for (j = 0; j < D; j++) {
+                double sum = 0, weights = 0;
+                for (i = oldest; i < n; i++) {
+                    const double w = exp(-(double)session->options.ensemble_decay * (double)(i - oldest));
+                    sum += w * (double)session->ensemble[((robot * A + i % A) * A + (n - 1 - i)) * D + j];
+                    weights += w;
+                }
+                action[j] = (float)(sum / weights);
+            }
+        }
+        mailp_limit(session, action, session->has_last[robot] ? session->last + robot * D : NULL);
+        memcpy(session->last + robot * D, action, D * sizeof(float));
+        session->has_last[robot] = 1;
+        session->used[robot]++;
+    }
+    session->acts++;
+    return MAIL_OK;
+}
+
+MAIL_API mail_status mail_plan(mail_session *session, float *actions, mail_error *err) {
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan: session is NULL");
+    }
+    return mailp_plan_now(session, actions, 1, err);
+}
+
+MAIL_API mail_status mail_plan_begin(mail_session *session, mail_error *err) {
+    size_t robot;
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_begin: session is NULL");
+    }
+    for (robot = 0; robot < session->batch; robot++) {
+        session->active[robot] = robot;
+    }
+    session->n_active = session->batch;
+    return mailp_plan_start(session, err);
+}
+
+MAIL_API mail_status mail_plan_step(mail_session *session, size_t *left, mail_error *err) {
+    mail_status status;
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_step: session is NULL");
+    }
+    if (session->plan != MAILP_PLAN_STEPS) {
+        return mailp_fail(err, MAIL_E_STATE, session->plan == MAILP_PLAN_DONE ? "mail_plan_step: all steps are done, call mail_plan_end"
+                                                                              : "mail_plan_step: no plan in progress, call mail_plan_begin");
+    }
+    status = mailp_plan_step(session, err);
+    if (status == MAIL_OK && left != NULL) {
+        *left = session->n_order - session->at;
+    }
+    return status;
+}
+
+MAIL_API mail_status mail_plan_end(mail_session *session, float *actions, mail_error *err) {
+    if (session == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_end: session is NULL");
+    }
+    if (session->plan != MAILP_PLAN_DONE) {
+        return mailp_fail(err, MAIL_E_STATE, session->plan == MAILP_PLAN_STEPS ? "mail_plan_end: %llu steps are still to do"
+                                                                               : "mail_plan_end: no plan in progress, call mail_plan_begin",
+                          (unsigned long long)(session->n_order - session->at));
+    }
+    return mailp_plan_finish(session, actions, session->options.align_plan ? session->acts : 0, err);
+}
+
+MAIL_API void mail_plan_cancel(mail_session *session) {
+    session->plan        = MAILP_PLAN_NONE;
+    session->given_x_T   = NULL;
+    session->given_noise = NULL;
+}
+
+MAIL_API void mail_session_set_noise(mail_session *session, const float *x_T, const float *noise) {
+    session->given_x_T   = x_T;
+    session->given_noise = noise;
+}
+
+/* seconds of a clock that does not jump, as far as the C library offers one */
+static double mailp_now(const mail_session *s) {
+    if (s->options.now != NULL) {
+        return s->options.now(s->options.now_user);
+    }
+#if defined(CLOCK_MONOTONIC)
+    {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    }
+#elif defined(TIME_UTC)
+    {
+        struct timespec t;
+        timespec_get(&t, TIME_UTC);
+        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    }
+#else
+    return (double)clock() / (double)CLOCKS_PER_SEC;
+#endif
+}
+
+MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, double seconds, size_t *steps, mail_error *err) {
+    double      start, before;
+    mail_status status;
+    if (session == NULL || !(seconds >= 0)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_within: session is NULL or seconds is not 0 or more");
+    }
+    start  = mailp_now(session);
+    before = start;
+    status = mail_plan_begin(session, err);
+    while (status == MAIL_OK && session->plan == MAILP_PLAN_STEPS) {
+        const size_t left = session->n_order - session->at;
+        double       now  = mailp_now(session), fit;
+        fit = session->step_seconds > 0 ? (seconds - (now - start)) / session->step_seconds : session->at == 0 ? 1 : (double)left;
+        if (session->policy->cfg.algorithm == MAIL_DDPM && fit < (double)left) {
+            /* from the present step down in as many strides as fit, DDIM between them */
+            const size_t n = fit < 1 ? 1 : (size_t)fit, from = session->order[session->at];
+            if (session->step_seconds > 0 && n < left) {
+                session->n_order = session->at + MAILP_MIN(n, from + 1);
+                mailp_order(session->order + session->at, from, session->n_order - session->at);
+            }
+        }
+        before = mailp_now(session);
+        status = mailp_plan_step(session, err);
+        if (status == MAIL_OK) {
+            const double took = mailp_now(session) - before;
+            session->step_seconds = session->step_seconds > 0 ? 0.75 * session->step_seconds + 0.25 * took : took;
+        }
+    }
+    if (status == MAIL_OK) {
+        const size_t done = session->at;
+        status = mailp_plan_finish(session, actions, 0, err);
+        if (status == MAIL_OK && steps != NULL) {
+            *steps = done;
+        }
+    }
+    return status;
+}
+
+MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float *from, const float *to, size_t dim, float max_step) {
+    double distance = 0;
+    size_t n, i, j;
+    if (from == NULL || to == NULL || (way_points == NULL && capacity != 0) || !(max_step > 0)) {
+        return 0;
+    }
+    for (j = 0; j < dim; j++) {
+        distance += ((double)to[j] - (double)from[j]) * ((double)to[j] - (double)from[j]);
+    }
+    distance = ceil(sqrt(distance) / (double)max_step);
+    if (!(distance <= 1e9)) {
+        return 0;
+    }
+    n = distance < 1 ? 1 : (size_t)distance;
+    for (i = 0; i < MAILP_MIN(n, capacity); i++) {
+        for (j = 0; j < dim; j++) {
+            const double part = (double)(i + 1) / (double)n;
+            way_points[i * dim + j] = i + 1 == n ? to[j] : (float)((double)from[j] + part * ((double)to[j] - (double)from[j]));
+        }
+    }
+    return n;
+}
+
+/* ---- building blocks ---------------------------------------------------------------------------------------------------------- */
+
+static size_t mailp_scan_chunks(size_t length, size_t d_inner, size_t chunks) {
+    if (chunks == 0) {  /* channels alone keep many threads busy; few of them and a long sequence do not */
+        chunks = mailp_panels(d_inner) >= 8 || length < 2048 ? 1 : MAILP_MIN(length / 512, (size_t)16);
+    }
+    return MAILP_MAX(MAILP_MIN(chunks, length), (size_t)1);
+}
+
+typedef struct mailp_scan_job {
+    const mailp_kernels *k;
+    float               *y;
+    const float         *x, *dt, *B, *C, *z;
+    float               *A, *D, *states, *decay, *edge;  /* edge: padded copy of the last, partial panel of x, dt, z, y */
+    size_t               length, d_inner, d_state, ep, chunks;
+    int                  pass;  /* 0: what each piece leaves from a zero state; 1: the outputs */
+    float               *waste; /* per panel and chunk: outputs of pass 0 that nobody reads */
+} mailp_scan_job;
+
+/* Task i: one panel of channels in one piece of the sequence. */
+static void mailp_scan_task(void *arg, size_t i) {
+    const mailp_scan_job *j = (const mailp_scan_job *)arg;
+    const size_t panel = i / j->chunks, chunk = i % j->chunks, c = panel * MAILP_LANES, N = j->d_state, ep = j->ep, L = j->length;
+    const size_t from = L * chunk / j->chunks, to = L * (chunk + 1) / j->chunks, len = to - from;
+    const int    whole = c + MAILP_LANES <= j->d_inner;
+    const size_t ld = whole ? j->d_inner : MAILP_LANES, l0 = whole ? from * ld + c : from * ld;
+    const float *x = (whole ? j->x : j->edge) + l0, *dt = (whole ? j->dt : j->edge + L * MAILP_LANES) + l0;
+    const float *z = j->z == NULL ? NULL : (whole ? j->z : j->edge + 2 * L * MAILP_LANES) + l0;
+    float       *state = j->states + chunk * N * ep + c;  /* before the piece; the next one is after it */
+    if (j->pass == 0) {
+        size_t l, e;
+        if (chunk + 1 == j->chunks) {
+            return;  /* nobody needs what the last piece leaves before the outputs are made */
+        }
+        j->k->scan(j->waste + i * ((L + j->chunks - 1) / j->chunks) * MAILP_LANES, MAILP_LANES, state + N * ep, NULL, x, ld, dt, ld,
+                   j->A + c, ep, j->B + from * N, j->C + from * N, N, j->D + c, NULL, 0, len, N, 1);
+        for (e = 0; e < MAILP_LANES; e++) {
+            double sum = 0;
+            for (l = 0; l < len; l++) {
+                sum += (double)dt[l * ld + e];
+            }
+            j->decay[chunk * ep + c + e] = (float)sum;
+        }
+    } else {
+        float *y = (whole ? j->y : j->edge + 3 * L * MAILP_LANES) + l0;
+        j->k->scan(y, ld, chunk + 1 == j->chunks ? state + N * ep : NULL, state, x, ld, dt, ld, j->A + c, ep, j->B + from * N,
+                   j->C + from * N, N, j->D + c, z, ld, len, N, 1);
+    }
+}
+
+MAIL_API size_t mail_selective_scan_size(size_t length, size_t d_inner, size_t d_state, size_t chunks) {
+    const size_t ep = mailp_pad(d_inner), n = mailp_scan_chunks(length, d_inner, chunks);
+    size_t floats = d_state * ep + ep + (n + 1) * d_state * ep + n * ep;
+    if (d_inner % MAILP_LANES != 0) {
+        floats += 4 * length * MAILP_LANES;
+    }
+    if (n > 1) {
+        floats += ep * n * ((length + n - 1) / n);
+    }
+    return floats * sizeof(float);
+}
+
+MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x, const float *dt, const float *A, const float *B,
+                                         const float *C, const float *D, const float *z, size_t length, size_t d_inner,
+                                         size_t d_state, size_t chunks, void *memory, const char *isa,
+                                         const mail_parallel *parallel, mail_error *err) {
+    mailp_scan_job j;
+    size_t         e, s, l, i, edge;
+    float         *at = (float *)memory;
+    if (y == NULL || state == NULL || x == NULL || dt == NULL || A == NULL || B == NULL || C == NULL || memory == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_selective_scan: a pointer is NULL");
+    }
+    if (d_state < 1 || d_state > MAILP_MAX_STATE || d_inner < 1) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_selective_scan: d_inner is %llu and d_state %llu, expected 1 or more and 1 to %d",
+                          (unsigned long long)d_inner, (unsigned long long)d_state, MAILP_MAX_STATE);
+    }
+    j.k = mailp_kernels_choose(isa);
+    if (j.k == NULL) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", isa);
+    }
+    if (length == 0) {
+        return MAIL_OK;
+    }
+    j.y       = y;
+    j.x       = x;
+    j.dt      = dt;
+    j.B       = B;
+    j.C       = C;
+    j.z       = z;
+    j.length  = length;
+    j.d_inner = d_inner;
+    j.d_state = d_state;
+    j.ep      = mailp_pad(d_inner);
+    j.chunks  = mailp_scan_chunks(length, d_inner, chunks);
+    j.A       = at;
+    at += d_state * j.ep;
+    j.D = at;
+    at += j.ep;
+    j.states = at;
+    at += (j.chunks + 1) * d_state * j.ep;
+    j.decay = at;
+    at += j.chunks * j.ep;
+    j.edge = at;
+    edge   = d_inner / MAILP_LANES * MAILP_LANES;
+    if (edge < d_inner) {
+        at += 4 * length * MAILP_LANES;
+        memset(j.edge, 0, 4 * length * MAILP_LANES * sizeof(float));
+        for (l = 0; l < length; l++) {
+            memcpy(j.edge + l * MAILP_LANES, x + l * d_inner + edge, (d_inner - edge) * sizeof(float));
+            memcpy(j.edge + (length + l) * MAILP_LANES, dt + l * d_inner + edge, (d_inner - edge) * sizeof(float));
+            if (z != NULL) {
+                memcpy(j.edge + (2 * length + l) * MAILP_LANES, z + l * d_inner + edge, (d_inner - edge) * sizeof(float));
+            }
+        }
+    }
+    j.waste = at;
+    memset(j.A, 0, d_state * j.ep * sizeof(float));
+    memset(j.D, 0, j.ep * sizeof(float));
+    memset(j.states, 0, d_state * j.ep * sizeof(float));
+    for (e = 0; e < d_inner; e++) {
+        j.D[e] = D == NULL ? 0.0f : D[e];
+        for (s = 0; s < d_state; s++) {
+            j.A[s * j.ep + e]      = A[e * d_state + s] * 1.44269504f;
+            j.states[s * j.ep + e] = state[e * d_state + s];
+        }
+    }
+    if (j.chunks > 1) {
+        j.pass = 0;
+        mailp_parallel_run(parallel, mailp_panels(d_inner) * j.chunks, mailp_scan_task, &j);
+        for (i = 0; i + 1 < j.chunks; i++) {  /* state after piece i: what it leaves from zero, plus its decay times the state before */
+            const float *before = j.states + i * d_state * j.ep;
+            float       *after  = j.states + (i + 1) * d_state * j.ep;
+            for (s = 0; s < d_state; s++) {
+                for (e = 0; e < j.ep; e++) {
+                    after[s * j.ep + e] += exp2f(j.A[s * j.ep + e] * j.decay[i * j.ep + e]) * before[s * j.ep + e];
+                }
+            }
+        }
+    }
+    j.pass = 1;
+    mailp_parallel_run(parallel, mailp_panels(d_inner) * j.chunks, mailp_scan_task, &j);
+    for (l = 0; edge < d_inner && l < length; l++) {
+        memcpy(y + l * d_inner + edge, j.edge + (3 * length + l) * MAILP_LANES, (d_inner - edge) * sizeof(float));
+    }
+    for (e = 0; e < d_inner; e++) {
+        for (s = 0; s < d_state; s++) {
+            state[e * d_state + s] = j.states[(j.chunks * d_state + s) * j.ep + e];
+        }
+    }
+    return MAIL_OK;
+}
+
+struct mail_mamba {
+    mail_allocator       allocator;
+    const mailp_kernels *kernels;
+    void                *block;
+    mailp_mamba          m;
+    mailp_mamba_layer    layer;
+};
+
+/* The size of dimension d of the tensor prefix + suffix; fails the loader if it is not there. */
+static size_t mailp_dim(mailp_loader *l, const char *prefix, const char *suffix, unsigned n_dims, unsigned d) {
+    mailp_name         name;
+    const mail_tensor *t = mail_tensors_find(l->tensors, mailp_cat(&name, prefix, suffix));
+    if (l->status == MAIL_OK && (t == NULL || t->n_dims != n_dims || t->shape[d] == 0 || t->shape[d] > (1u << 24))) {
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' is missing or does not have %u dimensions of sensible size", name.text, n_dims);
+    }
+    return l->status == MAIL_OK ? (size_t)t->shape[d] : 1;
+}
+
+MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *tensors, const char *prefix,
+                                       const mail_options *options, mail_error *err) {
+    const mail_options o = options == NULL ? mail_options_init() : *options;
+    mail_mamba        *b;
+    mailp_loader       l;
+    int                pass;
+    if (block == NULL || tensors == NULL || prefix == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_mamba_create: a pointer is NULL");
+    }
+    *block = NULL;
+    memset(&l, 0, sizeof l);
+    b      = (mail_mamba *)mailp_alloc(&o.allocator, sizeof *b);
+    l.used = (unsigned char *)mailp_alloc(&o.allocator, mail_tensors_count(tensors) + 1);
+    if (b == NULL || l.used == NULL) {
+        mailp_free(&o.allocator, b);
+        mailp_free(&o.allocator, l.used);
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a Mamba block");
+    }
+    memset(b, 0, sizeof *b);
+    b->allocator = o.allocator;
+    b->kernels   = mailp_kernels_choose(o.isa);
+    l.tensors    = tensors;
+    l.kernels    = b->kernels;
+    l.err        = err;
+    if (b->kernels == NULL) {
+        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", o.isa);
+    } else if (o.weights != MAIL_WEIGHTS_F32) {
+        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "mail_mamba_create: only f32 weights");
+    }
+    b->m.n_layers     = 1;
+    b->m.d_inner      = mailp_dim(&l, prefix, "A_log", 2, 0);
+    b->m.d_state      = mailp_dim(&l, prefix, "A_log", 2, 1);
+    b->m.d_model      = mailp_dim(&l, prefix, "in_proj.weight", 2, 1);
+    b->m.d_conv       = mailp_dim(&l, prefix, "conv1d.weight", 3, 2);
+    b->m.dt_rank      = mailp_dim(&l, prefix, "dt_proj.weight", 2, 1);
+    b->m.dp           = mailp_pad(b->m.d_model);
+    b->m.ep           = mailp_pad(b->m.d_inner);
+    b->m.layers       = &b->layer;
+    b->m.state_floats = (b->m.d_conv - 1 + b->m.d_state) * b->m.ep;
+    if (l.status == MAIL_OK && b->m.d_state > MAILP_MAX_STATE) {
+        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "d_state is %llu, at most %d is supported", (unsigned long long)b->m.d_state, MAILP_MAX_STATE);
+    }
+    for (pass = 0; pass < 2 && l.status == MAIL_OK; pass++) {
+        if (pass == 1) {
+            b->block     = mailp_alloc(&o.allocator, l.arena.used);
+            l.tmp        = (float *)mailp_alloc(&o.allocator, l.tmp_need * sizeof(float));
+            l.arena.base = (unsigned char *)b->block;
+            l.arena.used = 0;
+            if (b->block == NULL || l.tmp == NULL) {
+                l.status = mailp_fail(err, MAIL_E_MEMORY, "no memory for the weights of a Mamba block");
+                break;
+            }
+        }
+        mailp_mixer_build(&l, &b->m, &b->layer, prefix);
+    }
+    mailp_free(&o.allocator, l.tmp);
+    mailp_free(&o.allocator, l.used);
+    if (l.status != MAIL_OK) {
+        mail_mamba_free(b);
+        return l.status;
+    }
+    *block = b;
+    return MAIL_OK;
+}
+
+MAIL_API void mail_mamba_free(mail_mamba *block) {
+    if (block != NULL) {
+        mail_allocator allocator = block->allocator;
+        mailp_free(&allocator, block->block);
+        mailp_free(&allocator, block);
+    }
+}
+
+MAIL_API size_t mail_mamba_d_model(const mail_mamba *block) {
+    return block->m.d_model;
+}
+
+MAIL_API size_t mail_mamba_state_floats(const mail_mamba *block) {
+    return block->m.state_floats;
+}
+
+MAIL_API size_t mail_mamba_scratch(const mail_mamba *block, size_t length) {
+    return (mailp_mamba_scratch(&block->m, length, 1) + length * block->m.dp) * sizeof(float);
+}
+
+MAIL_API void mail_mamba_block(const mail_mamba *block, float *y, float *state, const float *x, size_t length, void *memory) {
+    const mailp_mamba *m   = &block->m;
+    float             *out = (float *)memory;
+    mailp_ctx          ctx;
+    mailp_seq          seq;
+    mailp_mamba_job    j;
+    size_t             i;
+    if (length == 0) {
+        return;
+    }
+    memset(&seq, 0, sizeof seq);
+    seq.len       = length;
+    seq.state_in  = state;
+    seq.state_out = state;
+    ctx.kernels   = block->kernels;
+    ctx.parallel  = NULL;
+    ctx.n_threads = 1;
+    mailp_mamba_job_init(&j, &ctx, m, out, length, &seq, 1, NULL, out + length * m->dp);
+    j.input = x;
+    mailp_mamba_layer_run(&j, 0);
+    for (i = 0; i < length; i++) {
+        memcpy(y + i * m->d_model, out + i * m->dp, m->d_model * sizeof(float));
+    }
+}
 
 #endif /* upper half */

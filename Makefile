@@ -1,0 +1,70 @@
+# make            the examples
+# make demo       a policy acting on pictures, with its timing
+# make test       everything that a machine with a C compiler can check
+# make strict     warnings as errors, every standard, both compilers where they are
+# make golden     the large golden suites (needs python3 with torch)
+# make bench      latency per part and per decision
+
+CC      ?= cc
+CXX     ?= c++
+CFLAGS  ?= -O2 -g
+WARN     = -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef
+WARN_C   = $(WARN) -Wstrict-prototypes -Wmissing-prototypes
+LDLIBS   = -lm
+# the first python that has torch, for the large golden suites
+PYTHON  ?= $(shell for p in python3 /usr/bin/python3; do $$p -c "import torch" 2>/dev/null && echo $$p && break; done || echo python3)
+B        = build
+STB     := $(wildcard /usr/include/stb/stb_image.h)
+HEADERS  = mail.h tests/test.h
+
+EXAMPLES = hello_policy robot_loop from_memory inspect_checkpoint convert_checkpoint
+ifneq ($(STB),)
+EXAMPLES += act_on_images
+endif
+TESTS    = $(sort $(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+BENCHES  = $(sort $(patsubst bench/%.c,%,$(wildcard bench/bench_*.c)))
+
+.PHONY: all test strict golden golden-test demo bench examples clean
+all: examples
+
+$(B):
+	mkdir -p $@
+
+$(B)/test_%: tests/test_%.c $(HEADERS) | $(B)
+	$(CC) $(CFLAGS) $(WARN_C) -I. $< -o $@ $(LDLIBS) -pthread
+
+$(B)/run_case: tests/run_case.c mail.h | $(B)
+	$(CC) $(CFLAGS) $(WARN_C) -I. $< -o $@ $(LDLIBS) -pthread
+
+$(B)/bench_%: bench/bench_%.c mail.h | $(B)
+	$(CC) $(CFLAGS) $(WARN_C) -I. $< -o $@ $(LDLIBS) -pthread
+
+$(B)/act_on_images: examples/act_on_images.c mail.h | $(B)
+	$(CC) $(CFLAGS) $(WARN_C) -I. -isystem /usr/include/stb $< -o $@ $(LDLIBS)
+
+$(B)/%: examples/%.c mail.h | $(B)
+	$(CC) $(CFLAGS) $(WARN_C) -I. $< -o $@ $(LDLIBS)
+
+examples: $(EXAMPLES:%=$(B)/%)
+
+test: $(TESTS:%=$(B)/%) $(B)/run_case examples
+	sh tests/run.sh
+
+strict:
+	sh tests/strict.sh
+
+# float64 goldens of the paper's sizes; PyTorch writes them, the C program judges itself against them
+golden: $(B)/run_case
+	$(PYTHON) tests/golden/make_cases.py $(B)/golden --suite head
+	$(PYTHON) tests/golden/make_cases.py $(B)/golden --suite vision
+
+golden-test: $(B)/run_case
+	sh tests/test_golden.sh $(B)/run_case $(B)/golden
+
+bench: $(BENCHES:%=$(B)/%)
+	for b in $(BENCHES); do $(B)/$$b || exit 1; done
+
+clean:
+	rm -rf $(B)
+
+-include examples/conveyor/conveyor.mk tests/cuda/cuda.mk bench/peers/peers.mk tests/fuzz/fuzz.mk tests/trust.mk

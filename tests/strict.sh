@@ -1,0 +1,60 @@
+#!/bin/sh
+# The header under every standard and switch, with warnings as errors, by every compiler that is here. Each build is linked and run.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+out=build/strict
+mkdir -p $out
+warn="-Werror -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef -I."
+warn_c="$warn -Wstrict-prototypes -Wmissing-prototypes"
+failed=0 built=0
+
+try() {
+    if "$@"; then
+        built=$((built + 1))
+    else
+        echo "FAILED: $*"
+        failed=$((failed + 1))
+    fi
+}
+
+for cc in gcc clang; do
+    command -v $cc >/dev/null 2>&1 || { echo "$cc: skipped, not installed"; continue; }
+    for std in c99 c11 c17; do
+        try $cc -std=$std -O1 $warn_c tests/compile/one.c -o $out/one -lm && try $out/one
+    done
+    try $cc -std=c99 -O0 $warn_c -DMAIL_STATIC tests/compile/one.c -o $out/one -lm && try $out/one
+    try $cc -std=c99 -O1 $warn_c -DMAIL_NO_STDIO tests/compile/one.c -o $out/one -lm && try $out/one
+    try $cc -std=c99 -O1 $warn_c -DMAIL_NO_SIMD tests/compile/one.c -o $out/one -lm && try $out/one
+    try $cc -std=c99 -O1 $warn_c -DMAIL_THREADS tests/compile/one.c -o $out/one -lm -pthread && try $out/one
+    try $cc -std=c11 -O1 $warn_c tests/compile/two_a.c tests/compile/two_b.c -o $out/two -lm && try $out/two
+    try $cc -std=c11 -O1 $warn_c -DMAIL_STATIC tests/compile/two_static_a.c tests/compile/two_static_b.c -o $out/two -lm && try $out/two
+    # exported symbols
+    $cc -O1 -I. -DMAIL_THREADS -c tests/compile/one.c -o $out/one.o || failed=$((failed + 1))
+    if command -v nm >/dev/null 2>&1; then
+        others=$(nm -g --defined-only $out/one.o | awk '{print $3}' | grep -v -e '^mail_' -e '^main$')
+        [ -z "$others" ] || { echo "$cc exports other names: $others"; failed=$((failed + 1)); }
+    fi
+    # -ffast-math would let NaN pass unseen: it has to be refused with a reason
+    if $cc -O2 -ffast-math -I. -c tests/compile/one.c -o $out/fast.o 2>$out/fast.txt; then
+        echo "$cc: -ffast-math was not refused"
+        failed=$((failed + 1))
+    else
+        grep -q 'mail.h.*NaN' $out/fast.txt || { echo "$cc: -ffast-math was refused without the reason"; failed=$((failed + 1)); }
+    fi
+done
+for cxx in g++ clang++; do
+    command -v $cxx >/dev/null 2>&1 || { echo "$cxx: skipped, not installed"; continue; }
+    for std in c++11 c++17 c++20; do
+        try $cxx -x c++ -std=$std -O1 $warn tests/compile/one.c -o $out/one -lm && try $out/one
+    done
+done
+if command -v nvcc >/dev/null 2>&1; then
+    cp tests/compile/one.c $out/one.cu
+    try nvcc -O1 -I. -c $out/one.cu -o $out/one_cu.o
+fi
+# the contents list on top of the header names every banner, in order
+listed=$(sed -n '/Contents:/,/\*\//p' mail.h | grep -o '>>[a-z]*' | tr '\n' ' ')
+banners=$(sed -n 's/^   \(>>[a-z]*\) .*/\1/p' mail.h | tr '\n' ' ')
+[ "$listed" = "$banners" ] || { echo "contents list ($listed) is not the banners ($banners)"; failed=$((failed + 1)); }
+echo "$built builds and runs, $failed failed"
+[ $failed -eq 0 ]
