@@ -3989,6 +3989,22 @@ typedef struct mailp_mat {
     size_t       n, k, panels;
 } mailp_mat;
 
+MAILP_INLINE float mailp_bf16_to_float(uint16_t v) {
+    uint32_t bits = (uint32_t)v << 16;
+    float    f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+#ifdef MAILP_ARM
+/* four bytes, in the low half */
+MAILP_INLINE int8x8_t mailp_neon_load4(const int8_t *p) {
+    uint32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return vreinterpret_s8_u32(vdup_n_u32(bits));
+}
+#endif
+
 /* Where a convolution finds its inputs, for the implicit product `conv`. Offsets and steps count floats.
 
    Input pixels lie in blocks of 16 channels, [blocks][rows][columns][16], with a border of zeros, so that no tap needs a
@@ -4033,16 +4049,15 @@ typedef struct mailp_kernels {
 
     /* vision */
 
-    /* y[p][m][j] = sum over taps t, blocks b, i < depth of x[at(m) + tap[t] + b * plane + i] * w[p][(t, b, i)][j]
+    /* y[p][m][j] = (accumulate ? y[p][m][j] : 0) + sum over taps tap <= t < end, blocks b, i < depth of
+                        x[at(m) + tap[t] + b * plane + i] * w[(t - tap, b, i)][p][j]
 
        y  [panels], panel stride ldy, of [pixels][16];  x as mailp_conv_shape says;
-       w  [n_taps * n_blocks * depth][group][16]: `group` panels side by side (conv_group of them, fewer at the end of a layer),
-          of which the first `panels` are used.
-       Every element is summed in the order of k, in as many partial sums as its weights are cut into to stay in the
-       second-level cache; that depends on the layer alone, so results do not depend on which panels one call does.
-       What follows in memory behind the weights is fetched meanwhile: weights lie in the order in which they are used. */
-    void (*conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
-                 size_t pixels, size_t panels);
+       w  [(end - tap) * n_blocks * depth][group][16]: `group` panels side by side, of which the first `panels` are used.
+       Every element is summed in the order of k in one accumulator, to which what was in y is added last.
+       Meanwhile `lines` cache lines from ahead on are fetched into the second-level cache: the weights needed next. */
+    void (*conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape, size_t tap,
+                 size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead, size_t lines);
     size_t conv_group;
 
     /* One group of a GroupNorm, which is one block of 16 channels:
@@ -4058,7 +4073,12 @@ typedef struct mailp_kernels {
        out [ceil(h / 2)][ceil(w / 2)][16], row stride row */
     void (*max_pool)(float *out, size_t row, const float *in, size_t h, size_t w);
 
+    /* to[k][p][j] = from[k][p][j] (* scale[p][j] for int8);  to [n][panels][16], from [n][group][16] */
+    void (*widen)(float *to, const void *from, const float *scale, size_t n, size_t group, size_t panels, mail_weights type);
+
     /* Winograd's F(tile x tile, 3 x 3), tile 2 or 4, on one block; described where they are defined. */
+    void (*winograd_weights)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group, size_t panels,
+                             size_t tile, mail_weights type);
     void (*winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile);
     void (*winograd_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tile, size_t tiles_w, size_t begin,
                          size_t end);
@@ -4115,6 +4135,8 @@ typedef struct mailp_kernels {
 #  define mailp_vnmadd(a, b, c) ((c) - (a) * (b))          /* c - a * b */
 #  define mailp_vround(a)       mailp_round1(a)
 #  define mailp_vscale(a, n)    mailp_scale1(a, n)
+#  define mailp_vload_bf16(p)   mailp_bf16_to_float(*(p))
+#  define mailp_vload_i8(p)     ((float)*(p))
 #  define MAILP_NAME            "scalar"
 #elif MAILP_PASS == MAILP_PASS_AVX2
 #  define MAILP_FN(name)        mailp_##name##_avx2
@@ -4136,6 +4158,8 @@ typedef struct mailp_kernels {
 #  define mailp_vnmadd(a, b, c) _mm256_fnmadd_ps(a, b, c)
 #  define mailp_vround(a)       _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #  define mailp_vscale(a, n)    _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)))
+#  define mailp_vload_bf16(p)   _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#  define mailp_vload_i8(p)     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
 #  define MAILP_NAME            "avx2"
 #elif MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_FN(name)        mailp_##name##_avx512
@@ -4157,6 +4181,8 @@ typedef struct mailp_kernels {
 #  define mailp_vnmadd(a, b, c) _mm512_fnmadd_ps(a, b, c)
 #  define mailp_vround(a)       _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #  define mailp_vscale(a, n)    _mm512_scalef_ps(a, n)
+#  define mailp_vload_bf16(p)   _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#  define mailp_vload_i8(p)     _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
 #  define MAILP_NAME            "avx512"
 #else
 #  define MAILP_FN(name)        mailp_##name##_neon
@@ -4178,6 +4204,8 @@ typedef struct mailp_kernels {
 #  define mailp_vnmadd(a, b, c) vfmsq_f32(c, a, b)
 #  define mailp_vround(a)       vrndnq_f32(a)
 #  define mailp_vscale(a, n)    vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23)))
+#  define mailp_vload_bf16(p)   vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
+#  define mailp_vload_i8(p)     vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(mailp_neon_load4(p)))))
 #  define MAILP_NAME            "neon"
 #endif
 #ifndef MAILP_KERNEL
@@ -4311,15 +4339,18 @@ MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ld
 
 #define MAILP_CONV_PANELS 1
 MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
-                                 size_t pixels, size_t panels) {
+                                 size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead,
+                                 size_t lines) {
     size_t p, m, t, b, i, j;
+    (void)ahead;
+    (void)lines;
     for (p = 0; p < panels; p++) {
         for (m = 0; m < pixels; m++) {
             const float *from = x + m / shape->width * shape->row_step + m % shape->width * shape->pixel_step;
             const float *at = w + p * MAILP_LANES;
-            float        acc[MAILP_LANES];
+            float       *to = y + p * ldy + m * MAILP_LANES, acc[MAILP_LANES];
             memset(acc, 0, sizeof acc);
-            for (t = 0; t < shape->n_taps; t++) {
+            for (t = tap; t < end; t++) {
                 for (b = 0; b < shape->n_blocks; b++) {
                     const float *run = from + shape->tap[t] + b * shape->plane;
                     for (i = 0; i < shape->depth; i++, at += group * MAILP_LANES) {
@@ -4329,7 +4360,9 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                     }
                 }
             }
-            memcpy(y + p * ldy + m * MAILP_LANES, acc, sizeof acc);
+            for (j = 0; j < MAILP_LANES; j++) {
+                to[j] = accumulate ? acc[j] + to[j] : acc[j];
+            }
         }
     }
 }
@@ -4350,7 +4383,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 #define MAILP_CONV_TILE(mr, nv)                                                                                        \
     MAILP_KERNEL void MAILP_FN(conv_##mr##x##nv)(float *y, size_t ldy, const float *x, const size_t *at, const float *w, \
                                                  size_t step, const mailp_conv_shape *shape, size_t tap, size_t end,   \
-                                                 int accumulate, const float *ahead, size_t ahead_step) {              \
+                                                 int accumulate, const unsigned char *ahead, size_t ahead_step) {      \
         const size_t depth = shape->depth, plane = shape->plane, n_blocks = shape->n_blocks;                           \
         MAILP_R##mr(MAILP_CONV_INIT, nv)                                                                               \
         for (; tap < end; tap++) {                                                                                     \
@@ -4360,7 +4393,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                 for (; i < stop; i++, w += step, ahead += ahead_step) {                                                \
                     MAILP_C##nv(MAILP_CONV_GETW, 0)                                                                    \
                     MAILP_PREFETCH(ahead);                                                                             \
-                    MAILP_PREFETCH(ahead + MAILP_LANES);                                                               \
+                    MAILP_PREFETCH(ahead + MAILP_ALIGN);                                                               \
                     MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                    \
                 }                                                                                                      \
             }                                                                                                          \
@@ -4375,8 +4408,8 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
       MAILP_FN(conv_4x##nv), MAILP_FN(conv_5x##nv), MAILP_FN(conv_6x##nv) }
 
 typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t step,
-                                    const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate, const float *ahead,
-                                    size_t ahead_step);
+                                    const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate,
+                                    const unsigned char *ahead, size_t ahead_step);
 
 #if MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_CONV_PANELS 4
@@ -4396,40 +4429,30 @@ MAILP_CONV_TILES(4)
 static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[1][6] = { MAILP_CONV_ROW(4) };
 #endif
 
-#define MAILP_CONV_CHUNK 131072  /* bytes of weights used again and again by the tiles of one chunk: a part of the L2 cache */
-
 MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
-                                 size_t pixels, size_t panels) {
-    const size_t depth = shape->n_blocks * shape->depth, step = group * MAILP_LANES;
-    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_PANELS / MAILP_LANES / depth;
-    const size_t taps = pixels <= 6 ? shape->n_taps : most == 0 ? 1 : most;
-    const size_t tiles = (pixels + 5) / 6;
+                                 size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead,
+                                 size_t lines) {
+    const size_t step = group * MAILP_LANES, tiles = (pixels + 5) / 6;
+    const size_t per_tile = 2 * (end - tap) * shape->n_blocks * shape->depth;  /* lines: two with each step of k */
     size_t       p, np;
     for (p = 0; p < panels; p += np) {
-        size_t tap, end;
+        size_t t, m = 0, row = 0, column = 0;
         np = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);
-        for (tap = 0; tap < shape->n_taps; tap = end) {
-            const float *from = w + tap * depth * step + p * MAILP_LANES, *ahead;
-            size_t       t, m = 0, row = 0, column = 0, fetched = 0, bytes;
-            end   = MAILP_MIN(tap + taps, shape->n_taps);
-            bytes = (end - tap) * depth;                /* k-steps in this chunk; the next chunk has about as many lines: */
-            ahead = w + end * depth * step;             /* they are shared out to the tiles, two lines per k-step */
-            for (t = 0; t < tiles; t++) {
-                size_t mr = (pixels - m) / (tiles - t), r, at[6];
-                int    more = fetched < bytes * group;
-                for (r = 0; r < mr; r++) {
-                    at[r] = row * shape->row_step + column * shape->pixel_step;
-                    if (++column == shape->width) {
-                        column = 0;
-                        row++;
-                    }
+        for (t = 0; t < tiles; t++) {
+            size_t mr = (pixels - m) / (tiles - t), r, at[6];
+            for (r = 0; r < mr; r++) {
+                at[r] = row * shape->row_step + column * shape->pixel_step;
+                if (++column == shape->width) {
+                    column = 0;
+                    row++;
                 }
-                MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, from, step, shape, tap, end,
-                                                     tap > 0, more ? ahead + fetched * MAILP_LANES : from,
-                                                     more ? 2 * (size_t)MAILP_LANES : 0);
-                fetched += 2 * bytes;
-                m += mr;
             }
+            MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * MAILP_LANES, step, shape, tap, end,
+                                                 accumulate, lines > 0 ? ahead : (const unsigned char *)w,
+                                                 lines > 0 ? 2 * (size_t)MAILP_ALIGN : 0);
+            ahead += MAILP_MIN(lines, per_tile) * MAILP_ALIGN;
+            lines -= MAILP_MIN(lines, per_tile);
+            m += mr;
         }
     }
 }
@@ -4535,10 +4558,109 @@ MAILP_KERNEL void MAILP_FN(max_pool)(float *out, size_t row, const float *in, si
 
        y = At [ sum over channels of (G g Gt) * (Bt d B) ] A        (* element by element)
 
-   d is an n x n piece of the input, g the 3 x 3 weights; G g Gt is done at load. Bt, G and At follow from the points 0, 1, -1,
+   d is an n x n piece of the input, g the 3 x 3 weights. G g Gt is n * n / 9 times as large as g, so it is made where it is
+   used, a piece of the second-level cache at a time: memory is slower than that arithmetic. Bt, G and At follow from the points 0, 1, -1,
    infinity for tile 2 and 0, +-sqrt(1/2), +-sqrt(2), infinity for tile 4; those round better than 0, +-1, +-2.
 
    Source:  A. Lavin, S. Gray, arXiv 1509.09308.   Numbers: see test_vision; tile 4 loses about a bit and a half. */
+
+/* Weight i of a packed array, as float */
+MAILP_WORD mailp_vec MAILP_FN(weight)(const void *w, size_t i, mail_weights type) {
+    return type == MAIL_WEIGHTS_F32 ? mailp_vload((const float *)w + i) :
+           type == MAIL_WEIGHTS_BF16 ? mailp_vload_bf16((const uint16_t *)w + i) : mailp_vload_i8((const int8_t *)w + i);
+}
+
+MAILP_KERNEL void MAILP_FN(widen)(float *to, const void *from, const float *scale, size_t n, size_t group, size_t panels,
+                                  mail_weights type) {
+    size_t k, j, count = panels * MAILP_LANES;
+    for (k = 0; k < n; k++, to += count) {
+        const size_t at = k * group * MAILP_LANES;
+        if (type == MAIL_WEIGHTS_INT8) {
+            for (j = 0; j < count; j += MAILP_W) {
+                mailp_vstore(to + j, mailp_vmul(MAILP_FN(weight)(from, at + j, MAIL_WEIGHTS_INT8), mailp_vload(scale + j)));
+            }
+        } else {
+            for (j = 0; j < count; j += MAILP_W) {
+                mailp_vstore(to + j, MAILP_FN(weight)(from, at + j, MAIL_WEIGHTS_BF16));
+            }
+        }
+    }
+}
+
+/* One dimension of G g: three vectors to six, apart by os. */
+MAILP_WORD void MAILP_FN(winograd4_weights1)(float *o, size_t os, mailp_vec g0, mailp_vec g1, mailp_vec g2) {
+    const mailp_vec third = mailp_vset(1.0f / 3), sixth = mailp_vset(1.0f / 6);
+    const mailp_vec a = mailp_vset(0.47140452f), b = mailp_vset(0.23570226f);  /* sqrt(1/2) * 2/3, sqrt(2) / 6 */
+    const mailp_vec s = mailp_vmul(third, mailp_vadd(mailp_vadd(g0, g0), g2)), t = mailp_vmul(a, g1);
+    const mailp_vec u = mailp_vmadd(sixth, g0, mailp_vmul(third, g2)), v = mailp_vmul(b, g1);
+    mailp_vstore(o, g0);
+    mailp_vstore(o + os, mailp_vsub(mailp_vzero(), mailp_vadd(s, t)));
+    mailp_vstore(o + 2 * os, mailp_vsub(t, s));
+    mailp_vstore(o + 3 * os, mailp_vadd(u, v));
+    mailp_vstore(o + 4 * os, mailp_vsub(u, v));
+    mailp_vstore(o + 5 * os, g2);
+}
+
+MAILP_WORD void MAILP_FN(winograd2_weights1)(float *o, size_t os, mailp_vec g0, mailp_vec g1, mailp_vec g2) {
+    const mailp_vec half = mailp_vset(0.5f), s = mailp_vmul(half, mailp_vadd(g0, g2)), t = mailp_vmul(half, g1);
+    mailp_vstore(o, g0);
+    mailp_vstore(o + os, mailp_vadd(s, t));
+    mailp_vstore(o + 2 * os, mailp_vsub(s, t));
+    mailp_vstore(o + 3 * os, g2);
+}
+
+MAILP_WORD void MAILP_FN(winograd_weights_of)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group,
+                                              size_t panels, size_t tile, mail_weights type) {
+    float  tmp[18 * MAILP_W];
+    size_t c, p, i, lane;
+    for (c = 0; c < c_in; c++) {
+        for (p = 0; p < panels; p++) {
+            for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
+                const size_t g = (c * group + p) * 9 * MAILP_LANES + lane;
+                float       *o = u + (c * panels + p) * MAILP_LANES + lane;
+                for (i = 0; i < 3; i++) {
+                    mailp_vec g0 = MAILP_FN(weight)(w, g + i * MAILP_LANES, type);
+                    mailp_vec g1 = MAILP_FN(weight)(w, g + (3 + i) * MAILP_LANES, type);
+                    mailp_vec g2 = MAILP_FN(weight)(w, g + (6 + i) * MAILP_LANES, type);
+                    if (type == MAIL_WEIGHTS_INT8) {
+                        const mailp_vec f = mailp_vload(scale + p * MAILP_LANES + lane);
+                        g0 = mailp_vmul(g0, f);
+                        g1 = mailp_vmul(g1, f);
+                        g2 = mailp_vmul(g2, f);
+                    }
+                    if (tile == 4) {
+                        MAILP_FN(winograd4_weights1)(tmp + i * MAILP_W, 3 * MAILP_W, g0, g1, g2);
+                    } else {
+                        MAILP_FN(winograd2_weights1)(tmp + i * MAILP_W, 3 * MAILP_W, g0, g1, g2);
+                    }
+                }
+                for (i = 0; i < tile + 2; i++) {
+                    const float *row = tmp + 3 * i * MAILP_W;
+                    if (tile == 4) {
+                        MAILP_FN(winograd4_weights1)(o + 6 * i * plane, plane, mailp_vload(row), mailp_vload(row + MAILP_W),
+                                                     mailp_vload(row + 2 * MAILP_W));
+                    } else {
+                        MAILP_FN(winograd2_weights1)(o + 4 * i * plane, plane, mailp_vload(row), mailp_vload(row + MAILP_W),
+                                                     mailp_vload(row + 2 * MAILP_W));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* u[i * n + j][c][p][16] = (G g Gt)[i][j];  u [n * n] planes, `plane` floats apart, of [c_in][panels][16];
+   w [c_in][group][9][16], of which the first `panels` are used;  scale [panels][16] for int8 */
+MAILP_KERNEL void MAILP_FN(winograd_weights)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group,
+                                             size_t panels, size_t tile, mail_weights type) {
+    if (type == MAIL_WEIGHTS_F32) {
+        MAILP_FN(winograd_weights_of)(u, plane, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_F32);
+    } else if (type == MAIL_WEIGHTS_BF16) {
+        MAILP_FN(winograd_weights_of)(u, plane, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_BF16);
+    } else {
+        MAILP_FN(winograd_weights_of)(u, plane, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_INT8);
+    }
+}
 
 /* One dimension of Bt d for tile 4: six vectors apart by ds become six apart by os. */
 MAILP_WORD void MAILP_FN(winograd4_in1)(float *o, size_t os, const float *d, size_t ds) {
@@ -4961,6 +5083,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_CONV_PANELS,
     MAILP_FN(group_norm),
     MAILP_FN(max_pool),
+    MAILP_FN(widen),
+    MAILP_FN(winograd_weights),
     MAILP_FN(winograd_in),
     MAILP_FN(winograd_out),
 };
@@ -4988,6 +5112,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #undef mailp_vnmadd
 #undef mailp_vround
 #undef mailp_vscale
+#undef mailp_vload_bf16
+#undef mailp_vload_i8
 #undef MAILP_CONV_PANELS
 #undef MAILP_NAME
 #endif /* MAILP_PASS: end of >>kernels */
@@ -5964,7 +6090,9 @@ typedef struct mailp_conv {
     mailp_conv_shape shape;
     size_t           tile;         /* 4 or 2: by Winograd; 0: directly */
     size_t           tiles_h, tiles_w;
-    const float     *w;            /* see mailp_conv_pack; by Winograd mailp_winograd_pack */
+    mail_weights     type;         /* of w */
+    const void      *w;            /* see mailp_conv_pack */
+    const float     *scale;        /* [c_out] for int8 */
     const float     *gamma, *beta; /* [c_out] */
 } mailp_conv;
 
@@ -5992,6 +6120,8 @@ typedef struct mailp_resnet_buffers {
     float         *map[3];     /* bordered maps */
     float         *v[2];       /* Winograd's inputs of this convolution and the next, [n * n][blocks][tiles][16] */
     float         *m;          /* [threads][n * n][4][MAILP_TILES][16], its products */
+    float         *u;          /* [threads][u_floats], weights made ready: transformed or widened */
+    size_t         u_floats;
     unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
     double        *sums;       /* [threads][width][3] */
     float         *keypoints;  /* [n_keypoints][2] */
@@ -6000,10 +6130,27 @@ typedef struct mailp_resnet_buffers {
 
 #define MAILP_CONV_GROUP 4  /* largest conv_group of the kernel tables */
 #define MAILP_TILES      32 /* Winograd's tiles at a time: products for 4 blocks, 295 KB, stay in the second-level cache */
+#define MAILP_DEPTH      64 /* Winograd's input channels at a time: transformed weights for 4 blocks are 590 KB */
+#define MAILP_CONV_CHUNK 131072 /* bytes of float32 weights used again and again by the pixels, when not by Winograd */
 
 /* floats of Winograd's input */
 static size_t mailp_winograd_floats(const mailp_conv *conv) {
     return (conv->tile + 2) * (conv->tile + 2) * conv->c_in * conv->tiles_h * conv->tiles_w;
+}
+
+/* Taps of a direct convolution done at a time, so that their weights stay in the second-level cache */
+static size_t mailp_conv_taps(const mailp_conv *conv) {
+    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_GROUP / MAILP_LANES / (conv->shape.n_blocks * conv->shape.depth);
+    return MAILP_MAX(MAILP_MIN(most, conv->shape.n_taps), (size_t)1);
+}
+
+/* floats of weights made ready at a time */
+static size_t mailp_conv_u_floats(const mailp_conv *conv) {
+    if (conv->tile != 0) {
+        return (conv->tile + 2) * (conv->tile + 2) * MAILP_MIN(conv->c_in, (size_t)MAILP_DEPTH) * MAILP_CONV_GROUP * MAILP_LANES;
+    }
+    return conv->type == MAIL_WEIGHTS_F32 ? 0 :
+           mailp_conv_taps(conv) * conv->shape.n_blocks * conv->shape.depth * MAILP_CONV_GROUP * MAILP_LANES;
 }
 
 static size_t mailp_conv_map(const mailp_conv *conv) {
@@ -6019,7 +6166,13 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
             planes = MAILP_MAX(planes, (conv->tile + 2) * (conv->tile + 2));
         }
     }
+    buffers->u_floats = 0;
     for (i = 0; i < 8; i++) {
+        buffers->u_floats = MAILP_MAX(buffers->u_floats, mailp_conv_u_floats(&net->block[i].conv1));
+        buffers->u_floats = MAILP_MAX(buffers->u_floats, mailp_conv_u_floats(&net->block[i].conv2));
+        if (net->block[i].has_downsample) {
+            buffers->u_floats = MAILP_MAX(buffers->u_floats, mailp_conv_u_floats(&net->block[i].downsample));
+        }
         /* the first block's input is as large as its output */
         map = MAILP_MAX(map, mailp_conv_map(&net->block[i].conv2));
         raw = MAILP_MAX(raw, net->block[i].conv2.c_out * net->block[i].conv2.h_out * net->block[i].conv2.w_out);
@@ -6033,6 +6186,7 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->v[0]      = mailp_take_floats(arena, v);
     buffers->v[1]      = mailp_take_floats(arena, v);
     buffers->m         = mailp_take_floats(arena, n_threads * planes * MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES);
+    buffers->u         = mailp_take_floats(arena, n_threads * buffers->u_floats);
     buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAIL_MAX_IMAGE);
     buffers->sums      = (double *)mailp_take(arena, n_threads * net->width * 3 * sizeof(double));
     buffers->keypoints = mailp_take_floats(arena, 2 * net->n_keypoints);
@@ -6070,68 +6224,47 @@ static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_
     return MAILP_MIN(panels - *first, group);
 }
 
-/* Weights [c_out][c_in][taps] -> [groups][taps][c_in][group][16]. The stem's taps are rows of the picture: their depth is 7
-   pixels of 3 channels, which is the same order. */
-static void mailp_conv_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group) {
+static size_t mailp_weight_bytes(mail_weights type) {
+    return type == MAIL_WEIGHTS_F32 ? sizeof(float) : type == MAIL_WEIGHTS_BF16 ? sizeof(uint16_t) : sizeof(int8_t);
+}
+
+/* Weights [c_out][c_in][taps] -> [groups][taps][c_in][group][16], or [groups][c_in][group][taps][16] for Winograd. The stem's taps
+   are rows of the picture: their depth is 7 pixels of 3 channels, which is the same order.
+   scale  out, [c_out] for int8: weights are multiples of it, the largest of a channel being +-127 */
+static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group, int winograd,
+                            mail_weights type) {
     size_t o, t, i, first;
     for (o = 0; o < mailp_pad(c_out); o++) {
-        const size_t n = mailp_conv_group(&first, o / MAILP_LANES, mailp_panels(c_out), group);
+        const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), group);
+        const float *v = from + o * c_in * taps;
+        float        most = 0;
+        if (type == MAIL_WEIGHTS_INT8) {
+            for (i = 0; o < c_out && i < c_in * taps; i++) {
+                most = MAILP_MAX(most, fabsf(v[i]));
+            }
+            most     = most > 1e-30f ? most / 127.0f : 1.0f;
+            scale[o] = most;
+        }
         for (t = 0; t < taps; t++) {
             for (i = 0; i < c_in; i++) {
-                to[((first * taps * c_in) + (t * c_in + i) * n + o / MAILP_LANES - first) * MAILP_LANES + o % MAILP_LANES] =
-                    o < c_out ? from[(o * c_in + i) * taps + t] : 0.0f;
-            }
-        }
-    }
-}
-
-/* Weights [c_out][c_in][3][3] -> G g Gt as [groups][n * n][c_in][group][16] */
-static void mailp_winograd_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t tile, size_t group) {
-    static const double G2[4][3] = { { 1, 0, 0 }, { 0.5, 0.5, 0.5 }, { 0.5, -0.5, 0.5 }, { 0, 0, 1 } };
-    const double        a = sqrt(0.5), b = sqrt(2.0);
-    const size_t        n = tile + 2, panels = c_out / MAILP_LANES;
-    double              G[6][3];
-    size_t              o, i, y, x, first;
-    if (tile == 2) {
-        memcpy(G, G2, sizeof G2);
-    } else {
-        /* row of a point p: (1, p, p * p) / product of the differences to the other finite points */
-        const double point[5] = { 0, a, -a, b, -b };
-        for (y = 0; y < 5; y++) {
-            double d = 1;
-            for (x = 0; x < 5; x++) {
-                d *= x == y ? 1 : point[y] - point[x];
-            }
-            G[y][0] = 1 / d;
-            G[y][1] = point[y] / d;
-            G[y][2] = point[y] * point[y] / d;
-        }
-        G[5][0] = G[5][1] = 0;
-        G[5][2] = 1;
-    }
-    for (o = 0; o < c_out; o++) {
-        const size_t count = mailp_conv_group(&first, o / MAILP_LANES, panels, group);
-        for (i = 0; i < c_in; i++) {
-            const float *g = from + (o * c_in + i) * 9;
-            double       half[6][3];
-            for (y = 0; y < n; y++) {
-                for (x = 0; x < 3; x++) {
-                    half[y][x] = G[y][0] * (double)g[x] + G[y][1] * (double)g[3 + x] + G[y][2] * (double)g[6 + x];
-                }
-            }
-            for (y = 0; y < n; y++) {
-                for (x = 0; x < n; x++) {
-                    to[(first * n * n * c_in + ((y * n + x) * c_in + i) * count + o / MAILP_LANES - first) * MAILP_LANES +
-                       o % MAILP_LANES] = (float)(half[y][0] * G[x][0] + half[y][1] * G[x][1] + half[y][2] * G[x][2]);
+                const size_t k = winograd ? (i * n + panel - first) * taps + t : (t * c_in + i) * n + panel - first;
+                const size_t at = (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
+                const float  value = o < c_out ? v[i * taps + t] : 0.0f;
+                if (type == MAIL_WEIGHTS_F32) {
+                    ((float *)to)[at] = value;
+                } else if (type == MAIL_WEIGHTS_BF16) {
+                    ((uint16_t *)to)[at] = (uint16_t)mailp_bf16(value);
+                } else {
+                    ((int8_t *)to)[at] = (int8_t)floorf(value / most + 0.5f);
                 }
             }
         }
     }
 }
 
-/* Winograd needs (n / 3)^2 times the weights, which pays when there are enough tiles to use each weight on. */
+/* Outputs on a side of Winograd's tile, or 0. Transforming the weights pays when there are enough tiles to use each on. */
 static size_t mailp_winograd_choose(size_t h, size_t w) {
-    return ((h + 3) / 4) * ((w + 3) / 4) >= 32 ? 4 : ((h + 1) / 2) * ((w + 1) / 2) >= 12 ? 2 : 0;
+    return ((h + 3) / 4) * ((w + 3) / 4) >= 12 ? 4 : ((h + 1) / 2) * ((w + 1) / 2) >= 12 ? 2 : 0;
 }
 
 /* A convolution of size x size (1, 3, or 7 for the stem), its weights at prefix + name + ".weight", and unless norm is NULL its
@@ -6140,11 +6273,13 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
                              size_t c_out, size_t c_in, size_t h_in, size_t w_in, size_t size, size_t stride) {
     char              full[256], text[64];
     const float      *from;
-    float            *w;
+    float            *scale = NULL;
+    void             *w;
     mailp_conv_shape *shape = &conv->shape;
     const size_t      columns = mailp_map_side(w_in);
     size_t            y, x;
 
+    conv->type  = size == 7 || norm == NULL ? MAIL_WEIGHTS_F32 : loader->weights;  /* the first and the last keep all bits */
     conv->c_in  = c_in;
     conv->c_out = c_out;
     conv->h_in  = h_in;
@@ -6189,15 +6324,14 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         shape->plane      = shape->width * MAILP_LANES;
         shape->n_taps     = 1;
         shape->tap[0]     = 0;
-        w = mailp_take_floats(&loader->arena, c_out * c_in * (conv->tile + 2) * (conv->tile + 2));
-        if (from != NULL && w != NULL) {
-            mailp_winograd_pack(w, from, c_out, c_in, conv->tile, loader->kernels->conv_group);
-        }
-    } else {
-        w = mailp_take_floats(&loader->arena, mailp_pad(c_out) * c_in * size * size);
-        if (from != NULL && w != NULL) {
-            mailp_conv_pack(w, from, c_out, c_in, size * size, loader->kernels->conv_group);
-        }
+    }
+    conv->scale = NULL;
+    if (conv->type == MAIL_WEIGHTS_INT8) {
+        conv->scale = scale = mailp_take_floats(&loader->arena, mailp_pad(c_out));
+    }
+    w = mailp_take(&loader->arena, mailp_pad(c_out) * c_in * size * size * mailp_weight_bytes(conv->type));
+    if (from != NULL && w != NULL) {
+        mailp_conv_pack(w, scale, from, c_out, c_in, size * size, loader->kernels->conv_group, conv->tile != 0, conv->type);
     }
     conv->w = w;
     conv->gamma = conv->beta = NULL;
@@ -6291,7 +6425,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     from = mailp_load(loader, name, 2, net->feature_dim, n, 0, 0);
     to   = mailp_take_floats(&loader->arena, mailp_pad(net->feature_dim) * n);
     if (from != NULL && to != NULL) {
-        mailp_conv_pack(to, from, net->feature_dim, n, 1, 1);
+        mailp_conv_pack(to, NULL, from, net->feature_dim, n, 1, 1, 0, MAIL_WEIGHTS_F32);
     }
     net->linear_w    = to;
     net->linear_bias = mailp_resnet_vector(loader, prefix, "nets.3.bias", net->feature_dim);
@@ -6368,24 +6502,48 @@ static void mailp_map_border(float *block, size_t h, size_t w) {
     memset(block + (h + 1) * columns * MAILP_LANES, 0, (rows - h - 1) * columns * MAILP_LANES * sizeof(float));
 }
 
-/* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16]; m is scratch for Winograd's products. */
-static void mailp_conv_run(float *y, float *m, const mailp_conv *conv, const mailp_kernels *kernels, const float *in, size_t begin,
-                           size_t n) {
-    const size_t pixels = conv->h_out * conv->w_out;
-    const size_t depth = conv->shape.n_taps * conv->shape.n_blocks * conv->shape.depth;
-    size_t       first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, kernels->conv_group);
+/* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16].
+   m, u  scratch for Winograd's products and for weights made ready
+   While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
+static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
+                           size_t begin, size_t n) {
+    const size_t   pixels = conv->h_out * conv->w_out, size = mailp_weight_bytes(conv->type) * MAILP_LANES;
+    mailp_conv_shape shape = conv->shape;
+    const float   *scale = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
+    size_t         first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, kernels->conv_group);
     if (conv->tile == 0) {
-        kernels->conv(y, pixels * MAILP_LANES, in, conv->w + (first * depth + begin - first) * MAILP_LANES, group, &conv->shape,
-                      pixels, n);
+        const size_t         depth = shape.n_blocks * shape.depth, taps = mailp_conv_taps(conv);
+        const unsigned char *w = (const unsigned char *)conv->w + (first * shape.n_taps * depth + begin - first) * size;
+        size_t               tap, end;
+        for (tap = 0; tap < shape.n_taps; tap = end) {
+            const size_t bytes = depth * group * size;  /* of a tap */
+            end = MAILP_MIN(tap + taps, shape.n_taps);
+            if (conv->type != MAIL_WEIGHTS_F32) {
+                kernels->widen(u, w + tap * bytes, scale, (end - tap) * depth, group, n, conv->type);
+            }
+            kernels->conv(y, pixels * MAILP_LANES, in, conv->type != MAIL_WEIGHTS_F32 ? u : (const float *)(const void *)(w + tap * bytes),
+                          conv->type != MAIL_WEIGHTS_F32 ? n : group, &shape, tap, end, pixels, n, tap > 0, w + end * bytes,
+                          (end - tap) * bytes / MAILP_ALIGN);
+        }
     } else {
-        const size_t planes = (conv->tile + 2) * (conv->tile + 2), tiles = conv->tiles_h * conv->tiles_w;
-        size_t       t, count, k, b;
+        const size_t         planes = (conv->tile + 2) * (conv->tile + 2), tiles = conv->tiles_h * conv->tiles_w;
+        const unsigned char *w = (const unsigned char *)conv->w + (first * conv->c_in + begin - first) * 9 * size;
+        size_t               t, count, k, b, c, depth;
         for (t = 0; t < tiles; t += count) {
             count = MAILP_MIN(tiles - t, (size_t)MAILP_TILES);
-            for (k = 0; k < planes; k++) {
-                kernels->conv(m + k * n * count * MAILP_LANES, count * MAILP_LANES, in + (k * conv->c_in * tiles + t * MAILP_LANES),
-                              conv->w + ((first * planes + k * group) * depth + begin - first) * MAILP_LANES, group, &conv->shape,
-                              count, n);
+            for (c = 0; c < conv->c_in; c += depth) {
+                const size_t lines = MAILP_DEPTH * group * 9 * size / MAILP_ALIGN / planes + 1;
+                depth = MAILP_MIN(conv->c_in - c, (size_t)MAILP_DEPTH);
+                if (t == 0 || conv->c_in > MAILP_DEPTH) {
+                    kernels->winograd_weights(u, depth * n * MAILP_LANES, w + c * group * 9 * size, scale, depth, group, n, conv->tile,
+                                              conv->type);
+                }
+                shape.n_blocks = depth / MAILP_LANES;
+                for (k = 0; k < planes; k++) {
+                    kernels->conv(m + k * n * count * MAILP_LANES, count * MAILP_LANES,
+                                  in + (k * conv->c_in * tiles + (c * tiles + t * MAILP_LANES)), u + k * depth * n * MAILP_LANES, n, &shape,
+                                  0, 1, count, n, c > 0, w + (c + depth) * group * 9 * size + k * lines * MAILP_ALIGN, lines);
+                }
             }
             for (b = 0; b < n; b++) {
                 kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, n * count * MAILP_LANES, conv->h_out,
@@ -6420,7 +6578,8 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
         n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
-        mailp_conv_run(raw, mailp_resnet_products(step, i), conv, step->kernels, step->in, begin, n);
+        mailp_conv_run(raw, mailp_resnet_products(step, i), step->buffers->u + i * step->buffers->u_floats, conv, step->kernels,
+                       step->in, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             const size_t at = b * plane + (columns + 1) * MAILP_LANES;
             mailp_map_border(step->out + b * plane, conv->h_out, conv->w_out);
@@ -6443,7 +6602,7 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
         n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
-        mailp_conv_run(raw, NULL, conv, step->kernels, step->in, begin, n);
+        mailp_conv_run(raw, NULL, NULL, conv, step->kernels, step->in, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             step->kernels->group_norm(raw, conv->w_out * MAILP_LANES, raw, NULL, conv->gamma + b * MAILP_LANES,
                                       conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out, 1);
@@ -6555,7 +6714,7 @@ static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_ke
         mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
     }
     for (i = 0; i < net->keypoint_conv.c_out / MAILP_LANES; i++) {
-        mailp_conv_run(buffers.raw + i * pixels * MAILP_LANES, NULL, &net->keypoint_conv, kernels, x, i, 1);
+        mailp_conv_run(buffers.raw + i * pixels * MAILP_LANES, NULL, NULL, &net->keypoint_conv, kernels, x, i, 1);
     }
     mailp_spatial_softmax(buffers.keypoints, buffers.raw, net, pixels);
     kernels->gemm(buffers.features, mailp_pad(net->feature_dim), buffers.keypoints, 2 * net->n_keypoints, net->linear_w,

@@ -1,6 +1,6 @@
 /* Time of the camera networks: medians per layer and in total, on every instruction set of this machine.
 
-       cc -O2 -I. -Itests bench/bench_vision.c -lm -o bench_vision && ./bench_vision [--runs N] [--isa NAME] [--weights f32|bf16|int8]
+       cc -O2 -I. bench/bench_vision.c -lm -o bench_vision && ./bench_vision [--runs N] [--isa NAME] [--weights f32|bf16|int8]
                                                                                       [--layers] [--cpu]
 
    W1 is a pair of cameras of 128 x 128, W1b one of 128 x 256 and one of 256 x 256, each with its own weights of width 64. The
@@ -9,8 +9,8 @@
 #define _POSIX_C_SOURCE 200112L
 #define MAIL_IMPLEMENTATION
 #include "mail.h"
-#include "test.h"
-#include "vision_net.h"
+#include "../tests/test.h"
+#include "../tests/vision_net.h"
 #include <time.h>
 
 static int cpu_time;  /* 1: time of the process, which leaves out what other processes take; 0: of the clock on the wall */
