@@ -6,7 +6,7 @@
    is in no single frame, and the gripper closes only once, so a policy with a history has an advantage. The expert passes
    the obstacle left or right with equal chance, and the start is so close to it that the mean of both ways is a collision.
 
-       action[0], action[1]   where the hand should be after this tick, x and y (the hand moves at most 0.075 a tick)
+       action[0], action[1]   how far the hand moves in this tick, x and y (at most 0.075)
        action[2]              gripper: above 0 closes it, which ends the episode
 
    Use:  conveyor_sim s;
@@ -138,8 +138,8 @@ static inline float conveyor_obstacle_distance(const conveyor_sim *s) {
 }
 
 /* Hand and puck move on by one tick; no judgement. */
-static inline void conveyor_advance(conveyor_sim *s, float target_x, float target_y) {
-    float dx = target_x - s->hand_x, dy = target_y - s->hand_y, d = hypotf(dx, dy);
+static inline void conveyor_advance(conveyor_sim *s, float dx, float dy) {
+    float d = hypotf(dx, dy);
     if (d > CONVEYOR_MAX_SPEED) {
         dx *= CONVEYOR_MAX_SPEED / d;
         dy *= CONVEYOR_MAX_SPEED / d;
@@ -162,8 +162,7 @@ CONVEYOR_API int conveyor_step(conveyor_sim *s, const float *action) {
         return s->status;
     }
     if (s->tick < CONVEYOR_SETTLE || !(fabsf(x) < 1e3f && fabsf(y) < 1e3f)) {
-        x = s->hand_x;
-        y = s->hand_y;
+        x = y = 0.0f;
     }
     conveyor_advance(s, x, y);
     if (conveyor_obstacle_distance(s) < s->obstacle_r + CONVEYOR_HAND_R) {
@@ -181,7 +180,7 @@ CONVEYOR_API int conveyor_step(conveyor_sim *s, const float *action) {
 /* ------------------------------------------------------------------------------------------------------------ expert */
 
 /* Length of the shortest way from the hand to (gx, gy) that keeps clear of the obstacle and passes it on the given side;
-   if step > 0, also the point reached after that distance. The way is a straight line if that is clear, and otherwise a
+   if step > 0, also the offset to the point reached after that distance. The way is a straight line if that is clear, and otherwise a
    tangent, an arc and a tangent. */
 static inline float conveyor_way(const conveyor_sim *s, float gx, float gy, int way, float step, float *px, float *py) {
     const float pi = 3.14159265f;
@@ -195,8 +194,8 @@ static inline float conveyor_way(const conveyor_sim *s, float gx, float gy, int 
     if (hypotf(hx + along * dx, hy + along * dy) >= radius - 1e-4f) {
         if (step > 0.0f) {
             float f = straight > step ? step / straight : 1.0f;
-            *px = s->hand_x + f * dx;
-            *py = s->hand_y + f * dy;
+            *px = f * dx;
+            *py = f * dy;
         }
         return straight;
     }
@@ -214,12 +213,12 @@ static inline float conveyor_way(const conveyor_sim *s, float gx, float gy, int 
         if (leg > step) {
             ax = radius * cosf(from) - hx;
             ay = radius * sinf(from) - hy;
-            *px = s->hand_x + ax * step / leg;
-            *py = s->hand_y + ay * step / leg;
+            *px = ax * step / leg;
+            *py = ay * step / leg;
         } else {
             float angle = from + sign * fminf((step - leg) / radius, arc);
-            *px = s->obstacle_x + radius * cosf(angle);
-            *py = s->obstacle_y + radius * sinf(angle);
+            *px = radius * cosf(angle) - hx;
+            *py = radius * sinf(angle) - hy;
         }
     }
     return leg + radius * arc + sqrtf(dg * dg - radius * radius);
@@ -242,8 +241,7 @@ static inline void conveyor_expert_one(conveyor_sim *s, float *action) {
             break;
         }
     }
-    action[0] = s->hand_x;
-    action[1] = s->hand_y;
+    action[0] = action[1] = 0.0f;
     if (length > 1e-6f) {
         (void)conveyor_way(s, x, CONVEYOR_RAIL_Y, s->way, length / (float)k, &action[0], &action[1]);
     }
@@ -291,7 +289,7 @@ CONVEYOR_API int conveyor_demo(uint64_t seed, int max, int chunk, conveyor_sim *
         conveyor_expert(&s, a, chunk);
         after += a[2] > 0.0f;
         if (s.tick < CONVEYOR_SETTLE) {
-            conveyor_advance(&s, s.hand_x, s.hand_y);
+            conveyor_advance(&s, 0.0f, 0.0f);
             continue;
         }
         {
