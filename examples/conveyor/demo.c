@@ -32,7 +32,7 @@
 
 static uint8_t camera_rgb[CONVEYOR_CAMERAS][MAX_SIDE * MAX_SIDE * 3];
 static uint8_t scene_rgb[VIEW * VIEW * 3];
-static uint8_t canvas_rgb[(VIEW + SMALL) * VIEW * 3];
+static uint8_t canvas_rgb[2 * VIEW * VIEW * 3];
 static uint8_t strip_rgb[STRIP * PART * (PART + PART / 2) * 3];
 static gif     movie;
 static double  times[2][MAX_TIMES];
@@ -108,20 +108,21 @@ static mail_status look(mail_session *session, const mail_info *info, const conv
     return mail_observe(session, frames, CONVEYOR_CAMERAS, err);
 }
 
-/* The chunk in progress after k of n denoising steps, for the picture; plans from the same history and noise each time. */
-static mail_status draw_denoising(mail_session *session, const mail_info *info, const conveyor_sim *sim, const char *folder,
-                                  mail_error *err) {
+/* One chunk while it is denoised: after 0, 3, 6, 9, 12 and all 16 steps. The session keeps the noisy chunk in x, in the
+   network's units; that is private to mail.h and no concern of a normal program. Returns 2 if the file cannot be written. */
+static int draw_denoising(mail_session *session, const mail_info *info, const conveyor_sim *sim, const char *folder,
+                          mail_status *status, mail_error *err) {
     static float chunk[MAIL_MAX_CHUNK * CONVEYOR_ACTION_DIM];
     picture      strip = picture_of(strip_rgb, STRIP * PART, PART);
-    size_t       left = info->n_timesteps, i, n = info->act_seq * info->action_dim;
+    size_t       left = info->n_timesteps, done, i, n = info->act_seq * info->action_dim, d = info->action_dim;
     int          part = 0;
     char         path[400];
-    mail_status  status = mail_plan_begin(session, err);
-    while (status == MAIL_OK) {
-        /* moments at which pictures are taken: 16, 13, 10, 7, 4 steps left, and none */
-        if (part < STRIP && left <= info->n_timesteps - (size_t)part * info->n_timesteps / (STRIP - 1)) {
+    *status = mail_plan_begin(session, err);
+    while (*status == MAIL_OK) {
+        done = info->n_timesteps - left;
+        if (left == 0 || (part < STRIP - 1 && done == (size_t)part * info->n_timesteps / (STRIP - 1))) {
             for (i = 0; i < n; i++) {
-                chunk[i] = DEMO_X_T(session, i) * info->action_std[i % info->action_dim] + info->action_mean[i % info->action_dim];
+                chunk[i] = session->x[i] * info->action_std[i % d] + info->action_mean[i % d];
             }
             picture_paste(strip, part * PART, 0, draw_scene(sim, PART, chunk, (int)info->act_seq, 0), 1);
             part++;
@@ -129,16 +130,61 @@ static mail_status draw_denoising(mail_session *session, const mail_info *info, 
         if (left == 0) {
             break;
         }
-        status = mail_plan_step(session, &left, err);
+        *status = mail_plan_step(session, &left, err);
     }
-    status = status ? status : mail_plan_end(session, NULL, err);
-    if (status == MAIL_OK) {
-        snprintf(path, sizeof path, "%s/denoising", folder);
-        if (picture_save(strip, path)) {
-            exit(2);
+    mail_plan_cancel(session);
+    snprintf(path, sizeof path, "%s/denoising", folder);
+    return *status == MAIL_OK && picture_save(strip, path) ? 2 : 0;
+}
+
+/* The spatial-softmax points of both cameras on their pictures. The encoder is also to be had without a policy. */
+static int draw_keypoints(const char *policy_path, const mail_info *info, const char *folder, mail_status *status,
+                          mail_error *err) {
+    picture       both = picture_of(canvas_rgb, 2 * VIEW, VIEW), one;
+    mail_tensors *tensors = NULL;
+    char          name[400];
+    int           c;
+    *status = mail_tensors_open(&tensors, policy_path, NULL, err);
+    for (c = 0; c < CONVEYOR_CAMERAS && *status == MAIL_OK; c++) {
+        mail_encoder *encoder = NULL;
+        mail_image    image;
+        float        *keypoints = NULL, *features = NULL;
+        void         *scratch = NULL;
+        size_t        size = 0, n = 0, i;
+        memset(&image, 0, sizeof image);
+        image.data = camera_rgb[c];
+        image.width = info->cameras[c].width;
+        image.height = info->cameras[c].height;
+        image.format = MAIL_RGB8;
+        snprintf(name, sizeof name, "obs_encoder.key_model_map.%s.", info->cameras[c].name);
+        *status = mail_encoder_create(&encoder, tensors, name, image.width, image.height, NULL, err);
+        if (*status == MAIL_OK) {
+            n = mail_encoder_get_info(encoder)->n_keypoints;
+            size = mail_encoder_scratch(encoder, 1);
+            keypoints = (float *)malloc(2 * n * sizeof(float));
+            features = (float *)malloc(mail_encoder_get_info(encoder)->feature_dim * sizeof(float));
+            scratch = malloc(size + 64);
+            *status = keypoints && features && scratch
+                          ? mail_encoder_encode(encoder, features, keypoints, &image,
+                                                (char *)scratch + (64 - (uintptr_t)scratch % 64), size, NULL, err)
+                          : MAIL_E_MEMORY;
         }
+        draw_camera(both, c * VIEW, 0, VIEW, info, c);
+        one = both;
+        for (i = 0; i < n && *status == MAIL_OK; i++) {
+            float x = ((float)c + 0.5f + 0.5f * keypoints[2 * i]) * (float)VIEW;
+            float y = (0.5f + 0.5f * keypoints[2 * i + 1]) * (float)VIEW;
+            picture_line(one, x, y, x, y, 5.0f, white);
+            picture_line(one, x, y, x, y, 3.5f, pink);
+        }
+        free(keypoints);
+        free(features);
+        free(scratch);
+        mail_encoder_free(encoder);
     }
-    return status;
+    mail_tensors_close(tensors);
+    snprintf(name, sizeof name, "%s/keypoints", folder);
+    return *status == MAIL_OK && picture_save(both, name) ? 2 : 0;
 }
 
 int main(int argc, char **argv) {
@@ -214,6 +260,12 @@ int main(int argc, char **argv) {
                     drawn++;
                 }
             }
+            if (i == 0 && sim.tick == CONVEYOR_SETTLE && status == MAIL_OK) {
+                if ((info->n_timesteps > 0 && draw_denoising(session, info, &sim, folder, &status, &err)) ||
+                    (status == MAIL_OK && draw_keypoints(path, info, folder, &status, &err))) {
+                    return 2;
+                }
+            }
             used++;
             (void)conveyor_step(&sim, action);
         }
@@ -226,8 +278,35 @@ int main(int argc, char **argv) {
             sides[sim.passed > 0]++;
         }
     }
-    (void)draw_denoising;
+    if (status) {
+        fprintf(stderr, "demo: %s\n", err.text);
+        return 2;
+    }
+    if (gif_close(&movie)) {
+        fprintf(stderr, "demo: cannot write %s\n", name);
+        return 2;
+    }
+    printf("wrote %s\n", name);
+    snprintf(name, sizeof name, "%s/strip", folder);
+    if (drawn > 0 && picture_save(picture_of(strip_rgb, STRIP * PART, PART + PART / 2), name)) {
+        return 2;
+    }
+    qsort(times[0], n_times[0], sizeof times[0][0], by_size);
+    qsort(times[1], n_times[1], sizeof times[1][0], by_size);
+    printf("%s: %s, history %d, chunk %d, %d denoising steps, %.2f million parameters, kernels %s\n", path, info->arch_name,
+           (int)info->obs_seq, (int)info->act_seq, (int)info->n_timesteps, 1e-6 * (double)info->n_parameters, info->isa);
+    printf("caught %d of %d (%d on the left, %d on the right); hit the obstacle %d, closed on nothing %d, out of time %d\n",
+           count[CONVEYOR_CAUGHT], episodes, sides[0], sides[1], count[CONVEYOR_HIT], count[CONVEYOR_MISSED],
+           count[CONVEYOR_TIMEOUT]);
+    if (n_times[0] > 0 && n_times[1] > 0) {
+        double look_ms = 1e3 * times[0][n_times[0] / 2], plan_ms = 1e3 * times[1][n_times[1] / 2];
+        printf("a frame (two pictures encoded): median %.2f ms, worst %.2f\n", look_ms, 1e3 * times[0][n_times[0] - 1]);
+        printf("a decision (all denoising steps): median %.2f ms, worst %.2f; %.0f decisions a second, frame included\n",
+               plan_ms, 1e3 * times[1][n_times[1] - 1], 1e3 / (look_ms + plan_ms));
+    }
+    printf("memory: weights %.2f MiB, session %.2f MiB; nothing is allocated while acting\n",
+           (double)info->weight_bytes / 1048576.0, (double)mail_session_size(policy, NULL) / 1048576.0);
     mail_session_free(session);
     mail_policy_free(policy);
-    return 0;
+    return 2 * count[CONVEYOR_CAUGHT] > episodes ? 0 : 1;
 }

@@ -46,29 +46,25 @@ static mail_status look(mail_session *session, const mail_info *info, const conv
     return mail_observe(session, frames, CONVEYOR_CAMERAS, err);
 }
 
-/* Begin a new chunk, do a share of its steps, or put it to use, SPREAD ticks before the old chunk ends. `tick` counts from
-   the first action. A new chunk starts at the frame with which it was begun, so its first SPREAD actions are past by
-   the time it is ready. */
+/* Begin a new chunk SPREAD ticks before the old one ends, do a share of its steps in each tick, and then put it to use.
+   `tick` counts from the first action. With the option align_plan the new chunk goes on with the action for the tick at
+   which it is ready, so no time is lost. */
 static mail_status plan_ahead(mail_session *session, const mail_info *info, int tick, mail_error *err) {
-    int         at = tick % ((int)info->act_seq - SPREAD), n = (int)info->n_timesteps / SPREAD, i;
-    size_t      left = 1;
-    float       past[CONVEYOR_ACTION_DIM];
+    int         period = (int)info->act_seq - SPREAD, at = tick % period, i;
+    size_t      left;
     mail_status status = MAIL_OK;
     if (tick == 0) {
         return mail_plan(session, NULL, err); /* there is no old chunk yet */
     }
-    if (tick >= (int)info->act_seq - SPREAD && at < SPREAD) {
+    if (tick >= period && at < SPREAD) {
         if (at == 0) {
             status = mail_plan_begin(session, err);
         }
-        for (i = 0; i < n && left > 0 && status == MAIL_OK; i++) {
+        for (i = 0; i < (int)info->n_timesteps / SPREAD && status == MAIL_OK; i++) {
             status = mail_plan_step(session, &left, err);
         }
-    } else if (tick > (int)info->act_seq - SPREAD && at == SPREAD) {
+    } else if (tick > period && at == SPREAD) {
         status = mail_plan_end(session, NULL, err);
-        for (i = 0; i < SPREAD && status == MAIL_OK; i++) {
-            status = mail_act(session, past, err);
-        }
     }
     return status;
 }
@@ -79,10 +75,11 @@ int main(int argc, char **argv) {
     int              spread = argc > 4 && strcmp(argv[4], "spread") == 0, i, won = 0;
     double           worst = 0.0, sum = 0.0;
     long             ticks = 0;
-    mail_policy     *policy;
-    mail_session    *session = NULL;
-    const mail_info *info;
-    mail_error       err;
+    mail_session_options options = mail_session_options_init();
+    mail_policy         *policy;
+    mail_session        *session = NULL;
+    const mail_info     *info;
+    mail_error           err;
 
     if (mail_policy_load(&policy, path, NULL, &err)) {
         fprintf(stderr, "play: %s: %s\n", path, err.text);
@@ -96,7 +93,8 @@ int main(int argc, char **argv) {
         mail_policy_free(policy);
         return 2;
     }
-    if (mail_session_create(&session, policy, NULL, &err)) {
+    options.align_plan = spread;
+    if (mail_session_create(&session, policy, &options, &err)) {
         fprintf(stderr, "play: %s\n", err.text);
         mail_policy_free(policy);
         return 2;
