@@ -439,7 +439,7 @@ CONVEYOR_API void conveyor_render_many(const conveyor_sim *s, int n, int camera,
     }
 }
 
-/* Numbers of an episode: tick, status, passed side, hand x, y, puck x. */
+/* Numbers of an episode: tick, status, passed side, hand x, y, puck x, obstacle x, y, radius. */
 CONVEYOR_API void conveyor_report(const conveyor_sim *s, float *out) {
     out[0] = (float)s->tick;
     out[1] = (float)s->status;
@@ -447,6 +447,9 @@ CONVEYOR_API void conveyor_report(const conveyor_sim *s, float *out) {
     out[3] = s->hand_x;
     out[4] = s->hand_y;
     out[5] = s->puck_x;
+    out[6] = s->obstacle_x;
+    out[7] = s->obstacle_y;
+    out[8] = s->obstacle_r;
 }
 
 #endif

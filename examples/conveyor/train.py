@@ -221,10 +221,57 @@ class Demos:
             self.lengths.append(ticks)
             at += ticks
         self.sim = sim
+        self.report = None
         self.states, self.chunks = np.concatenate(all_states), np.concatenate(all_chunks)
         self.starts, self.lengths = np.array(self.starts), np.array(self.lengths)
         first = np.concatenate([self.chunks[s + SETTLE:s + n, 0] for s, n in zip(self.starts, self.lengths)])
         self.scaler = ref.Scaler(first.mean(0), first.std(0), self.chunks.reshape(-1, 3).min(0), self.chunks.reshape(-1, 3).max(0))
+
+    def places(self):
+        """-> (where things are [ticks, camera, 6], what of it the camera can tell): hand x, y, then for the camera above
+        obstacle x, y, radius and puck x, for the one on the hand obstacle and puck relative to the hand"""
+        report = np.zeros((len(self.states), 9), np.float32)
+        for s, r in zip(self.states, report):
+            self.sim.conveyor_report(s.ctypes.data, r.ctypes.data)
+        hx, hy, px, ox, oy, radius = report[:, 3:].T
+        above = np.stack([hx, hy, ox, oy, radius, px], 1)
+        hand = np.stack([hx, hy, ox - hx, oy - hy, px - hx, 0.68 - hy], 1)
+        seen = np.ones_like(hand)
+        seen[:, 2:4] = (np.abs(hand[:, 2:4]).max(1) < 0.6)[:, None]
+        seen[:, 4:6] = (np.abs(hand[:, 4:6]).max(1) < 0.55)[:, None]
+        return np.stack([above, hand], 1), np.stack([np.ones_like(above), seen], 1).astype(np.float32)
+
+    def remember(self, policy, path):
+        """Encode every tick once, for the stage in which the encoder rests; kept in a file beside the states."""
+        if os.path.exists(path):
+            saved = torch.load(path)
+            self.features, self.white = saved["features"], saved["white"]
+            return
+        began, parts = time.time(), []
+        with torch.no_grad():
+            blank = {k: torch.full((1, SIZE, SIZE, 3), 255, dtype=torch.uint8) for k in CAMERAS}
+            self.white = encode(policy, blank)[0]
+            for at in range(0, len(self.states), 128):
+                part = self.states[at:at + 128]
+                parts.append(encode(policy, {k: torch.from_numpy(render(self.sim, part, i, False)) for i, k in enumerate(CAMERAS)}))
+                if at // 128 % 50 == 49:
+                    each = (time.time() - began) / (at + 128)
+                    print("encoding %d/%d  %.0f s left" % (at + 128, len(self.states), each * (len(self.states) - at)), flush=True)
+        self.features = torch.cat(parts)
+        torch.save(dict(features=self.features, white=self.white), path)
+
+    def windows(self, rng, n, obs_seq):
+        """-> n windows from all over, as features [n, obs_seq, state_dim], and their chunks"""
+        demo = rng.integers(len(self.starts), size=n)
+        at = SETTLE + (rng.random(n) * (self.lengths[demo] - SETTLE)).astype(int)
+        at[rng.random(n) < 0.15] = SETTLE                      # the first decision is rare and matters most
+        ticks = (self.starts[demo] + at)[:, None] + np.arange(1 - obs_seq, 1)
+        obs = self.features[torch.from_numpy(ticks)]
+        half = obs.shape[-1] // len(CAMERAS)
+        for c in range(len(CAMERAS)):
+            lost = torch.from_numpy(rng.random(ticks.shape) < LOSS)
+            obs[..., c * half:(c + 1) * half][lost] = self.white[c * half:(c + 1) * half]
+        return obs, torch.from_numpy(self.chunks[ticks[:, -1]])
 
     def batch(self, rng, stretches, frames, obs_seq):
         """-> pictures of stretches * frames ticks, and for every window (its last tick's index among the frames, chunk)"""
@@ -264,12 +311,71 @@ def initialise(policy, seed):
             nn.init.normal_(m.pos_emb, 0.0, 0.02)
 
 
+def train_vision(args, sim, demos):
+    """First stage: each camera's network learns to tell from single pictures where things are, by a linear map from its
+    features that is thrown away afterwards. -> state_dict of the encoder; kept in OUT/vision.state for all policies"""
+    path = os.path.join(args.out, "vision.state")
+    policy = ref.Policy(config("d_ma_h5_bc"))
+    initialise(policy, args.seed)
+    encoder, cfg = policy.obs_encoder, policy.cfg
+    for net in encoder.key_model_map.values():
+        net.to(memory_format=torch.channels_last)
+    tell = nn.ModuleList(nn.Linear(cfg.feat_dim, 6) for _ in CAMERAS)
+    parts = nn.ModuleList([encoder, tell])
+    optimiser = torch.optim.Adam(parts.parameters(), lr=1e-3)
+    step, began = 0, time.time()
+    if os.path.exists(path):
+        saved = torch.load(path, map_location="cpu")
+        parts.load_state_dict(saved["parts"])
+        optimiser.load_state_dict(saved["optimiser"])
+        step = saved["step"]
+    if step >= args.vision_steps:
+        return encoder.state_dict()
+    places, seen = demos.places()
+    error = np.zeros((2, 6))
+
+    def save():
+        torch.save(dict(parts=parts.state_dict(), optimiser=optimiser.state_dict(), step=step), path + ".tmp")
+        os.replace(path + ".tmp", path)
+
+    first = step
+    try:
+        while step < args.vision_steps:
+            rng = np.random.default_rng((args.seed, 7, step))
+            at = rng.integers(len(demos.states), size=128)
+            optimiser.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / args.vision_steps))
+            optimiser.zero_grad(set_to_none=True)
+            for c, name in enumerate(CAMERAS):
+                pictures = torch.from_numpy(render(sim, demos.states[at], c, False))
+                off = tell[c](encoder.camera(name, pictures[:, None])[0][:, 0]) - torch.from_numpy(places[at, c])
+                off = off * torch.from_numpy(seen[at, c])
+                (off ** 2).mean().backward()
+                now = ((off.detach() ** 2).sum(0) / torch.from_numpy(seen[at, c]).sum(0).clamp(min=1)).numpy()
+                error[c] = now if step == first else 0.95 * error[c] + 0.05 * now
+            optimiser.step()
+            step += 1
+            if step % args.every == 0:
+                each = (time.time() - began) / (step - first)
+                print("vision %d/%d  errors %s %s  %.2f s/step  %.0f min left" % (
+                    step, args.vision_steps, *(" ".join("%.3f" % v for v in np.sqrt(e)) for e in error), each,
+                    each * (args.vision_steps - step) / 60), flush=True)
+            if step % 200 == 0:
+                save()
+    finally:
+        save()
+    return encoder.state_dict()
+
+
 def loss_of(policy, schedule, scaler, batch, draws, gen):
-    c = policy.cfg
     pictures, last, chunks = batch
     feats = encode(policy, pictures)
-    obs = torch.stack([feats[last - (c.obs_seq - 1) + j] for j in range(c.obs_seq)], 1)       # [windows, obs_seq, state_dim]
-    target = scaler.scale(chunks)
+    history = policy.cfg.obs_seq
+    obs = torch.stack([feats[last - (history - 1) + j] for j in range(history)], 1)       # [windows, obs_seq, state_dim]
+    return loss_of_head(policy, schedule, scaler, obs, chunks, draws, gen)
+
+
+def loss_of_head(policy, schedule, scaler, obs, chunks, draws, gen):
+    c, target = policy.cfg, scaler.scale(chunks)
     if c.algo == "bc":
         return F.mse_loss(policy.head(obs), target)
     obs, target = obs.repeat_interleave(draws, 0), target.repeat_interleave(draws, 0)
@@ -292,11 +398,8 @@ def train(args, sim, name):
     schedule = ref.Schedule(cfg.schedule, cfg.n_timesteps)
     print("%s: %d demonstrations, %d ticks, %d parameters" % (
         name, len(demos.starts), len(demos.states), ref.count_parameters(policy)["total"]), flush=True)
-    if args.vision:
-        names = policy.obs_encoder.state_dict()
-        first = torch.load(os.path.join(args.out, args.vision + ".pth"), map_location="cpu")
-        policy.obs_encoder.load_state_dict({k: first["obs_encoder." + k] for k in names})
-        ema = copy.deepcopy(policy)
+    policy.obs_encoder.load_state_dict(train_vision(args, sim, demos))
+    ema = copy.deepcopy(policy)
     if os.path.exists(stem + ".state"):
         saved = torch.load(stem + ".state", map_location="cpu")
         policy.load_state_dict(saved["policy"])
@@ -313,19 +416,25 @@ def train(args, sim, name):
         export(stem, ema if cfg.algo == "ddpm" else policy, demos.scaler, step)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))    # so that the state is saved
+    if step < args.head_steps:
+        demos.remember(policy, os.path.join(args.out, "vision.features"))
     began, mean, first = time.time(), None, step
     weights, average = list(policy.parameters()), list(ema.parameters())
     try:
         while step < args.steps:
             rng = np.random.default_rng((args.seed, step))     # the batch follows from seed and step: resumable
             gen = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-            left = (args.steps - step) / (0.4 * args.steps)
-            rate = args.lr * min(1.0, (step + 1) / 50, 0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
+            head = step < args.head_steps                      # the encoder rests
+            at, of, top = (step, args.head_steps, args.lr) if head else (step - args.head_steps, args.steps - args.head_steps, args.lr / 4)
+            left = (of - at) / (0.4 * of)
             for group in optimiser.param_groups:
-                group["lr"] = rate
-            loss = loss_of(policy, schedule, demos.scaler, demos.batch(rng, args.stretches, args.frames, cfg.obs_seq),
-                           args.draws, gen)
+                group["lr"] = top * min(1.0, (at + 1) / 50, 0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
             optimiser.zero_grad(set_to_none=True)
+            if head:
+                loss = loss_of_head(policy, schedule, demos.scaler, *demos.windows(rng, args.windows, cfg.obs_seq), 1, gen)
+            else:
+                loss = loss_of(policy, schedule, demos.scaler, demos.batch(rng, args.stretches, args.frames, cfg.obs_seq),
+                               args.draws, gen)
             loss.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
@@ -451,7 +560,7 @@ def evaluate(sim, policy, scaler, n, first_seed=0):
             running[i] = sim.conveyor_step(states[i].ctypes.data, action.ctypes.data) == 0
         used += plan is not None
         tick += 1
-    out, report = [], np.zeros(6, np.float32)
+    out, report = [], np.zeros(9, np.float32)
     for i in range(n):
         sim.conveyor_report(states[i].ctypes.data, report.ctypes.data)
         out.append(dict(seed=first_seed + i, status=OUTCOMES[int(report[1])], ticks=int(report[0]), way=int(report[2])))
@@ -497,13 +606,15 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("name", nargs="?", default="d_ma_h5_ddpm", choices=list(POLICIES))
     p.add_argument("--out", default=os.path.join(ROOT, "build", "conveyor"))
-    p.add_argument("--steps", type=int, default=3000)
-    p.add_argument("--demos", type=int, default=2000)
+    p.add_argument("--steps", type=int, default=4400, help="steps of the second and third stage together")
+    p.add_argument("--head-steps", type=int, default=4000, help="of them with the encoder at rest")
+    p.add_argument("--windows", type=int, default=384, help="windows in a batch while the encoder rests")
+    p.add_argument("--demos", type=int, default=3000)
     p.add_argument("--stretches", type=int, default=16, help="stretches of demonstrations in a batch")
     p.add_argument("--frames", type=int, default=8, help="ticks in a stretch")
     p.add_argument("--draws", type=int, default=6, help="noise levels per window")
     p.add_argument("--lr", type=float, default=5e-4)
-    p.add_argument("--vision", metavar="NAME", help="start with the vision encoder of this policy, trained before")
+    p.add_argument("--vision-steps", type=int, default=1200, help="steps of the first stage")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--every", type=int, default=20, help="steps between progress lines")
     p.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "0")))
@@ -518,7 +629,8 @@ def main():
     if args.check:
         return check(sim)
     if args.quick:
-        args.out, args.steps, args.demos, args.every = os.path.join(args.out, "quick"), 60, 100, 5
+        args.out, args.demos, args.every = os.path.join(args.out, "quick"), 100, 10
+        args.vision_steps, args.head_steps, args.steps = 60, 60, 70
         os.makedirs(args.out, exist_ok=True)
         check(sim)
     if not args.eval:
