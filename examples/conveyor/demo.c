@@ -253,7 +253,7 @@ int main(int argc, char **argv) {
                 draw_camera(canvas, VIEW, 0, SMALL, info, 0);
                 draw_camera(canvas, VIEW, VIEW - SMALL, SMALL, info, 1);
                 gif_frame(&movie, canvas, 9);
-                if (i == 0 && drawn < STRIP && sim.tick == CONVEYOR_SETTLE + drawn * 6) {
+                if (i == 0 && drawn < STRIP && sim.tick == CONVEYOR_SETTLE + drawn * 5) {
                     picture_paste(strip, drawn * PART, 0, draw_scene(&sim, PART, chunk, planned, used), 1);
                     draw_camera(strip, drawn * PART, PART, PART / 2, info, 0);
                     draw_camera(strip, drawn * PART + PART / 2, PART, PART / 2, info, 1);
@@ -266,7 +266,7 @@ int main(int argc, char **argv) {
                     return 2;
                 }
             }
-            used++;
+            used += sim.tick >= CONVEYOR_SETTLE;
             (void)conveyor_step(&sim, action);
         }
         if (i < SHOWN && status == MAIL_OK) {
