@@ -2815,7 +2815,7 @@ typedef enum mailp_setting {
     MAILP_S_ARCH, MAILP_S_ALGO, MAILP_S_LANG, MAILP_S_OBS_SEQ, MAILP_S_ACT_SEQ, MAILP_S_N_ACTION_STEPS, MAILP_S_CHUNK,
     MAILP_S_ACTION_DIM, MAILP_S_STATE_DIM, MAILP_S_D_MODEL, MAILP_S_LANG_DIM, MAILP_S_N_LAYERS, MAILP_S_D_STATE, MAILP_S_D_CONV,
     MAILP_S_ENC_LAYERS, MAILP_S_DEC_LAYERS, MAILP_S_ENC_STATE, MAILP_S_DEC_STATE, MAILP_S_ENC_CONV, MAILP_S_DEC_CONV,
-    MAILP_S_EXPAND, MAILP_S_N_HEADS, MAILP_S_FEAT_DIM, MAILP_S_N_TIMESTEPS, MAILP_S_SCHEDULE, MAILP_S_CLIP_DENOISED,
+    MAILP_S_EXPAND, MAILP_S_N_HEADS, MAILP_S_FEAT_DIM, MAILP_S_RES_WIDTH, MAILP_S_N_TIMESTEPS, MAILP_S_SCHEDULE, MAILP_S_CLIP_DENOISED,
     MAILP_S_PREDICT_EPSILON, MAILP_S_DIFFUSION_X, MAILP_S_SCALE_DATA, MAILP_S_COUNT
 } mailp_setting;
 
@@ -2849,6 +2849,7 @@ static const struct {
     { "expand", { NULL, NULL, NULL, NULL } },
     { "n_heads", { NULL, NULL, NULL, NULL } },
     { "feat_dim", { NULL, NULL, NULL, NULL } },
+    { "res_width", { NULL, NULL, NULL, NULL } },
     { "n_timesteps", { NULL, NULL, NULL, NULL } },
     { "schedule", { "cosine", "linear", "vp", NULL } },
     { "clip_denoised", { "false", "true", NULL, NULL } },
@@ -3603,6 +3604,7 @@ MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_
     }
     for (i = 0; i < cfg->n_cameras; i++) {
         mailp_config_agree(&r, MAILP_S_FEAT_DIM, cfg->camera[i].feature_dim);
+        mailp_config_agree(&r, MAILP_S_RES_WIDTH, cfg->camera[i].res_width);
     }
     if (r.status == MAIL_OK) {
         mailp_config_sequence(&r);
