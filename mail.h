@@ -8195,6 +8195,9 @@ static void mailp_forget(mail_session *s, size_t robot) {
 
 MAIL_API void mail_session_reset(mail_session *session, uint64_t seed) {
     size_t robot;
+    if (session == NULL) {
+        return;
+    }
     mail_plan_cancel(session);
     session->options.seed = seed;
     for (robot = 0; robot < session->batch; robot++) {
@@ -8306,7 +8309,7 @@ MAIL_API mail_status mail_observe_features(mail_session *session, const float *f
 
 MAIL_API int mail_observe_due(const mail_session *session) {
     size_t robot;
-    for (robot = 0; robot < session->batch; robot++) {
+    for (robot = 0; session != NULL && robot < session->batch; robot++) {
         const size_t before = session->n_exec - session->used[robot];  /* actions still to give out before the next decision */
         if (before < session->policy->cfg.obs_seq) {
             return 1;
@@ -8432,12 +8435,18 @@ MAIL_API mail_status mail_plan_end(mail_session *session, float *actions, mail_e
 }
 
 MAIL_API void mail_plan_cancel(mail_session *session) {
+    if (session == NULL) {
+        return;
+    }
     session->plan        = MAILP_PLAN_NONE;
     session->given_x_T   = NULL;
     session->given_noise = NULL;
 }
 
 MAIL_API void mail_session_set_noise(mail_session *session, const float *x_T, const float *noise) {
+    if (session == NULL) {
+        return;
+    }
     session->given_x_T   = x_T;
     session->given_noise = noise;
 }
