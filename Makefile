@@ -17,7 +17,7 @@ B        = build
 STB     := $(wildcard /usr/include/stb/stb_image.h)
 HEADERS  = mail.h tests/test.h
 
-EXAMPLES = hello_policy robot_loop from_memory
+EXAMPLES = hello_policy robot_loop from_memory $(patsubst examples/%.c,%,$(wildcard examples/inspect_checkpoint.c examples/convert_checkpoint.c))
 ifneq ($(STB),)
 EXAMPLES += act_on_images
 endif

@@ -2723,6 +2723,16 @@ static void mailp_tensor_values(float *values, const mail_tensor *x, uint64_t fi
     }
 }
 
+/* Round to nearest, ties to even; a NaN stays one. */
+MAILP_UNUSED static unsigned mailp_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return bits >> 16 | 0x40u;
+    }
+    return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+
 MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, size_t n, mail_error *err) {
     if (tensor == NULL || (values == NULL && n > 0)) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensor_read: tensor or values is NULL");
@@ -3784,16 +3794,6 @@ static int mailp_save_keeps(const mail_tensors *t, const mail_tensor *x) {
 /* bf16 is for the large weights, where it halves the file; vectors, A_log, positions and pixel coordinates keep float32. */
 static mail_dtype mailp_save_dtype(const mail_tensor *x, mail_dtype dtype) {
     return x->n_dims >= 2 && mailp_ends_with(x->name, ".weight") ? dtype : MAIL_F32;
-}
-
-/* Round to nearest, ties to even; a NaN stays one. */
-static unsigned mailp_bf16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) {
-        return bits >> 16 | 0x40u;
-    }
-    return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 
 static void mailp_put_tensor(mailp_writer *w, const mail_tensor *x, mail_dtype dtype) {

@@ -28,7 +28,7 @@ head -c 1000 $cases/vision_two/model.pth >$out/cut.safetensors
 ok build/hello_policy $cases/vision_two/model.pth
 ok build/hello_policy $cases/vision_one/model.safetensors
 fails "absent" build/hello_policy $out/absent.safetensors
-fails "bytes" build/hello_policy $out/cut.safetensors
+fails "damaged" build/hello_policy $out/cut.safetensors
 ok build/robot_loop $cases/vision_two/model.pth 12
 ok sh -c "build/from_memory $cases/vision_two/config.json <$cases/vision_two/model.pth"
 fails "from_memory" sh -c "build/from_memory <$out/cut.safetensors"
