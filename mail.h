@@ -3964,12 +3964,21 @@ MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_co
 
 #define MAILP_MAX_STATE 256  /* d_state; the scan keeps that many vectors on the stack */
 
-/* Words of the scalar pass: nearest integer for |a| < 2^31 (halves away from zero), and a * 2^n for whole n in -126..127. */
+/* Words of the scalar pass: nearest integer (halves away from zero) and the one below, and a * 2^n for whole n in -126..127. */
 MAILP_INLINE float mailp_round1(float a) {
     if (!(a > -2e9f && a < 2e9f)) {
         return a;  /* NaN stays NaN */
     }
     return (float)(int32_t)(a + (a < 0 ? -0.5f : 0.5f));
+}
+
+MAILP_INLINE float mailp_floor1(float a) {
+    float whole;
+    if (!(a > -2e9f && a < 2e9f)) {
+        return a;  /* NaN stays NaN */
+    }
+    whole = (float)(int32_t)a;
+    return whole > a ? whole - 1.0f : whole;
 }
 
 MAILP_INLINE float mailp_scale1(float a, float n) {
@@ -4136,6 +4145,7 @@ typedef struct mailp_kernels {
 #  define mailp_vmadd(a, b, c)  ((a) * (b) + (c))          /* a * b + c */
 #  define mailp_vnmadd(a, b, c) ((c) - (a) * (b))          /* c - a * b */
 #  define mailp_vround(a)       mailp_round1(a)
+#  define mailp_vfloor(a)       mailp_floor1(a)
 #  define mailp_vscale(a, n)    mailp_scale1(a, n)
 #  define mailp_vload_bf16(p)   mailp_bf16_to_float(*(p))
 #  define mailp_vload_i8(p)     ((float)*(p))
@@ -4159,6 +4169,7 @@ typedef struct mailp_kernels {
 #  define mailp_vmadd(a, b, c)  _mm256_fmadd_ps(a, b, c)
 #  define mailp_vnmadd(a, b, c) _mm256_fnmadd_ps(a, b, c)
 #  define mailp_vround(a)       _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#  define mailp_vfloor(a)       _mm256_floor_ps(a)
 #  define mailp_vscale(a, n)    _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)))
 #  define mailp_vload_bf16(p)   _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 #  define mailp_vload_i8(p)     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
@@ -4205,6 +4216,7 @@ typedef struct mailp_kernels {
 #  define mailp_vmadd(a, b, c)  vfmaq_f32(c, a, b)
 #  define mailp_vnmadd(a, b, c) vfmsq_f32(c, a, b)
 #  define mailp_vround(a)       vrndnq_f32(a)
+#  define mailp_vfloor(a)       vrndmq_f32(a)
 #  define mailp_vscale(a, n)    vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23)))
 #  define mailp_vload_bf16(p)   vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
 #  define mailp_vload_i8(p)     vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(mailp_neon_load4(p)))))
@@ -4805,19 +4817,29 @@ MAILP_WORD mailp_vec MAILP_FN(exp)(mailp_vec x) {
     return mailp_vscale(p, n);
 }
 
-/* 2^x for x <= 0: the decay of the scan, with log2(e) already in A. Degree 6, relative error 2e-9; 0 below -126 is 2^-126. */
+/* 2^x for x <= 0: the decay of the scan, with log2(e) already in A. x = n + f, 0 <= f < 1; degree 6 in Estrin's order, which
+   leaves a shorter chain to wait for than Horner's; relative error 2e-9. AVX-512 takes f and applies n in one instruction each. */
 MAILP_WORD mailp_vec MAILP_FN(exp2)(mailp_vec x) {
-    mailp_vec n, f, p;
+    mailp_vec f, f2, p, q, r;
+#if MAILP_PASS == MAILP_PASS_AVX512
+    f = _mm512_reduce_ps(x, 0x09);  /* x - floor(x) */
+#else
+    mailp_vec n;
     x = mailp_vmax(mailp_vset(-126.0f), x);
-    n = mailp_vround(x);
+    n = mailp_vfloor(x);
     f = mailp_vsub(x, n);
-    p = mailp_vmadd(mailp_vset(1.53533621e-4f), f, mailp_vset(1.33988745e-3f));
-    p = mailp_vmadd(p, f, mailp_vset(9.61843736e-3f));
-    p = mailp_vmadd(p, f, mailp_vset(5.55033247e-2f));
-    p = mailp_vmadd(p, f, mailp_vset(0.240226479f));
-    p = mailp_vmadd(p, f, mailp_vset(0.693147203f));
-    p = mailp_vmadd(p, f, mailp_vset(1.0f));
+#endif
+    f2 = mailp_vmul(f, f);
+    p  = mailp_vmadd(mailp_vset(0.6931470444f), f, mailp_vset(1.0f));
+    q  = mailp_vmadd(mailp_vset(5.548528058e-2f), f, mailp_vset(0.2402293056f));
+    r  = mailp_vmadd(mailp_vset(1.246784554e-3f), f, mailp_vset(9.675451654e-3f));
+    r  = mailp_vmadd(mailp_vset(2.161291838e-4f), f2, r);
+    p  = mailp_vmadd(mailp_vmadd(r, f2, q), f2, p);
+#if MAILP_PASS == MAILP_PASS_AVX512
+    return _mm512_scalef_ps(p, x);  /* p * 2^floor(x) */
+#else
     return mailp_vscale(p, n);
+#endif
 }
 
 /* x / (1 + e^-x) */
@@ -5113,6 +5135,7 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #undef mailp_vmadd
 #undef mailp_vnmadd
 #undef mailp_vround
+#undef mailp_vfloor
 #undef mailp_vscale
 #undef mailp_vload_bf16
 #undef mailp_vload_i8
