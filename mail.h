@@ -3995,9 +3995,10 @@ MAILP_INLINE float mailp_scale1(float a, float n) {
 /* Weights of a linear map, packed: output channels in panels of MAILP_LANES, w[panel][k][lane]; lanes beyond n are zero.
    k is the true depth. bias [panels * lanes] or NULL. */
 typedef struct mailp_mat {
-    const void  *w;
-    const float *bias;
-    size_t       n, k, panels;
+    const void  *w;            /* [panels][k][MAILP_LANES] of type */
+    const float *bias, *scale; /* [panels * MAILP_LANES] or NULL; scale for int8 */
+    size_t       k, panels;
+    mail_weights type;
 } mailp_mat;
 
 MAILP_INLINE float mailp_bf16_to_float(uint16_t v) {
@@ -4036,13 +4037,15 @@ typedef struct mailp_conv_shape {
 typedef struct mailp_kernels {
     const char *name;
 
-    /* y[m][j] = (accumulate ? y[m][j] : 0) + bias[j] + sum_k x[m][k] * w[j / 16][k][j % 16]
+    /* y[m][j] = (accumulate ? y[m][j] : 0) + bias[j] + scale[j] * sum_k x[m][k] * w[j / 16][k][j % 16]
 
-       y     [rows][>= 16 * panels], row stride ldy;  x [rows][>= k], row stride ldx;  w [panels][k][16];  bias or NULL.
-       y does not overlap the others. Every element is summed in the order of k in one accumulator, and what was in y and the
-       bias are added last: the result does not depend on how rows and panels are split into calls. */
-    void (*gemm)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
-                 size_t rows, size_t k, size_t panels, int accumulate);
+       y     [rows][>= 16 * panels], row stride ldy;  x [rows][>= k], row stride ldx;  w [panels][k][16], of float, bf16 or int8:
+       gemm[mail_weights];  bias, scale [16 * panels] or NULL: 0 and 1. y does not overlap the others.
+       Every element is summed in the order of k in one float32 accumulator, and what was in y and the bias are added last: the
+       result does not depend on how rows and panels are split into calls. Weights are widened as they are loaded, so bf16 and
+       int8 save memory traffic, which is what bounds a few rows, and round nothing but the weights. */
+    void (*gemm[3])(float *y, size_t ldy, const float *x, size_t ldx, const void *w, const float *scale, const float *bias,
+                    size_t rows, size_t k, size_t panels, int accumulate);
 
     /* sequences: each is described where it is defined, in >>kernels */
     void (*layer_norm)(float *y, size_t ldy, const float *x, size_t ldx, const float *gain, const float *bias,
@@ -4236,26 +4239,29 @@ typedef struct mailp_kernels {
 
 #if MAILP_W == 1
 
-MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
-                                 size_t rows, size_t k, size_t panels, int accumulate) {
-    size_t m, p, i, j;
-    for (m = 0; m < rows; m++) {
-        for (p = 0; p < panels; p++) {
-            const float *wp = w + p * k * MAILP_LANES, *xm = x + m * ldx;
-            float       *ym = y + m * ldy + p * MAILP_LANES, acc[MAILP_LANES];
-            memset(acc, 0, sizeof acc);
-            for (i = 0; i < k; i++, wp += MAILP_LANES) {
-                for (j = 0; j < MAILP_LANES; j++) {
-                    acc[j] += xm[i] * wp[j];
-                }
-            }
-            for (j = 0; j < MAILP_LANES; j++) {
-                float add = bias == NULL ? 0.0f : bias[p * MAILP_LANES + j];
-                ym[j] = acc[j] + (accumulate ? ym[j] + add : add);
-            }
-        }
+#define MAILP_GEMM_KIND(kind, type, load)                                                                                          \
+    MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale, \
+                                            const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {             \
+        size_t m, p, i, j;                                                                                                         \
+        for (m = 0; m < rows; m++) {                                                                                               \
+            for (p = 0; p < panels; p++) {                                                                                         \
+                const type  *w = (const type *)weights + p * k * MAILP_LANES;                                                      \
+                const float *xm = x + m * ldx;                                                                                     \
+                float       *ym = y + m * ldy + p * MAILP_LANES, acc[MAILP_LANES];                                                 \
+                memset(acc, 0, sizeof acc);                                                                                        \
+                for (i = 0; i < k; i++, w += MAILP_LANES) {                                                                        \
+                    for (j = 0; j < MAILP_LANES; j++) {                                                                            \
+                        acc[j] += xm[i] * load(w + j);                                                                             \
+                    }                                                                                                              \
+                }                                                                                                                  \
+                for (j = 0; j < MAILP_LANES; j++) {                                                                                \
+                    float add = bias == NULL ? 0.0f : bias[p * MAILP_LANES + j];                                                   \
+                    add       = accumulate ? ym[j] + add : add;                                                                    \
+                    ym[j]     = (scale == NULL ? acc[j] : acc[j] * scale[p * MAILP_LANES + j]) + add;                              \
+                }                                                                                                                  \
+            }                                                                                                                      \
+        }                                                                                                                          \
     }
-}
 
 #else
 
@@ -4274,78 +4280,94 @@ MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ld
 #define MAILP_C4(X, r) MAILP_C3(X, r) X(r, 3)
 #define MAILP_WAT(c)       ((size_t)((c) / MAILP_V) * k * MAILP_LANES + (size_t)((c) % MAILP_V) * MAILP_W)
 #define MAILP_ZERO(r, c)   mailp_vec s##r##c = mailp_vzero();
-#define MAILP_GETW(r, c)   const mailp_vec w##c = mailp_vload(w + MAILP_WAT(c));
 #define MAILP_FMA(r, c)    s##r##c = mailp_vmadd(xv, w##c, s##r##c);
 #define MAILP_PUT(r, c)                                                                     \
     {                                                                                       \
         mailp_vec add = bias == NULL ? mailp_vzero() : mailp_vload(bias + (c) * MAILP_W);   \
         float    *at  = y + (r) * ldy + (c) * MAILP_W;                                      \
+        if (scale != NULL) {                                                                \
+            s##r##c = mailp_vmul(s##r##c, mailp_vload(scale + (c) * MAILP_W));              \
+        }                                                                                   \
         if (accumulate) {                                                                   \
             add = mailp_vadd(add, mailp_vload(at));                                         \
         }                                                                                   \
         mailp_vstore(at, mailp_vadd(s##r##c, add));                                         \
     }
-#define MAILP_ROW_INIT(r, n)  MAILP_C##n(MAILP_ZERO, r) const float *x##r = x + (r) * ldx;
-#define MAILP_ROW_STEP(r, n)  { const mailp_vec xv = mailp_vset(x##r[i]); MAILP_C##n(MAILP_FMA, r) }
-#define MAILP_ROW_PUT(r, n)   MAILP_C##n(MAILP_PUT, r)
+#define MAILP_GETW_f32(r, c)   const mailp_vec w##c = mailp_vload(w + MAILP_WAT(c));
+#define MAILP_GETW_bf16(r, c)  const mailp_vec w##c = mailp_vload_bf16(w + MAILP_WAT(c));
+#define MAILP_GETW_int8(r, c)  const mailp_vec w##c = mailp_vload_i8(w + MAILP_WAT(c));
+#define MAILP_ROW_INIT(r, n)   MAILP_C##n(MAILP_ZERO, r) const float *x##r = x + (r) * ldx;
+#define MAILP_ROW_STEP(r, n)   { const mailp_vec xv = mailp_vset(x##r[i]); MAILP_C##n(MAILP_FMA, r) }
+#define MAILP_ROW_PUT(r, n)    MAILP_C##n(MAILP_PUT, r)
 
-#define MAILP_GEMM_TILE(mr, nv)                                                                                      \
-    MAILP_KERNEL void MAILP_FN(gemm_##mr##x##nv)(float *y, size_t ldy, const float *x, size_t ldx, const float *w,   \
-                                                 const float *bias, size_t k, int accumulate) {                     \
-        size_t i;                                                                                                    \
-        MAILP_R##mr(MAILP_ROW_INIT, nv)                                                                              \
-        for (i = 0; i < k; i++, w += MAILP_LANES) {                                                                  \
-            MAILP_C##nv(MAILP_GETW, 0)                                                                               \
-            MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                          \
-        }                                                                                                            \
-        MAILP_R##mr(MAILP_ROW_PUT, nv)                                                                               \
+#define MAILP_GEMM_TILE(kind, type, mr, nv)                                                                                     \
+    MAILP_KERNEL void MAILP_FN(gemm_##kind##_##mr##x##nv)(float *y, size_t ldy, const float *x, size_t ldx, const type *w,     \
+                                                          const float *scale, const float *bias, size_t k, int accumulate) {   \
+        size_t i;                                                                                                               \
+        MAILP_R##mr(MAILP_ROW_INIT, nv)                                                                                         \
+        for (i = 0; i < k; i++, w += MAILP_LANES) {                                                                             \
+            MAILP_C##nv(MAILP_GETW_##kind, 0)                                                                                   \
+            MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                                     \
+        }                                                                                                                       \
+        MAILP_R##mr(MAILP_ROW_PUT, nv)                                                                                          \
     }
-#define MAILP_GEMM_TILES(nv) \
-    MAILP_GEMM_TILE(1, nv) MAILP_GEMM_TILE(2, nv) MAILP_GEMM_TILE(3, nv) \
-    MAILP_GEMM_TILE(4, nv) MAILP_GEMM_TILE(5, nv) MAILP_GEMM_TILE(6, nv)
-#define MAILP_GEMM_ROW(nv) \
-    { MAILP_FN(gemm_1x##nv), MAILP_FN(gemm_2x##nv), MAILP_FN(gemm_3x##nv), \
-      MAILP_FN(gemm_4x##nv), MAILP_FN(gemm_5x##nv), MAILP_FN(gemm_6x##nv) }
-
-typedef void (*MAILP_FN(gemm_tile))(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
-                                    size_t k, int accumulate);
+#define MAILP_GEMM_TILES(kind, type, nv)                                                                                     \
+    MAILP_GEMM_TILE(kind, type, 1, nv) MAILP_GEMM_TILE(kind, type, 2, nv) MAILP_GEMM_TILE(kind, type, 3, nv)                 \
+    MAILP_GEMM_TILE(kind, type, 4, nv) MAILP_GEMM_TILE(kind, type, 5, nv) MAILP_GEMM_TILE(kind, type, 6, nv)
+#define MAILP_GEMM_ROW(kind, nv)                                                                                             \
+    { MAILP_FN(gemm_##kind##_1x##nv), MAILP_FN(gemm_##kind##_2x##nv), MAILP_FN(gemm_##kind##_3x##nv),                        \
+      MAILP_FN(gemm_##kind##_4x##nv), MAILP_FN(gemm_##kind##_5x##nv), MAILP_FN(gemm_##kind##_6x##nv) }
 
 #if MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_TILE_PANELS 4
-MAILP_GEMM_TILES(1)
-MAILP_GEMM_TILES(2)
-MAILP_GEMM_TILES(3)
-MAILP_GEMM_TILES(4)
-static const MAILP_FN(gemm_tile) MAILP_FN(gemm_tiles)[4][6] = { MAILP_GEMM_ROW(1), MAILP_GEMM_ROW(2),
-                                                                MAILP_GEMM_ROW(3), MAILP_GEMM_ROW(4) };
+#  define MAILP_ALL_TILES(kind, type) MAILP_GEMM_TILES(kind, type, 1) MAILP_GEMM_TILES(kind, type, 2) \
+                                      MAILP_GEMM_TILES(kind, type, 3) MAILP_GEMM_TILES(kind, type, 4)
+#  define MAILP_TILE_TABLE(kind)      { MAILP_GEMM_ROW(kind, 1), MAILP_GEMM_ROW(kind, 2), MAILP_GEMM_ROW(kind, 3), MAILP_GEMM_ROW(kind, 4) }
 #elif MAILP_PASS == MAILP_PASS_AVX2
 #  define MAILP_TILE_PANELS 1
-MAILP_GEMM_TILES(2)
-static const MAILP_FN(gemm_tile) MAILP_FN(gemm_tiles)[1][6] = { MAILP_GEMM_ROW(2) };
+#  define MAILP_ALL_TILES(kind, type) MAILP_GEMM_TILES(kind, type, 2)
+#  define MAILP_TILE_TABLE(kind)      { MAILP_GEMM_ROW(kind, 2) }
 #else
 #  define MAILP_TILE_PANELS 1
-MAILP_GEMM_TILES(4)
-static const MAILP_FN(gemm_tile) MAILP_FN(gemm_tiles)[1][6] = { MAILP_GEMM_ROW(4) };
+#  define MAILP_ALL_TILES(kind, type) MAILP_GEMM_TILES(kind, type, 4)
+#  define MAILP_TILE_TABLE(kind)      { MAILP_GEMM_ROW(kind, 4) }
 #endif
 
-MAILP_KERNEL void MAILP_FN(gemm)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, const float *bias,
-                                 size_t rows, size_t k, size_t panels, int accumulate) {
-    size_t tiles = (rows + 5) / 6;  /* rows are shared out evenly: 10 rows are two tiles of 5, not 6 and 4 */
-    size_t p, np;
-    for (p = 0; p < panels; p += np) {
-        size_t t, m = 0;
-        np = MAILP_MIN(panels - p, (size_t)MAILP_TILE_PANELS);
-        for (t = 0; t < tiles; t++) {
-            size_t mr = (rows - m) / (tiles - t);
-            MAILP_FN(gemm_tiles)[np - 1][mr - 1](y + m * ldy + p * MAILP_LANES, ldy, x + m * ldx, ldx, w + p * k * MAILP_LANES,
-                                                 bias == NULL ? NULL : bias + p * MAILP_LANES, k, accumulate);
-            m += mr;
-        }
+/* Rows are shared out evenly over tiles: 10 rows are two tiles of 5, not 6 and 4. */
+#define MAILP_GEMM_KIND(kind, type, load)                                                                                          \
+    MAILP_ALL_TILES(kind, type)                                                                                                    \
+    typedef void (*MAILP_FN(gemm_##kind##_tile))(float *y, size_t ldy, const float *x, size_t ldx, const type *w, const float *scale, \
+                                                 const float *bias, size_t k, int accumulate);                                     \
+    static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tiles)[MAILP_TILE_PANELS][6] = MAILP_TILE_TABLE(kind);        \
+    MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale, \
+                                            const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {             \
+        const type  *w     = (const type *)weights;                                                                                \
+        const size_t tiles = (rows + 5) / 6;                                                                                       \
+        size_t       p, np;                                                                                                        \
+        for (p = 0; p < panels; p += np) {                                                                                         \
+            size_t t, m = 0;                                                                                                       \
+            np = MAILP_MIN(panels - p, (size_t)MAILP_TILE_PANELS);                                                                 \
+            for (t = 0; t < tiles; t++) {                                                                                          \
+                const size_t mr = (rows - m) / (tiles - t);                                                                        \
+                MAILP_FN(gemm_##kind##_tiles)[np - 1][mr - 1](y + m * ldy + p * MAILP_LANES, ldy, x + m * ldx, ldx,                \
+                                                              w + p * k * MAILP_LANES,                                             \
+                                                              scale == NULL ? NULL : scale + p * MAILP_LANES,                      \
+                                                              bias == NULL ? NULL : bias + p * MAILP_LANES, k, accumulate);        \
+                m += mr;                                                                                                           \
+            }                                                                                                                      \
+        }                                                                                                                          \
     }
-}
 
-#undef MAILP_TILE_PANELS
 #endif /* MAILP_W */
+
+MAILP_GEMM_KIND(f32, float, mailp_vload)
+MAILP_GEMM_KIND(bf16, uint16_t, mailp_vload_bf16)
+MAILP_GEMM_KIND(int8, int8_t, mailp_vload_i8)
+
+#undef MAILP_GEMM_KIND
+#undef MAILP_ALL_TILES
+#undef MAILP_TILE_TABLE
+#undef MAILP_TILE_PANELS
 
 /* ---- vision ------------------------------------------------------------------------------------------------------ */
 
@@ -5094,7 +5116,7 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
 
 static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_NAME,
-    MAILP_FN(gemm),
+    { MAILP_FN(gemm_f32), MAILP_FN(gemm_bf16), MAILP_FN(gemm_int8) },
     MAILP_FN(layer_norm),
     MAILP_FN(add),
     MAILP_FN(conv1d_silu),
@@ -5332,34 +5354,59 @@ static void mailp_share(size_t *from, size_t *to, size_t n, size_t t, size_t n_t
     *to   = n * (t + 1) / n_threads;
 }
 
+static size_t mailp_weight_bytes(mail_weights type) {
+    return type == MAIL_WEIGHTS_F32 ? sizeof(float) : type == MAIL_WEIGHTS_BF16 ? sizeof(uint16_t) : sizeof(int8_t);
+}
+
 /* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. */
-static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias) {
-    float *w    = mailp_take_floats(&l->arena, lanes * k);
-    float *bias = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
+static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias, mail_weights type) {
+    const size_t bytes = lanes * k * mailp_weight_bytes(type);
+    void        *w     = mailp_take(&l->arena, bytes);
+    float       *bias  = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
+    float       *scale = type == MAIL_WEIGHTS_INT8 ? mailp_take_floats(&l->arena, lanes) : NULL;
     mat->w      = w;
     mat->bias   = bias;
+    mat->scale  = scale;
     mat->k      = k;
     mat->panels = lanes / MAILP_LANES;
+    mat->type   = type;
     if (w != NULL) {
-        memset(w, 0, lanes * k * sizeof(float));
-        if (bias != NULL) {
-            memset(bias, 0, lanes * sizeof(float));
-        }
+        memset(w, 0, bytes);
+    }
+    if (bias != NULL) {
+        memset(bias, 0, lanes * sizeof(float));
+    }
+    if (scale != NULL) {
+        memset(scale, 0, lanes * sizeof(float));
     }
 }
 
-/* Pack n rows of the tensor name, [n][k] or [n][k] seen from row `row` of [rows][k], as output channels at, at + 1, ... */
+/* Pack n rows of the tensor name, [rows][k], from row `row` on, as output channels at, at + 1, ...
+   int8: scale[o] = max |w[o]| / 127, and weights are the nearest multiples of it. */
 static void mailp_mat_rows(mailp_loader *l, mailp_mat *mat, size_t at, const char *name, size_t rows, size_t row, size_t n) {
     const float *from = mailp_load(l, name, 2, rows, mat->k, 0, 0);
-    float       *w    = (float *)(uintptr_t)mat->w;
+    void        *w    = (void *)(uintptr_t)mat->w;
     size_t       o, i;
-    if (from == NULL) {
-        return;
-    }
-    for (o = 0; o < n; o++) {
-        float *to = w + (at + o) / MAILP_LANES * mat->k * MAILP_LANES + (at + o) % MAILP_LANES;
+    for (o = 0; from != NULL && o < n; o++) {
+        const float *v     = from + (row + o) * mat->k;
+        const size_t first = (at + o) / MAILP_LANES * mat->k * MAILP_LANES + (at + o) % MAILP_LANES;
+        float        most  = 0;
+        if (mat->type == MAIL_WEIGHTS_INT8) {
+            for (i = 0; i < mat->k; i++) {
+                most = MAILP_MAX(most, fabsf(v[i]));
+            }
+            most = most > 1e-30f ? most / 127.0f : 1.0f;
+            ((float *)(uintptr_t)mat->scale)[at + o] = most;
+        }
         for (i = 0; i < mat->k; i++) {
-            to[i * MAILP_LANES] = from[(row + o) * mat->k + i];
+            const size_t to = first + i * MAILP_LANES;
+            if (mat->type == MAIL_WEIGHTS_F32) {
+                ((float *)w)[to] = v[i];
+            } else if (mat->type == MAIL_WEIGHTS_BF16) {
+                ((uint16_t *)w)[to] = (uint16_t)mailp_bf16(v[i]);
+            } else {
+                ((int8_t *)w)[to] = (int8_t)floorf(v[i] / most + 0.5f);
+            }
         }
     }
 }
@@ -5409,9 +5456,9 @@ static const char *mailp_cat(mailp_name *name, const char *prefix, const char *s
 }
 
 /* y = W x + b as checkpoints hold it: prefix.weight [n][k], prefix.bias [n] */
-static void mailp_linear_build(mailp_loader *l, mailp_mat *mat, const char *prefix, size_t n, size_t k) {
+static void mailp_linear_build(mailp_loader *l, mailp_mat *mat, const char *prefix, size_t n, size_t k, mail_weights type) {
     mailp_name name;
-    mailp_mat_take(l, mat, mailp_pad(n), k, 1);
+    mailp_mat_take(l, mat, mailp_pad(n), k, 1, type);
     mailp_mat_rows(l, mat, 0, mailp_cat(&name, prefix, ".weight"), n, 0, n);
     mailp_vector_fill(l, mat->bias, mailp_cat(&name, prefix, ".bias"), n);
 }
@@ -5420,8 +5467,10 @@ static void mailp_linear_build(mailp_loader *l, mailp_mat *mat, const char *pref
 static void mailp_linear_part(const mailp_ctx *ctx, float *y, size_t ldy, const float *x, size_t ldx, const mailp_mat *mat,
                               size_t rows, size_t from, size_t to, int accumulate) {
     if (rows != 0 && from < to) {
-        ctx->kernels->gemm(y + from * MAILP_LANES, ldy, x, ldx, (const float *)mat->w + from * mat->k * MAILP_LANES,
-                           mat->bias == NULL ? NULL : mat->bias + from * MAILP_LANES, rows, mat->k, to - from, accumulate);
+        ctx->kernels->gemm[mat->type](y + from * MAILP_LANES, ldy, x, ldx,
+                                      (const unsigned char *)mat->w + from * mat->k * MAILP_LANES * mailp_weight_bytes(mat->type),
+                                      mat->scale == NULL ? NULL : mat->scale + from * MAILP_LANES,
+                                      mat->bias == NULL ? NULL : mat->bias + from * MAILP_LANES, rows, mat->k, to - from, accumulate);
     }
 }
 
@@ -5456,7 +5505,7 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
     const float *from;
     float       *A, *conv;
     size_t       e, s;
-    mailp_mat_take(l, &layer->in_proj, 2 * m->ep, m->d_model, 0);
+    mailp_mat_take(l, &layer->in_proj, 2 * m->ep, m->d_model, 0, l->weights);
     mailp_mat_rows(l, &layer->in_proj, 0, mailp_cat(&name, prefix, "in_proj.weight"), 2 * m->d_inner, 0, m->d_inner);
     mailp_mat_rows(l, &layer->in_proj, m->ep, name.text, 2 * m->d_inner, m->d_inner, m->d_inner);
     if (l->tmp == NULL) {
@@ -5474,10 +5523,10 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
         }
     }
     layer->conv_b = mailp_vector(l, mailp_cat(&name, prefix, "conv1d.bias"), m->d_inner);
-    mailp_mat_take(l, &layer->x_proj, mailp_pad(m->dt_rank + 2 * m->d_state), m->d_inner, 0);
+    mailp_mat_take(l, &layer->x_proj, mailp_pad(m->dt_rank + 2 * m->d_state), m->d_inner, 0, l->weights);
     mailp_mat_rows(l, &layer->x_proj, 0, mailp_cat(&name, prefix, "x_proj.weight"), m->dt_rank + 2 * m->d_state, 0,
                    m->dt_rank + 2 * m->d_state);
-    mailp_linear_build(l, &layer->dt_proj, mailp_cat(&name, prefix, "dt_proj"), m->d_inner, m->dt_rank);
+    mailp_linear_build(l, &layer->dt_proj, mailp_cat(&name, prefix, "dt_proj"), m->d_inner, m->dt_rank, MAIL_WEIGHTS_F32);  /* few bytes, and all of dt hangs on it */
     A        = mailp_take_floats(&l->arena, m->d_state * m->ep);
     layer->A = A;
     from = mailp_load(l, mailp_cat(&name, prefix, "A_log"), 2, m->d_inner, m->d_state, 0, 0);
@@ -5491,7 +5540,7 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
         }
     }
     layer->D = mailp_vector(l, mailp_cat(&name, prefix, "D"), m->d_inner);
-    mailp_mat_take(l, &layer->out_proj, m->dp, m->d_inner, 0);
+    mailp_mat_take(l, &layer->out_proj, m->dp, m->d_inner, 0, l->weights);
     mailp_mat_rows(l, &layer->out_proj, 0, mailp_cat(&name, prefix, "out_proj.weight"), m->d_model, 0, m->d_model);
 }
 
@@ -5692,7 +5741,7 @@ static void mailp_linears_build(mailp_loader *l, mailp_mat *mat, const char *pre
                                 size_t n, size_t k) {
     mailp_name name, full;
     size_t     i;
-    mailp_mat_take(l, mat, n_names * mailp_pad(n), k, 1);
+    mailp_mat_take(l, mat, n_names * mailp_pad(n), k, 1, l->weights);
     for (i = 0; i < n_names; i++) {
         (void)mailp_cat(&full, prefix, names[i]);
         mailp_mat_rows(l, mat, i * mailp_pad(n), mailp_cat(&name, full.text, ".weight"), n, 0, n);
@@ -5724,9 +5773,9 @@ static void mailp_transformer_build(mailp_loader *l, mailp_transformer *m, const
         if (cross) {
             mailp_linears_build(l, &b->cross_kv, at.text, other, 2, d_model, d_model);
         }
-        mailp_linear_build(l, &b->proj, mailp_cat(&name, at.text, "attn.proj"), d_model, d_model);
-        mailp_linear_build(l, &b->mlp_0, mailp_cat(&name, at.text, "mlp.0"), m->hidden, d_model);
-        mailp_linear_build(l, &b->mlp_2, mailp_cat(&name, at.text, "mlp.2"), d_model, m->hidden);
+        mailp_linear_build(l, &b->proj, mailp_cat(&name, at.text, "attn.proj"), d_model, d_model, l->weights);
+        mailp_linear_build(l, &b->mlp_0, mailp_cat(&name, at.text, "mlp.0"), m->hidden, d_model, l->weights);
+        mailp_linear_build(l, &b->mlp_2, mailp_cat(&name, at.text, "mlp.2"), d_model, m->hidden, l->weights);
     }
     (void)snprintf(name.text, sizeof name.text, "%s%s.ln.weight", prefix, c->name);
     m->ln = mailp_vector(l, name.text, d_model);
@@ -6249,10 +6298,6 @@ static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_
     return MAILP_MIN(panels - *first, group);
 }
 
-static size_t mailp_weight_bytes(mail_weights type) {
-    return type == MAIL_WEIGHTS_F32 ? sizeof(float) : type == MAIL_WEIGHTS_BF16 ? sizeof(uint16_t) : sizeof(int8_t);
-}
-
 /* Weights [c_out][c_in][taps] -> [groups][taps][c_in][group][16], or [groups][c_in][group][taps][16] for Winograd. The stem's taps
    are rows of the picture: their depth is 7 pixels of 3 channels, which is the same order.
    scale  out, [c_out] for int8: weights are multiples of it, the largest of a channel being +-127 */
@@ -6742,8 +6787,8 @@ static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_ke
         mailp_conv_run(buffers.raw + i * pixels * MAILP_LANES, NULL, NULL, &net->keypoint_conv, kernels, x, i, 1);
     }
     mailp_spatial_softmax(buffers.keypoints, buffers.raw, net, pixels);
-    kernels->gemm(buffers.features, mailp_pad(net->feature_dim), buffers.keypoints, 2 * net->n_keypoints, net->linear_w,
-                  net->linear_bias, 1, 2 * net->n_keypoints, mailp_panels(net->feature_dim), 0);
+    kernels->gemm[MAIL_WEIGHTS_F32](buffers.features, mailp_pad(net->feature_dim), buffers.keypoints, 2 * net->n_keypoints,
+                                    net->linear_w, NULL, net->linear_bias, 1, 2 * net->n_keypoints, mailp_panels(net->feature_dim), 0);
     mailp_resnet_step_done(&step);
     memcpy(features, buffers.features, net->feature_dim * sizeof(float));
     if (keypoints != NULL) {
@@ -7007,10 +7052,10 @@ static void mailp_policy_build(mailp_loader *l, mail_policy *p) {
         mailp_resnet_build(&p->resnet[i], l, name.text, &c->camera[i]);
     }
     if (c->lang) {
-        mailp_linear_build(l, &p->lang, "linear", c->state_dim, c->lang_dim);
+        mailp_linear_build(l, &p->lang, "linear", c->state_dim, c->lang_dim, MAIL_WEIGHTS_F32);
     }
-    mailp_linear_build(l, &p->tok_emb, mailp_cat(&name, head, "tok_emb"), c->d_model, c->state_dim);
-    mailp_linear_build(l, &p->action_pred, mailp_cat(&name, head, "action_pred"), c->action_dim, c->d_model);
+    mailp_linear_build(l, &p->tok_emb, mailp_cat(&name, head, "tok_emb"), c->d_model, c->state_dim, MAIL_WEIGHTS_F32);
+    mailp_linear_build(l, &p->action_pred, mailp_cat(&name, head, "action_pred"), c->action_dim, c->d_model, MAIL_WEIGHTS_F32);
     p->pos_emb = mailp_table(l, mailp_cat(&name, head, "pos_emb"), 1, c->pos_rows, c->d_model);
     for (i = 0; i < c->n_trunks && l->status == MAIL_OK; i++) {
         if (mailp_is_mamba(c)) {
@@ -7020,7 +7065,7 @@ static void mailp_policy_build(mailp_loader *l, mail_policy *p) {
         }
     }
     if (ddpm) {
-        mailp_linear_build(l, &p->action_emb, mailp_cat(&name, head, "action_emb"), c->d_model, c->action_dim);
+        mailp_linear_build(l, &p->action_emb, mailp_cat(&name, head, "action_emb"), c->d_model, c->action_dim, MAIL_WEIGHTS_F32);
         mailp_time_emb_build(l, p, head);
     }
     if (c->arch == MAIL_ED_MA) {
@@ -7850,8 +7895,8 @@ static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t js
     if (status != MAIL_OK) {
         return status;
     }
-    if (options->weights != MAIL_WEIGHTS_F32) {
-        return mailp_fail(err, MAIL_E_UNSUPPORTED, "weights in bf16 or int8 are not offered yet");
+    if (options->weights != MAIL_WEIGHTS_F32 && options->weights != MAIL_WEIGHTS_BF16 && options->weights != MAIL_WEIGHTS_INT8) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "weights %d are none of f32, bf16 and int8", (int)options->weights);
     }
     p->kernels = mailp_kernels_choose(options->isa);
     if (p->kernels == NULL) {
@@ -8753,9 +8798,8 @@ MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *t
     l.err        = err;
     if (b->kernels == NULL) {
         l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", o.isa);
-    } else if (o.weights != MAIL_WEIGHTS_F32) {
-        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "mail_mamba_create: only f32 weights");
     }
+    l.weights = o.weights;
     b->m.n_layers     = 1;
     b->m.d_inner      = mailp_dim(&l, prefix, "A_log", 2, 0);
     b->m.d_state      = mailp_dim(&l, prefix, "A_log", 2, 1);
