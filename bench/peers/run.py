@@ -54,7 +54,7 @@ class Process:
     def __init__(self, label, precision, threads, command, works):
         self.label, self.precision, self.threads = label, precision, threads
         self.works, self.errors, self.blocks = [], {}, {}
-        self.p = subprocess.Popen(command + works, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.p = subprocess.Popen(command + works, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         while True:
             line = self.p.stdout.readline()
             if line.startswith("err"):
@@ -64,7 +64,7 @@ class Process:
             elif line.startswith("ready"):
                 break
             elif not line:
-                print("%s on %d threads stopped early: %s" % (label, threads, self.p.stderr.read()[-400:]), flush=True)
+                print("%s %s on %d threads stopped early; by hand: %s" % (label, precision, threads, " ".join(command + works)), flush=True)
                 self.works, self.p = [], None
                 break
 
@@ -110,7 +110,7 @@ def start(a):
     all_ = []
     for threads in map(int, a.threads.split(",")):
         if not a.no_mail:
-            program = os.path.join(ROOT, "build", "bench_policy")
+            program = os.environ.get("MAIL_BENCH") or os.path.join(ROOT, "build", "bench_policy")
             for precision in ("f32", "bf16", "int8"):
                 works = keep(VISION + HEAD + (SCAN if precision == "f32" else []))
                 all_.append(Process("mail.h", precision, threads,

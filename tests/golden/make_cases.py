@@ -23,7 +23,7 @@ config.json holds four errors per output, each the largest absolute difference i
                           chain is steep, runs a per cent apart differ tenfold and more in their error
     bf16_error            float64, but every linear and convolution rounds its weights and its input to bf16
     int8_error            the same with int8: weights per output channel, inputs per token or picture (absmax / 127)
-the last two are the largest over the case and a few of its neighbours.
+the last two are the largest over the case and, where that is cheap, a few of its neighbours.
 
 case.safetensors, single-inference cases (B = batch, T = frames, S = denoiser calls, A = chunk, D = action_dim)
     in.image.<cam>  U8  [B,T,H,W,3]   or  in.features F32 [B,T,state_dim]     in.lang F32 [B,512]
@@ -364,7 +364,7 @@ def build(spec, base_seed, out_dir, write_pth=True):
         v = jittered(t, jitter)
         b2 = run(wide, v)
         near.append(worst(run(policy, v), b2))
-        for k, p in rough.items() if i < 7 else ():
+        for k, p in rough.items() if i < (7 if n_near > 3 else 0) else ():
             rough_err[k] = more(rough_err[k], worst(run(p, v), b2))
     near = {k: sorted(e[k] for e in near)[round(0.75 * (n_near - 1))] for k in err}
     if single:
