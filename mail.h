@@ -4393,7 +4393,6 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                 for (; i < stop; i++, w += step, ahead += ahead_step) {                                                \
                     MAILP_C##nv(MAILP_CONV_GETW, 0)                                                                    \
                     MAILP_PREFETCH(ahead);                                                                             \
-                    MAILP_PREFETCH(ahead + MAILP_ALIGN);                                                               \
                     MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                    \
                 }                                                                                                      \
             }                                                                                                          \
@@ -4433,7 +4432,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                                  size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead,
                                  size_t lines) {
     const size_t step = group * MAILP_LANES, tiles = (pixels + 5) / 6;
-    const size_t per_tile = 2 * (end - tap) * shape->n_blocks * shape->depth;  /* lines: two with each step of k */
+    const size_t per_tile = (end - tap) * shape->n_blocks * shape->depth;  /* lines: one with each step of k; more would crowd out loads */
     size_t       p, np;
     for (p = 0; p < panels; p += np) {
         size_t t, m = 0, row = 0, column = 0;
@@ -4449,7 +4448,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
             }
             MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * MAILP_LANES, step, shape, tap, end,
                                                  accumulate, lines > 0 ? ahead : (const unsigned char *)w,
-                                                 lines > 0 ? 2 * (size_t)MAILP_ALIGN : 0);
+                                                 lines > 0 ? (size_t)MAILP_ALIGN : 0);
             ahead += MAILP_MIN(lines, per_tile) * MAILP_ALIGN;
             lines -= MAILP_MIN(lines, per_tile);
             m += mr;
@@ -6135,7 +6134,8 @@ typedef struct mailp_resnet_buffers {
 #define MAILP_TILES      32 /* Winograd's tiles at a time: products for 4 blocks, 295 KB, stay in the second-level cache */
 #define MAILP_DEPTH      64 /* Winograd's input channels at a time: transformed weights for 4 blocks are 590 KB */
 #define MAILP_PLANE_PAD  16 /* floats between Winograd's planes: strides of a power of two would fall on one set of the cache */
-#define MAILP_CONV_CHUNK 131072 /* bytes of float32 weights used again and again by the pixels, when not by Winograd */
+#define MAILP_STEPS      512 /* steps of k whose weights, 131 KB for 4 blocks, stay in the second-level cache for all pixels */
+#define MAILP_STEPS_READY 64 /* the same for weights that are widened first: 16 KB, in the first-level cache */
 
 /* floats of a plane of products */
 #define MAILP_PRODUCTS   (MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES + MAILP_PLANE_PAD)
@@ -6145,10 +6145,12 @@ static size_t mailp_winograd_floats(const mailp_conv *conv) {
     return (conv->tile + 2) * (conv->tile + 2) * (conv->c_in * conv->tiles_h * conv->tiles_w + MAILP_PLANE_PAD);
 }
 
-/* Taps of a direct convolution done at a time, so that their weights stay in the second-level cache */
-static size_t mailp_conv_taps(const mailp_conv *conv) {
-    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_GROUP / MAILP_LANES / (conv->shape.n_blocks * conv->shape.depth);
-    return MAILP_MAX(MAILP_MIN(most, conv->shape.n_taps), (size_t)1);
+/* A direct convolution is done in pieces of k: some taps with all their blocks, or of one tap some blocks. */
+static void mailp_conv_piece(size_t *taps, size_t *blocks, const mailp_conv *conv) {
+    const size_t depth = conv->shape.n_blocks * conv->shape.depth;
+    const size_t steps = conv->type == MAIL_WEIGHTS_F32 ? MAILP_STEPS : MAILP_STEPS_READY;
+    *taps   = MAILP_MAX(MAILP_MIN(steps / depth, conv->shape.n_taps), (size_t)1);
+    *blocks = depth <= steps ? conv->shape.n_blocks : steps / conv->shape.depth;
 }
 
 /* floats of weights made ready at a time */
@@ -6157,8 +6159,7 @@ static size_t mailp_conv_u_floats(const mailp_conv *conv) {
         return (conv->tile + 2) * (conv->tile + 2) *
                (MAILP_MIN(conv->c_in, (size_t)MAILP_DEPTH) * MAILP_CONV_GROUP * MAILP_LANES + MAILP_PLANE_PAD);
     }
-    return conv->type == MAIL_WEIGHTS_F32 ? 0 :
-           mailp_conv_taps(conv) * conv->shape.n_blocks * conv->shape.depth * MAILP_CONV_GROUP * MAILP_LANES;
+    return conv->type == MAIL_WEIGHTS_F32 ? 0 : MAILP_STEPS_READY * MAILP_CONV_GROUP * MAILP_LANES;
 }
 
 static size_t mailp_conv_map(const mailp_conv *conv) {
@@ -6520,18 +6521,25 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
     const float   *scale = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
     size_t         first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, kernels->conv_group);
     if (conv->tile == 0) {
-        const size_t         depth = shape.n_blocks * shape.depth, taps = mailp_conv_taps(conv);
+        const size_t         n_blocks = shape.n_blocks, depth = n_blocks * shape.depth;
         const unsigned char *w = (const unsigned char *)conv->w + (first * shape.n_taps * depth + begin - first) * size;
-        size_t               tap, end;
+        const int            ready = conv->type == MAIL_WEIGHTS_F32;
+        size_t               taps, blocks, tap, end, b;
+        mailp_conv_piece(&taps, &blocks, conv);
         for (tap = 0; tap < shape.n_taps; tap = end) {
-            const size_t bytes = depth * group * size;  /* of a tap */
             end = MAILP_MIN(tap + taps, shape.n_taps);
-            if (conv->type != MAIL_WEIGHTS_F32) {
-                kernels->widen(u, w + tap * bytes, scale, (end - tap) * depth, group, n, conv->type);
+            for (b = 0; b < n_blocks; b += blocks) {
+                size_t steps, bytes;
+                shape.n_blocks = MAILP_MIN(blocks, n_blocks - b);
+                steps          = (end - tap) * shape.n_blocks * shape.depth;
+                bytes          = steps * group * size;
+                if (!ready) {
+                    kernels->widen(u, w, scale, steps, group, n, conv->type);
+                }
+                kernels->conv(y, pixels * MAILP_LANES, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready ? group : n,
+                              &shape, tap, end, pixels, n, tap > 0 || b > 0, w + bytes, bytes / MAILP_ALIGN);
+                w += bytes;
             }
-            kernels->conv(y, pixels * MAILP_LANES, in, conv->type != MAIL_WEIGHTS_F32 ? u : (const float *)(const void *)(w + tap * bytes),
-                          conv->type != MAIL_WEIGHTS_F32 ? n : group, &shape, tap, end, pixels, n, tap > 0, w + end * bytes,
-                          (end - tap) * bytes / MAILP_ALIGN);
         }
     } else {
         const size_t         planes = (conv->tile + 2) * (conv->tile + 2), tiles = conv->tiles_h * conv->tiles_w;
