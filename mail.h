@@ -4429,7 +4429,6 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                 for (; i < stop; i++, w += step, ahead += ahead_step) {                                                \
                     MAILP_C##nv(MAILP_CONV_GETW, 0)                                                                    \
                     MAILP_PREFETCH(ahead);                                                                             \
-                    MAILP_PREFETCH(ahead + MAILP_ALIGN);                                                               \
                     MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                    \
                 }                                                                                                      \
             }                                                                                                          \
@@ -4469,7 +4468,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                                  size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead,
                                  size_t lines) {
     const size_t step = group * MAILP_LANES, tiles = (pixels + 5) / 6;
-    const size_t per_tile = 2 * (end - tap) * shape->n_blocks * shape->depth;  /* lines: two with each step of k */
+    const size_t per_tile = (end - tap) * shape->n_blocks * shape->depth;  /* lines: one with each step of k; more would crowd out loads */
     size_t       p, np;
     for (p = 0; p < panels; p += np) {
         size_t t, m = 0, row = 0, column = 0;
@@ -4485,7 +4484,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
             }
             MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * MAILP_LANES, step, shape, tap, end,
                                                  accumulate, lines > 0 ? ahead : (const unsigned char *)w,
-                                                 lines > 0 ? 2 * (size_t)MAILP_ALIGN : 0);
+                                                 lines > 0 ? (size_t)MAILP_ALIGN : 0);
             ahead += MAILP_MIN(lines, per_tile) * MAILP_ALIGN;
             lines -= MAILP_MIN(lines, per_tile);
             m += mr;
@@ -4502,7 +4501,8 @@ MAILP_KERNEL double MAILP_FN(group_sum)(const float *in, size_t n, float mean, i
     size_t          i = 0, j;
     while (i < n) {
         size_t    end = MAILP_MIN(i + 64 * MAILP_LANES, n);
-        float     lanes[4 * MAILP_W];
+        float     lanes[MAILP_LANES];
+        double    part[4] = { 0, 0, 0, 0 };  /* four sums, so that one need not wait for the other */
         mailp_vec s0 = mailp_vzero(), s1 = mailp_vzero(), s2 = mailp_vzero(), s3 = mailp_vzero();
         if (squares) {
             for (; i + 4 * MAILP_W <= end; i += 4 * MAILP_W) {
@@ -4530,13 +4530,15 @@ MAILP_KERNEL double MAILP_FN(group_sum)(const float *in, size_t n, float mean, i
                 s0 = mailp_vadd(s0, mailp_vload(in + i));
             }
         }
-        mailp_vstore(lanes, s0);
-        mailp_vstore(lanes + MAILP_W, s1);
-        mailp_vstore(lanes + 2 * MAILP_W, s2);
-        mailp_vstore(lanes + 3 * MAILP_W, s3);
-        for (j = 0; j < 4 * MAILP_W; j++) {
-            total += (double)lanes[j];
+        memset(lanes, 0, sizeof lanes);
+        mailp_vstore(lanes, mailp_vadd(mailp_vadd(s0, s1), mailp_vadd(s2, s3)));
+        for (j = 0; j < MAILP_LANES; j += 4) {
+            part[0] += (double)lanes[j];
+            part[1] += (double)lanes[j + 1];
+            part[2] += (double)lanes[j + 2];
+            part[3] += (double)lanes[j + 3];
         }
+        total += (part[0] + part[1]) + (part[2] + part[3]);
     }
     return total;
 }
@@ -6205,26 +6207,33 @@ typedef struct mailp_resnet_buffers {
 #define MAILP_CONV_GROUP 4  /* largest conv_group of the kernel tables */
 #define MAILP_TILES      32 /* Winograd's tiles at a time: products for 4 blocks, 295 KB, stay in the second-level cache */
 #define MAILP_DEPTH      64 /* Winograd's input channels at a time: transformed weights for 4 blocks are 590 KB */
-#define MAILP_CONV_CHUNK 131072 /* bytes of float32 weights used again and again by the pixels, when not by Winograd */
+#define MAILP_PLANE_PAD  16 /* floats between Winograd's planes: strides of a power of two would fall on one set of the cache */
+#define MAILP_STEPS      512 /* steps of k whose weights, 131 KB for 4 blocks, stay in the second-level cache for all pixels */
+#define MAILP_STEPS_READY 64 /* the same for weights that are widened first: 16 KB, in the first-level cache */
+
+/* floats of a plane of products */
+#define MAILP_PRODUCTS   (MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES + MAILP_PLANE_PAD)
 
 /* floats of Winograd's input */
 static size_t mailp_winograd_floats(const mailp_conv *conv) {
-    return (conv->tile + 2) * (conv->tile + 2) * conv->c_in * conv->tiles_h * conv->tiles_w;
+    return (conv->tile + 2) * (conv->tile + 2) * (conv->c_in * conv->tiles_h * conv->tiles_w + MAILP_PLANE_PAD);
 }
 
-/* Taps of a direct convolution done at a time, so that their weights stay in the second-level cache */
-static size_t mailp_conv_taps(const mailp_conv *conv) {
-    const size_t most = MAILP_CONV_CHUNK / sizeof(float) / MAILP_CONV_GROUP / MAILP_LANES / (conv->shape.n_blocks * conv->shape.depth);
-    return MAILP_MAX(MAILP_MIN(most, conv->shape.n_taps), (size_t)1);
+/* A direct convolution is done in pieces of k: some taps with all their blocks, or of one tap some blocks. */
+static void mailp_conv_piece(size_t *taps, size_t *blocks, const mailp_conv *conv) {
+    const size_t depth = conv->shape.n_blocks * conv->shape.depth;
+    const size_t steps = conv->type == MAIL_WEIGHTS_F32 ? MAILP_STEPS : MAILP_STEPS_READY;
+    *taps   = MAILP_MAX(MAILP_MIN(steps / depth, conv->shape.n_taps), (size_t)1);
+    *blocks = depth <= steps ? conv->shape.n_blocks : steps / conv->shape.depth;
 }
 
 /* floats of weights made ready at a time */
 static size_t mailp_conv_u_floats(const mailp_conv *conv) {
     if (conv->tile != 0) {
-        return (conv->tile + 2) * (conv->tile + 2) * MAILP_MIN(conv->c_in, (size_t)MAILP_DEPTH) * MAILP_CONV_GROUP * MAILP_LANES;
+        return (conv->tile + 2) * (conv->tile + 2) *
+               (MAILP_MIN(conv->c_in, (size_t)MAILP_DEPTH) * MAILP_CONV_GROUP * MAILP_LANES + MAILP_PLANE_PAD);
     }
-    return conv->type == MAIL_WEIGHTS_F32 ? 0 :
-           mailp_conv_taps(conv) * conv->shape.n_blocks * conv->shape.depth * MAILP_CONV_GROUP * MAILP_LANES;
+    return conv->type == MAIL_WEIGHTS_F32 ? 0 : MAILP_STEPS_READY * MAILP_CONV_GROUP * MAILP_LANES;
 }
 
 static size_t mailp_conv_map(const mailp_conv *conv) {
@@ -6259,7 +6268,7 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->map[2]    = mailp_take_floats(arena, map);
     buffers->v[0]      = mailp_take_floats(arena, v);
     buffers->v[1]      = mailp_take_floats(arena, v);
-    buffers->m         = mailp_take_floats(arena, n_threads * planes * MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES);
+    buffers->m         = mailp_take_floats(arena, n_threads * planes * MAILP_PRODUCTS);
     buffers->u         = mailp_take_floats(arena, n_threads * buffers->u_floats);
     buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAIL_MAX_IMAGE);
     buffers->sums      = (double *)mailp_take(arena, n_threads * net->width * 3 * sizeof(double));
@@ -6582,41 +6591,51 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
     const float   *scale = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
     size_t         first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, kernels->conv_group);
     if (conv->tile == 0) {
-        const size_t         depth = shape.n_blocks * shape.depth, taps = mailp_conv_taps(conv);
+        const size_t         n_blocks = shape.n_blocks, depth = n_blocks * shape.depth;
         const unsigned char *w = (const unsigned char *)conv->w + (first * shape.n_taps * depth + begin - first) * size;
-        size_t               tap, end;
+        const int            ready = conv->type == MAIL_WEIGHTS_F32;
+        size_t               taps, blocks, tap, end, b;
+        mailp_conv_piece(&taps, &blocks, conv);
         for (tap = 0; tap < shape.n_taps; tap = end) {
-            const size_t bytes = depth * group * size;  /* of a tap */
             end = MAILP_MIN(tap + taps, shape.n_taps);
-            if (conv->type != MAIL_WEIGHTS_F32) {
-                kernels->widen(u, w + tap * bytes, scale, (end - tap) * depth, group, n, conv->type);
+            for (b = 0; b < n_blocks; b += blocks) {
+                size_t steps, bytes;
+                shape.n_blocks = MAILP_MIN(blocks, n_blocks - b);
+                steps          = (end - tap) * shape.n_blocks * shape.depth;
+                bytes          = steps * group * size;
+                if (!ready) {
+                    kernels->widen(u, w, scale, steps, group, n, conv->type);
+                }
+                kernels->conv(y, pixels * MAILP_LANES, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready ? group : n,
+                              &shape, tap, end, pixels, n, tap > 0 || b > 0, w + bytes, bytes / MAILP_ALIGN);
+                w += bytes;
             }
-            kernels->conv(y, pixels * MAILP_LANES, in, conv->type != MAIL_WEIGHTS_F32 ? u : (const float *)(const void *)(w + tap * bytes),
-                          conv->type != MAIL_WEIGHTS_F32 ? n : group, &shape, tap, end, pixels, n, tap > 0, w + end * bytes,
-                          (end - tap) * bytes / MAILP_ALIGN);
         }
     } else {
         const size_t         planes = (conv->tile + 2) * (conv->tile + 2), tiles = conv->tiles_h * conv->tiles_w;
         const unsigned char *w = (const unsigned char *)conv->w + (first * conv->c_in + begin - first) * 9 * size;
+        const size_t         plane = conv->c_in * tiles + MAILP_PLANE_PAD;
         size_t               t, count, k, b, c, depth;
         for (t = 0; t < tiles; t += count) {
             count = MAILP_MIN(tiles - t, (size_t)MAILP_TILES);
             for (c = 0; c < conv->c_in; c += depth) {
                 const size_t lines = MAILP_DEPTH * group * 9 * size / MAILP_ALIGN / planes + 1;
-                depth = MAILP_MIN(conv->c_in - c, (size_t)MAILP_DEPTH);
+                size_t       u_plane;
+                depth   = MAILP_MIN(conv->c_in - c, (size_t)MAILP_DEPTH);
+                u_plane = depth * n * MAILP_LANES + MAILP_PLANE_PAD;
                 if (t == 0 || conv->c_in > MAILP_DEPTH) {
-                    kernels->winograd_weights(u, depth * n * MAILP_LANES, w + c * group * 9 * size, scale, depth, group, n, conv->tile,
+                    kernels->winograd_weights(u, u_plane, w + c * group * 9 * size, scale, depth, group, n, conv->tile,
                                               conv->type);
                 }
                 shape.n_blocks = depth / MAILP_LANES;
                 for (k = 0; k < planes; k++) {
-                    kernels->conv(m + k * n * count * MAILP_LANES, count * MAILP_LANES,
-                                  in + (k * conv->c_in * tiles + (c * tiles + t * MAILP_LANES)), u + k * depth * n * MAILP_LANES, n, &shape,
+                    kernels->conv(m + k * MAILP_PRODUCTS, count * MAILP_LANES, in + (k * plane + c * tiles + t * MAILP_LANES),
+                                  u + k * u_plane, n, &shape,
                                   0, 1, count, n, c > 0, w + (c + depth) * group * 9 * size + k * lines * MAILP_ALIGN, lines);
                 }
             }
             for (b = 0; b < n; b++) {
-                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, n * count * MAILP_LANES, conv->h_out,
+                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, MAILP_PRODUCTS, conv->h_out,
                                       conv->w_out, conv->tile, conv->tiles_w, t, t + count);
             }
         }
@@ -6627,14 +6646,14 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
 static void mailp_conv_prepare(float *v, const mailp_conv *next, const mailp_kernels *kernels, const float *block, size_t b) {
     if (next != NULL && next->tile != 0) {
         const size_t tiles = next->tiles_h * next->tiles_w;
-        kernels->winograd_in(v + b * tiles * MAILP_LANES, next->c_in * tiles, block, mailp_map_side(next->w_in) * MAILP_LANES,
+        kernels->winograd_in(v + b * tiles * MAILP_LANES, next->c_in * tiles + MAILP_PLANE_PAD, block, mailp_map_side(next->w_in) * MAILP_LANES,
                              next->tiles_h, next->tiles_w, next->tile);
     }
 }
 
 /* Scratch for the products of the i-th task */
 static float *mailp_resnet_products(const mailp_resnet_step *step, size_t i) {
-    return step->buffers->m + i * (step->conv->tile + 2) * (step->conv->tile + 2) * MAILP_CONV_GROUP * MAILP_TILES * MAILP_LANES;
+    return step->buffers->m + i * (step->conv->tile + 2) * (step->conv->tile + 2) * MAILP_PRODUCTS;
 }
 
 /* Convolution, GroupNorm, skip, relu for a share of the output blocks. */
