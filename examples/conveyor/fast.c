@@ -108,7 +108,7 @@ void norm_forward(float *y, float *stats, const float *x, const float *gain, con
         for (g = 0; g < groups; g++) {
             const float *xg = x + (long)b * pixels * channels + g * N;
             float       *yg = y + (long)b * pixels * channels + g * N, *st = stats + ((long)b * groups + g) * 2;
-            float        sum[N] = { 0 }, square[N] = { 0 }, a[N], d[N], low = relu ? 0.0f : -INFINITY;
+            float        sum[N] = { 0 }, square[N] = { 0 }, a[N], d[N], low = relu ? 0.0f : -3e38f;
             double       m = 0.0, v = 0.0;
             for (p = 0; p < pixels; p++) {
                 for (c = 0; c < N; c++) {
@@ -153,7 +153,7 @@ void norm_backward(float *gx, float *ggain, float *gbias, const float *gy, const
             long         at = (long)b * pixels * channels + g * N;
             const float *st = stats + ((long)b * groups + g) * 2;
             float        to_bias[N] = { 0 }, to_gain[N] = { 0 }, a[N], mean_g = 0.0f, mean_gx = 0.0f;
-            float        low = relu ? 0.0f : -INFINITY;
+            float        low = relu ? 0.0f : -3e38f;
             for (p = 0; p < pixels; p++) {
                 long q = at + (long)p * channels;
                 for (c = 0; c < N; c++) {

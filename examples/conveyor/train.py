@@ -90,7 +90,7 @@ def build(out):
     sim.conveyor_report.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     sim.conveyor_render_many.argtypes = [ctypes.c_void_p] + [ctypes.c_int] * 5 + [ctypes.c_void_p]
     try:
-        fast = cc(os.path.join(HERE, "fast.c"), "libfast.so", "-O3", "-march=native", "-ffast-math", "-fno-finite-math-only")
+        fast = cc(os.path.join(HERE, "fast.c"), "libfast.so", "-O3", "-march=native", "-ffast-math", "-mprefer-vector-width=512")
     except subprocess.CalledProcessError:
         fast = None
     return sim, fast
@@ -606,9 +606,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("name", nargs="?", default="d_ma_h5_ddpm", choices=list(POLICIES))
     p.add_argument("--out", default=os.path.join(ROOT, "build", "conveyor"))
-    p.add_argument("--steps", type=int, default=4400, help="steps of the second and third stage together")
-    p.add_argument("--head-steps", type=int, default=4000, help="of them with the encoder at rest")
-    p.add_argument("--windows", type=int, default=384, help="windows in a batch while the encoder rests")
+    p.add_argument("--steps", type=int, default=2700, help="steps of the second and third stage together")
+    p.add_argument("--head-steps", type=int, default=2500, help="of them with the encoder at rest")
+    p.add_argument("--windows", type=int, default=256, help="windows in a batch while the encoder rests")
     p.add_argument("--demos", type=int, default=2000)
     p.add_argument("--stretches", type=int, default=16, help="stretches of demonstrations in a batch")
     p.add_argument("--frames", type=int, default=8, help="ticks in a stretch")
