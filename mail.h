@@ -7569,14 +7569,14 @@ static mail_status mailp_plan_finish(mail_session *s, float *actions, size_t ski
     for (a = 0; a < s->n_active; a++) {
         const size_t robot    = s->active[a];
         const float *previous = s->has_last[robot] ? s->last + robot * D : NULL;
-        if (s->ensemble == NULL) {
-            for (i = 0; i < A; i++) {
-                mailp_limit(s, s->out + a * one + i * D, previous);
-                previous = s->out + a * one + i * D;
-            }
-        } else {
+        if (s->ensemble != NULL) {  /* as predicted: the limits are for the mean; a chunk that gave no action yet is replaced */
+            s->ensemble_n[robot] -= s->ensemble_n[robot] > 0 && s->used[robot] == 0;
             memcpy(s->ensemble + (robot * A + s->ensemble_n[robot] % A) * one, s->out + a * one, one * sizeof(float));
             s->ensemble_n[robot]++;
+        }
+        for (i = 0; i < A; i++) {
+            mailp_limit(s, s->out + a * one + i * D, previous);
+            previous = s->out + a * one + i * D;
         }
         memcpy(s->chunk + robot * one, s->out + a * one, one * sizeof(float));
         s->used[robot] = MAILP_MIN(skip, s->n_exec - 1);
