@@ -8353,7 +8353,7 @@ MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, dou
 MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float *from, const float *to, size_t dim, float max_step) {
     double distance = 0;
     size_t n, i, j;
-    if (from == NULL || to == NULL || (way_points == NULL && capacity != 0) || !(max_step > 0)) {
+    if (from == NULL || to == NULL || (way_points == NULL && capacity != 0) || !(max_step > 0 && max_step <= FLT_MAX)) {
         return 0;
     }
     for (j = 0; j < dim; j++) {
