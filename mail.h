@@ -8075,9 +8075,9 @@ MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *e
     }
     for (robot = 0; robot < session->batch; robot++) {
         float *row = session->goal + robot * c->state_dim;
-        mailp_linear(&session->ctx, session->r, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim), c->lang_dim,
+        mailp_linear(&session->ctx, session->incoming, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim), c->lang_dim,
                      &session->policy->lang, 1, 0);
-        memcpy(row, session->r, c->state_dim * sizeof(float));
+        memcpy(row, session->incoming, c->state_dim * sizeof(float));  /* whole panels were written; that has room for them */
     }
     session->has_goal = 1;
     return MAIL_OK;
