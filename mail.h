@@ -7817,14 +7817,14 @@ static mail_status mailp_plan_finish(mail_session *s, float *actions, size_t ski
     for (a = 0; a < s->n_active; a++) {
         const size_t robot    = s->active[a];
         const float *previous = s->has_last[robot] ? s->last + robot * D : NULL;
-        if (s->ensemble == NULL) {
-            for (i = 0; i < A; i++) {
-                mailp_limit(s, s->out + a * one + i * D, previous);
-                previous = s->out + a * one + i * D;
-            }
-        } else {
+        if (s->ensemble != NULL) {  /* as predicted: the limits are for the mean; a chunk that gave no action yet is replaced */
+            s->ensemble_n[robot] -= s->ensemble_n[robot] > 0 && s->used[robot] == 0;
             memcpy(s->ensemble + (robot * A + s->ensemble_n[robot] % A) * one, s->out + a * one, one * sizeof(float));
             s->ensemble_n[robot]++;
+        }
+        for (i = 0; i < A; i++) {
+            mailp_limit(s, s->out + a * one + i * D, previous);
+            previous = s->out + a * one + i * D;
         }
         memcpy(s->chunk + robot * one, s->out + a * one, one * sizeof(float));
         s->used[robot] = MAILP_MIN(skip, s->n_exec - 1);
@@ -8323,9 +8323,9 @@ MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *e
     }
     for (robot = 0; robot < session->batch; robot++) {
         float *row = session->goal + robot * c->state_dim;
-        mailp_linear(&session->ctx, session->r, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim), c->lang_dim,
+        mailp_linear(&session->ctx, session->incoming, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim), c->lang_dim,
                      &session->policy->lang, 1, 0);
-        memcpy(row, session->r, c->state_dim * sizeof(float));
+        memcpy(row, session->incoming, c->state_dim * sizeof(float));  /* whole panels were written; that has room for them */
     }
     session->has_goal = 1;
     return MAIL_OK;
@@ -8601,7 +8601,7 @@ MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, dou
 MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float *from, const float *to, size_t dim, float max_step) {
     double distance = 0;
     size_t n, i, j;
-    if (from == NULL || to == NULL || (way_points == NULL && capacity != 0) || !(max_step > 0)) {
+    if (from == NULL || to == NULL || (way_points == NULL && capacity != 0) || !(max_step > 0 && max_step <= FLT_MAX)) {
         return 0;
     }
     for (j = 0; j < dim; j++) {
@@ -8636,13 +8636,13 @@ typedef struct mailp_scan_job {
     const float         *x, *dt, *B, *C, *z;
     float               *A, *D, *states, *decay, *edge;  /* edge: padded copy of the last, partial panel of x, dt, z, y */
     size_t               length, d_inner, d_state, ep, chunks;
+    size_t               n_threads;
     int                  pass;  /* 0: what each piece leaves from a zero state; 1: the outputs */
     float               *waste; /* per panel and chunk: outputs of pass 0 that nobody reads */
 } mailp_scan_job;
 
-/* Task i: one panel of channels in one piece of the sequence. */
-static void mailp_scan_task(void *arg, size_t i) {
-    const mailp_scan_job *j = (const mailp_scan_job *)arg;
+/* Part i: one panel of channels in one piece of the sequence. */
+static void mailp_scan_part(const mailp_scan_job *j, size_t i) {
     const size_t panel = i / j->chunks, chunk = i % j->chunks, c = panel * MAILP_LANES, N = j->d_state, ep = j->ep, L = j->length;
     const size_t from = L * chunk / j->chunks, to = L * (chunk + 1) / j->chunks, len = to - from;
     const int    whole = c + MAILP_LANES <= j->d_inner;
@@ -8668,6 +8668,15 @@ static void mailp_scan_task(void *arg, size_t i) {
         float *y = (whole ? j->y : j->edge + 3 * L * MAILP_LANES) + l0;
         j->k->scan(y, ld, chunk + 1 == j->chunks ? state + N * ep : NULL, state, x, ld, dt, ld, j->A + c, ep, j->B + from * N,
                    j->C + from * N, N, j->D + c, z, ld, len, N, 1);
+    }
+}
+
+/* Task t: every n_threads-th part. */
+static void mailp_scan_task(void *arg, size_t t) {
+    const mailp_scan_job *j = (const mailp_scan_job *)arg;
+    size_t                i;
+    for (i = t; i < mailp_panels(j->d_inner) * j->chunks; i += j->n_threads) {
+        mailp_scan_part(j, i);
     }
 }
 
@@ -8715,6 +8724,7 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
     j.d_state = d_state;
     j.ep      = mailp_pad(d_inner);
     j.chunks  = mailp_scan_chunks(length, d_inner, chunks);
+    j.n_threads = MAILP_MIN(mailp_threads(parallel), mailp_panels(d_inner) * j.chunks);
     j.A       = at;
     at += d_state * j.ep;
     j.D = at;
@@ -8749,7 +8759,7 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
     }
     if (j.chunks > 1) {
         j.pass = 0;
-        mailp_parallel_run(parallel, mailp_panels(d_inner) * j.chunks, mailp_scan_task, &j);
+        mailp_parallel_run(parallel, j.n_threads, mailp_scan_task, &j);
         for (i = 0; i + 1 < j.chunks; i++) {  /* state after piece i: what it leaves from zero, plus its decay times the state before */
             const float *before = j.states + i * d_state * j.ep;
             float       *after  = j.states + (i + 1) * d_state * j.ep;
@@ -8761,7 +8771,7 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
         }
     }
     j.pass = 1;
-    mailp_parallel_run(parallel, mailp_panels(d_inner) * j.chunks, mailp_scan_task, &j);
+    mailp_parallel_run(parallel, j.n_threads, mailp_scan_task, &j);
     for (l = 0; edge < d_inner && l < length; l++) {
         memcpy(y + l * d_inner + edge, j.edge + (3 * length + l) * MAILP_LANES, (d_inner - edge) * sizeof(float));
     }
