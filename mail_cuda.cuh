@@ -152,6 +152,166 @@ static __device__ __forceinline__ float mailp_dev_max32(float v) {
     return v;
 }
 
+/* ---- clusters: push values into a peer's shared memory, counted in bytes by a barrier there ---- */
+
+#if defined(MAIL_CUDA_ON_CPU)
+#  define MAILP_CUDA_CLUSTERS 1 /* this compilation has them: the kernels that use them are not empty */
+typedef cpucuda::MBar mailp_cuda_bar;
+#else
+#  if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#    define MAILP_CUDA_CLUSTERS 1
+#  endif
+struct __align__(8) mailp_cuda_bar {
+    unsigned long long v;
+};
+#endif
+
+#ifdef MAILP_CUDA_CLUSTERS
+/* Number of this block within its cluster. */
+static __device__ __forceinline__ unsigned mailp_dev_rank() {
+#  ifdef MAIL_CUDA_ON_CPU
+    return cpucuda::cur->b->rank;
+#  else
+    unsigned r;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+    return r;
+#  endif
+}
+
+/* All threads of all blocks of the cluster. */
+#  ifdef MAIL_CUDA_ON_CPU
+#    define mailp_dev_cluster_sync() cpucuda::sync(cpucuda::cluster_bar(), __LINE__)
+#  else
+static __device__ __forceinline__ void mailp_dev_cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+static __device__ __forceinline__ unsigned mailp_dev_s32(const void *p) {
+    return (unsigned)__cvta_generic_to_shared(p);
+}
+static __device__ __forceinline__ unsigned mailp_dev_map(unsigned address, unsigned rank) {
+    unsigned r;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
+    return r;
+}
+#  endif
+
+/* One thread: make a barrier whose phases end after one expect and the bytes it announced. */
+static __device__ __forceinline__ void mailp_dev_bar_init(mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    bar->pending = 1;
+    bar->tx = 0;
+    bar->phase = 0;
+#  else
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(mailp_dev_s32(bar)) : "memory");
+#  endif
+}
+
+/* The same thread, after all its inits and before the cluster_sync that lets peers use them. */
+static __device__ __forceinline__ void mailp_dev_bar_publish() {
+#  ifndef MAIL_CUDA_ON_CPU
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+#  endif
+}
+
+/* One thread: the present phase ends when `bytes` have arrived. Pushes may come before this call. */
+static __device__ __forceinline__ void mailp_dev_bar_expect(mailp_cuda_bar *bar, unsigned bytes) {
+#  ifdef MAIL_CUDA_ON_CPU
+    bar->tx += (int)bytes;
+    --bar->pending;
+    cpucuda::settle(bar);
+#  else
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(mailp_dev_s32(bar)), "r"(bytes) : "memory");
+#  endif
+}
+
+/* Wait for the end of the phase of this parity (0 for the first); what arrived is then visible to the caller. */
+#  ifdef MAIL_CUDA_ON_CPU
+#    define mailp_dev_bar_wait(bar, parity) cpucuda::bar_wait(bar, (unsigned)(parity), __LINE__)
+#  else
+static __device__ __forceinline__ void mailp_dev_bar_wait(mailp_cuda_bar *bar, unsigned parity) {
+    asm volatile("{\n.reg .pred p;\nW: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n@!p bra W;\n}" ::"r"(
+                     mailp_dev_s32(bar)),
+                 "r"(parity)
+                 : "memory");
+}
+#  endif
+
+/* Store v at this block's address `local` in block `rank`, and count it on `bar` there. */
+static __device__ __forceinline__ void mailp_dev_push(float *local, unsigned rank, float v, mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::push(local, rank, &v, 4, bar);
+#  else
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+                     mailp_dev_map(mailp_dev_s32(local), rank)),
+                 "f"(v), "r"(mailp_dev_map(mailp_dev_s32(bar), rank))
+                 : "memory");
+#  endif
+}
+static __device__ __forceinline__ void mailp_dev_push4(float *local, unsigned rank, float4 v, mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::push(local, rank, &v, 16, bar);
+#  else
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(
+                     mailp_dev_map(mailp_dev_s32(local), rank)),
+                 "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(mailp_dev_map(mailp_dev_s32(bar), rank))
+                 : "memory");
+#  endif
+}
+
+/* One thread: copy bytes (a multiple of 16; both sides 16-byte aligned) from global to shared memory in the background. */
+static __device__ __forceinline__ void mailp_dev_bulk(void *to, const void *from, unsigned bytes, mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::issue(cpucuda::Async{cpucuda::cur->b, (unsigned char *)to, from, {}, bytes, bar});
+#  else
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(mailp_dev_s32(to)),
+                 "l"(from), "r"(bytes), "r"(mailp_dev_s32(bar))
+                 : "memory");
+#  endif
+}
+#endif /* MAILP_CUDA_CLUSTERS */
+
+/* ---- tensor cores ---- */
+
+/* D (16 x 8) += A (16 x 16) B (16 x 8), bf16 operands, float32 sums; all lanes. Fragments as in PTX mma.m16n8k16, with
+   lane = 4 g + t, two values a register:
+       A: a0 (row g, k 2t..)  a1 (g + 8, 2t..)  a2 (g, 2t + 8..)  a3 (g + 8, 2t + 8..)
+       B: b0 (k 2t.., column g)  b1 (k 2t + 8.., column g)        D: d0 d1 (g, 2t..)  d2 d3 (g + 8, 2t..) */
+static __device__ __forceinline__ void mailp_dev_mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+#ifdef MAIL_CUDA_ON_CPU
+    cpucuda::mma(d, a, b, __LINE__);
+#else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/* Two floats as bf16, rounded to nearest even, lo in the low half; and back. */
+static __device__ __forceinline__ uint32_t mailp_dev_bf16x2(float lo, float hi) {
+#ifdef MAIL_CUDA_ON_CPU
+    return cpucuda::bf16(lo) | cpucuda::bf16(hi) << 16;
+#else
+    uint32_t r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+#endif
+}
+static __device__ __forceinline__ float mailp_dev_bits(uint32_t bits) {
+#ifdef MAIL_CUDA_ON_CPU
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+#else
+    return __uint_as_float(bits);
+#endif
+}
+static __device__ __forceinline__ float mailp_dev_bf16_lo(uint32_t r) {
+    return mailp_dev_bits(r << 16);
+}
+static __device__ __forceinline__ float mailp_dev_bf16_hi(uint32_t r) {
+    return mailp_dev_bits(r & 0xffff0000u);
+}
+
 /* ====================================================================================================================
    >>linear   Y = act(norm(X) W^T + bias) + add + add2
 
@@ -298,12 +458,22 @@ static __global__ void __launch_bounds__(128) mailp_cuda_layer_norm(mailp_cuda_l
    Sequences are numbered q = step * robots + robot, so that one step of all robots is contiguous.
    ================================================================================================================= */
 
-/* State of one Mamba layer after a prefix: rows 0..d_conv-2 are the last inputs of conv1d (oldest first), rows d_conv-1..
-   the ssm_state. Channels are cut into slices, as the blocks of a cluster will read them:
-       [sequence][d_inner / slice][d_conv - 1 + d_state][slice]          (slice = d_inner for the plain path) */
-static __device__ __forceinline__ size_t mailp_cuda_state_at(int q, int row, int c, int rows, int d_inner, int slice) {
-    return (((size_t)q * (d_inner / slice) + c / slice) * rows + row) * slice + c % slice;
-}
+/* State of one Mamba layer after some tokens: the last d_conv - 1 inputs of conv1d, oldest first, and the ssm_state.
+   Channels are cut into slices, as the blocks of a cluster will read them (slice = d_inner for the plain path):
+       [sequence][d_inner / slice] of { conv [d_conv - 1][slice], ssm_state [slice][d_state] } */
+struct mailp_cuda_state {
+    int d_inner, d_state, d_conv, slice;
+
+    __device__ __forceinline__ size_t begin(int q, int c) const {
+        return ((size_t)q * (d_inner / slice) + c / slice) * (size_t)(slice * (d_conv - 1 + d_state));
+    }
+    __device__ __forceinline__ size_t conv(int q, int row, int c) const {
+        return begin(q, c) + row * slice + c % slice;
+    }
+    __device__ __forceinline__ size_t ssm(int q, int n, int c) const {
+        return begin(q, c) + (d_conv - 1) * slice + c % slice * d_state + n;
+    }
+};
 
 struct mailp_cuda_mixer_args {
     float       *y;           /* [sequences][L][d_inner]   out, gated; zeros for tokens past the end of a sequence */
@@ -329,9 +499,10 @@ struct mailp_cuda_mixer_args {
    registers; x_proj, whose sums run over all channels, is shared out over the warps, a warp per output row. Tokens come
    in tiles (u and x_proj of a tile live in shared memory); between tiles the state waits in state_out. */
 template <int NS>
-static __global__ void __launch_bounds__(512) mailp_cuda_mixer(mailp_cuda_mixer_args p) {
+static __global__ void __launch_bounds__(NS <= 16 ? 512 : 256, 1) mailp_cuda_mixer(mailp_cuda_mixer_args p) {
     MAILP_CUDA_SHARED(float, shared);
-    const int E = p.d_inner, N = p.d_state, R = p.dt_rank, K = p.d_conv, XP = R + 2 * N, rows = K - 1 + N;
+    const int E = p.d_inner, N = p.d_state, R = p.dt_rank, K = p.d_conv, XP = R + 2 * N;
+    const mailp_cuda_state in = {E, N, K, p.slice_in}, out = {E, N, K, p.slice_out};
     float    *u = shared, *xd = shared + (size_t)p.tile * E; /* [tile][E], [tile][XP] */
     const int tid = (int)threadIdx.x, NT = (int)blockDim.x, lane = tid & 31, warp = tid >> 5;
     const int q = (int)blockIdx.x;
@@ -350,7 +521,7 @@ static __global__ void __launch_bounds__(512) mailp_cuda_mixer(mailp_cuda_mixer_
                 if (at >= 0) {
                     x = xz[(size_t)at * 2 * E + c];
                 } else if (p.state_in) {
-                    x = p.state_in[mailp_cuda_state_at(q, at + K - 1, c, rows, E, p.slice_in)];
+                    x = p.state_in[in.conv(q, at + K - 1, c)];
                 }
                 v += p.conv_w[j * E + c] * x;
             }
@@ -374,11 +545,11 @@ static __global__ void __launch_bounds__(512) mailp_cuda_mixer(mailp_cuda_mixer_
         for (int c = tid; c < E; c += NT) {
             float        h[NS], A2[NS];
             const float *from = t0 ? p.state_out : p.state_in;
-            const int    slice = t0 ? p.slice_out : p.slice_in;
+            const mailp_cuda_state &at = t0 ? out : in;
 #pragma unroll
             for (int n = 0; n < NS; n++) {
                 A2[n] = n < N ? p.A2[n * E + c] : 0.0f;
-                h[n] = n < N && from ? from[mailp_cuda_state_at(q, K - 1 + n, c, rows, E, slice)] : 0.0f;
+                h[n] = n < N && from ? from[at.ssm(q, n, c)] : 0.0f;
             }
             for (int l = 0; l < len; l++) {
                 const float *dbc = xd + l * XP;
@@ -388,21 +559,21 @@ static __global__ void __launch_bounds__(512) mailp_cuda_mixer(mailp_cuda_mixer_
                 }
                 dt = mailp_dev_softplus(dt);
                 const float ul = u[l * E + c], du = dt * ul;
-                float       out = p.D[c] * ul;
+                float       yl = p.D[c] * ul;
 #pragma unroll
                 for (int n = 0; n < NS; n++) {
                     if (n < N) {
                         h[n] = mailp_dev_ex2(dt * A2[n]) * h[n] + du * dbc[R + n];
-                        out += h[n] * dbc[R + N + n];
+                        yl += h[n] * dbc[R + N + n];
                     }
                 }
-                y[(size_t)(t0 + l) * E + c] = out * mailp_dev_silu(xz[(size_t)(t0 + l) * 2 * E + E + c]);
+                y[(size_t)(t0 + l) * E + c] = yl * mailp_dev_silu(xz[(size_t)(t0 + l) * 2 * E + E + c]);
             }
             if (p.state_out) {
 #pragma unroll
                 for (int n = 0; n < NS; n++) {
                     if (n < N) {
-                        p.state_out[mailp_cuda_state_at(q, K - 1 + n, c, rows, E, p.slice_out)] = h[n];
+                        p.state_out[out.ssm(q, n, c)] = h[n];
                     }
                 }
             }
@@ -419,9 +590,9 @@ static __global__ void __launch_bounds__(512) mailp_cuda_mixer(mailp_cuda_mixer_
             if (at >= 0) {
                 x = xz[(size_t)at * 2 * E + c];
             } else if (p.state_in) {
-                x = p.state_in[mailp_cuda_state_at(q, at + K - 1, c, rows, E, p.slice_in)];
+                x = p.state_in[in.conv(q, at + K - 1, c)];
             }
-            p.state_out[mailp_cuda_state_at(q, i / E, c, rows, E, p.slice_out)] = x;
+            p.state_out[out.conv(q, i / E, c)] = x;
         }
     }
 }
@@ -1084,6 +1255,423 @@ static __global__ void __launch_bounds__(256) mailp_cuda_keypoints(mailp_cuda_ke
 }
 
 /* ====================================================================================================================
+   >>denoise   the whole denoising loop of a few robots in one launch
+
+   A cluster of CS blocks owns R robots, that is M = R * T action tokens (T: the chunk). Block k holds channels
+   k * CL.. of d_inner and rows k * OL.. of d_model of every layer and keeps a full copy of the residual stream. In each
+   layer the blocks meet three times, each time by pushing a few hundred bytes into every peer's shared memory and waiting
+   on a barrier that counts bytes: partial x_proj sums, gated scan output, out_proj rows. Weights and prefix states stream
+   from L2 into a ring of two, one layer ahead. There is no grid barrier and no activation in global memory; clusters do
+   not know of each other, so a robot's result does not depend on the batch.
+
+   No exchange needs two buffers: a peer pushes exchange e of the next layer only after it has received exchange e + 1 of
+   this layer from this block, and this block sends that after it has read e.
+
+   For the released widths only: d_model 128, d_inner 256, dt_rank 8, d_conv up to 4. Others take the plain path.
+   ================================================================================================================= */
+
+enum {
+    MAILP_CUDA_DM = 128,      /* d_model */
+    MAILP_CUDA_DI = 256,      /* d_inner */
+    MAILP_CUDA_DC = 4,        /* d_conv, padded with zero taps */
+    MAILP_CUDA_DTR = 8,       /* dt_rank */
+    MAILP_CUDA_NT = 256,      /* threads: eight warps, as many tokens as they norm in one or two rounds */
+    MAILP_CUDA_MAX_ACTION = 16
+};
+
+/* How NT threads share a block's part of each product. */
+template <int DS, int CS>
+struct mailp_cuda_split {
+    static constexpr int NT = MAILP_CUDA_NT;
+    static constexpr int CL = MAILP_CUDA_DI / CS, OL = MAILP_CUDA_DM / CS, XP = MAILP_CUDA_DTR + 2 * DS;
+    static constexpr int KI = NT / (2 * CL), NI = MAILP_CUDA_DM / (4 * KI); /* in_proj: KI lanes a row, NI float4 each */
+    static constexpr int KO = NT / OL, NO = MAILP_CUDA_DI / (4 * KO);       /* out_proj */
+    static constexpr int SPT = CL * DS >= NT ? CL * DS / NT : 1;            /* scan: states a lane */
+    static constexpr int LPC = DS / SPT;                                    /* and lanes a channel */
+    static_assert(KI >= 1 && KI <= 32 && KO <= 32 && NI >= 1 && NO >= 1, "cluster of 4, 8 or 16");
+};
+
+/* One block's part of one layer, in the order in which the threads read it. */
+template <int DS, int CS>
+struct __align__(128) mailp_cuda_slice {
+    typedef mailp_cuda_split<DS, CS> P;
+    float4 in_proj[P::NI * P::NT];    /* [i][thread]; the norm's gain is folded in */
+    float4 out_proj[P::NO * P::NT];
+    float  in_bias[2 * P::CL];        /* in_proj applied to the norm's bias */
+    float  x_proj[P::CL * P::XP];     /* [channel][output] */
+    float  conv_w[P::CL * MAILP_CUDA_DC], conv_b[P::CL];
+    float  dt_w[P::CL * MAILP_CUDA_DTR], dt_b[P::CL];
+    float  A2[P::CL * DS];
+    float  D[P::CL];
+};
+
+struct mailp_cuda_loop_args {
+    mailp_cuda_sampler s;
+    const void        *slices;  /* [layers][CS] of mailp_cuda_slice */
+    const float       *state;   /* [layers][steps * robots] states after the prefix, slice = CL */
+    const float       *cond;    /* ED-Ma: [steps][robots][T][128] */
+    const float       *table;   /* [steps][5] recip, recipm1, coef1, coef2, sigma */
+    int                steps, calls, layers;
+};
+
+template <int DS, int T, int CS, int R, bool COND>
+struct mailp_cuda_loop_shared {
+    typedef mailp_cuda_split<DS, CS> P;
+    static constexpr int M = R * T, STATE = P::CL * (MAILP_CUDA_DC - 1 + DS);
+    mailp_cuda_slice<DS, CS> ring[2];
+    __align__(16) float state[2][R][STATE];
+    __align__(16) float cond[2][COND ? M : 1][MAILP_CUDA_DM];
+    __align__(16) float res[M][MAILP_CUDA_DM], norm[M][MAILP_CUDA_DM], out[M][MAILP_CUDA_DM]; /* out: out_proj, gathered */
+    __align__(16) float u[M][P::CL], gate[M][P::CL], y[M][P::CL];  /* this block's channels */
+    __align__(16) float part[CS][M][P::XP], xd[M][P::XP];          /* x_proj: everyone's partial sums; their sum */
+    __align__(16) float y_all[M][MAILP_CUDA_DI];                   /* gated scan output of all blocks */
+    float               x[M][MAILP_CUDA_MAX_ACTION];
+    mailp_cuda_bar      weights[2], hop[3];
+};
+
+/* One block: its slice of every layer for the M tokens of its cluster. Threads: a warp norms a token; KI (KO) lanes share
+   a row of in_proj (out_proj) for all tokens; LPC lanes share a channel of the scan. */
+template <int DS, int T, int CS, int R, bool COND>
+static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp_cuda_loop_args p) {
+#ifdef MAILP_CUDA_CLUSTERS
+    typedef mailp_cuda_split<DS, CS>                     P;
+    typedef mailp_cuda_slice<DS, CS>                     Slice;
+    typedef mailp_cuda_loop_shared<DS, T, CS, R, COND>   Shared;
+    constexpr int M = R * T, CL = P::CL, OL = P::OL, XP = P::XP, NT = P::NT, DM = MAILP_CUDA_DM, DC = MAILP_CUDA_DC;
+    constexpr int DTR = MAILP_CUDA_DTR, KI = P::KI, KO = P::KO, LPC = P::LPC, SPT = P::SPT;
+    MAILP_CUDA_SHARED(Shared, s);
+    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
+    const unsigned rank = mailp_dev_rank();
+    const int      robot0 = (int)(blockIdx.x / CS) * R, robots = p.s.robots, D = p.s.D;
+    const Slice   *slices = (const Slice *)p.slices;
+    const int      total = p.calls * p.layers;
+
+    /* The step of call i; diffusion-X repeats step 0. Robots past the last are computed as copies of it and not stored. */
+    auto step_of = [&](int call) { return call < p.steps ? p.steps - 1 - call : 0; };
+    auto robot_at = [&](int r) { return robot0 + r < robots ? robot0 + r : robots - 1; };
+    auto fetch = [&](int it) { /* one thread: what layer-pass `it` needs */
+        mailp_cuda_bar *bar = &s->weights[it & 1];
+        const int       layer = it % p.layers, call = it / p.layers;
+        const bool      cond = COND && layer == 0;
+        mailp_dev_bar_expect(bar, (unsigned)(sizeof(Slice) + sizeof s->state[0] + (cond ? sizeof s->cond[0] : 0)));
+        mailp_dev_bulk(&s->ring[it & 1], slices + (size_t)layer * CS + rank, sizeof(Slice), bar);
+        for (int r = 0; r < R; r++) {
+            const size_t q = (size_t)step_of(call) * robots + robot_at(r);
+            mailp_dev_bulk(s->state[it & 1][r], p.state + (((size_t)layer * p.steps * robots + q) * CS + rank) * Shared::STATE,
+                           sizeof s->state[0][0], bar);
+            if (cond) {
+                mailp_dev_bulk(s->cond[call & 1][r * T], p.cond + q * T * DM, T * DM * sizeof(float), bar);
+            }
+        }
+    };
+
+    if (tid == 0) {
+        for (int i = 0; i < 2; i++) {
+            mailp_dev_bar_init(&s->weights[i]);
+        }
+        for (int i = 0; i < 3; i++) {
+            mailp_dev_bar_init(&s->hop[i]);
+        }
+        mailp_dev_bar_publish();
+    }
+    for (int i = tid; i < M * D; i += NT) {
+        const int m = i / D;
+        s->x[m][i % D] = p.s.x[((size_t)robot_at(m / T) * T + m % T) * D + i % D];
+    }
+    mailp_dev_cluster_sync(); /* every peer's barriers exist before anyone pushes */
+    if (tid == 0) {
+        for (int i = 0; i < 2 && i < total; i++) {
+            fetch(i);
+        }
+    }
+
+    for (int it = 0; it < total; it++) {
+        const int      call = it / p.layers, layer = it % p.layers;
+        const Slice   &w = s->ring[it & 1];
+        const unsigned parity = it & 1, ring_parity = (it >> 1) & 1;
+
+        if (tid == 0) { /* arm the three exchanges of this layer */
+            mailp_dev_bar_expect(&s->hop[0], sizeof s->part);
+            mailp_dev_bar_expect(&s->hop[1], sizeof s->y_all);
+            mailp_dev_bar_expect(&s->hop[2], sizeof s->out);
+        }
+        if (layer == 0) { /* embed the noisy actions */
+            for (int i = tid; i < M * DM; i += NT) {
+                const int m = i / DM, k = i % DM;
+                float     v = p.s.emb_b[k];
+                for (int a = 0; a < D; a++) {
+                    v += p.s.emb_w[k * D + a] * s->x[m][a];
+                }
+                s->res[m][k] = v + p.s.pos[(size_t)(p.s.states[robot_at(m / T)] - 1 + m % T) * DM + k];
+            }
+            __syncthreads();
+        }
+        for (int m = warp; m < M; m += NT / 32) { /* residual sum and layer norm */
+            float v[DM / 32], sum = 0.0f, sq = 0.0f;
+#pragma unroll
+            for (int q = 0; q < DM / 32; q++) {
+                const int k = q * 32 + lane;
+                v[q] = s->res[m][k];
+                if (layer) {
+                    v[q] += COND ? s->out[m][k] + s->cond[call & 1][m][k] : s->out[m][k];
+                    s->res[m][k] = v[q];
+                }
+                sum += v[q];
+            }
+            const float mean = mailp_dev_sum<32>(sum) * (1.0f / DM);
+#pragma unroll
+            for (int q = 0; q < DM / 32; q++) {
+                v[q] -= mean;
+                sq += v[q] * v[q];
+            }
+            const float inv = rsqrtf(mailp_dev_sum<32>(sq) * (1.0f / DM) + 1e-5f);
+#pragma unroll
+            for (int q = 0; q < DM / 32; q++) {
+                s->norm[m][q * 32 + lane] = v[q] * inv;
+            }
+        }
+        __syncthreads();
+        /* Everyone has left the previous layer: its place in the ring may take the next one. */
+        if (tid == 0 && it >= 1 && it + 1 < total) {
+            fetch(it + 1);
+        }
+        mailp_dev_bar_wait(&s->weights[it & 1], ring_parity);
+
+        /* in_proj, conv1d and both silus */
+        {
+            const int j = tid % KI, o = tid / KI; /* rows 0..CL-1 are x, the others z */
+            float     acc[M];
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                acc[m] = 0.0f;
+            }
+#pragma unroll
+            for (int i = 0; i < P::NI; i++) {
+                const float4 wv = w.in_proj[i * NT + tid];
+                const int    k = 4 * (j + KI * i);
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    const float4 xv = *(const float4 *)&s->norm[m][k];
+                    acc[m] = fmaf(wv.w, xv.w, fmaf(wv.z, xv.z, fmaf(wv.y, xv.y, fmaf(wv.x, xv.x, acc[m]))));
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                acc[m] = mailp_dev_sum<KI>(acc[m]) + w.in_bias[o];
+            }
+            if (o < CL) {
+#pragma unroll
+                for (int r = 0; r < R; r++) {
+                    float before[DC - 1];
+#pragma unroll
+                    for (int q = 0; q < DC - 1; q++) {
+                        before[q] = s->state[it & 1][r][q * CL + o];
+                    }
+#pragma unroll
+                    for (int t = 0; t < T; t++) {
+                        float v = w.conv_b[o];
+#pragma unroll
+                        for (int q = 0; q < DC; q++) {
+                            const int at = t - (DC - 1) + q;
+                            v += w.conv_w[o * DC + q] * (at >= 0 ? acc[r * T + (at >= 0 ? at : 0)] : before[at < 0 ? DC - 1 + at : 0]);
+                        }
+                        if (t % KI == j) {
+                            s->u[r * T + t][o] = mailp_dev_silu(v);
+                        }
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    if (m % KI == j) {
+                        s->gate[m][o - CL] = mailp_dev_silu(acc[m]);
+                    }
+                }
+            }
+        }
+        __syncthreads();
+
+        /* x_proj over this block's channels, four outputs a thread; the partial sums go to everyone */
+        for (int i = tid; i < M * XP / 4; i += NT) {
+            const int m = i / (XP / 4), o = i % (XP / 4) * 4;
+            float4    v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 8
+            for (int c = 0; c < CL; c++) {
+                const float  uv = s->u[m][c];
+                const float4 wv = *(const float4 *)&w.x_proj[c * XP + o];
+                v.x += wv.x * uv;
+                v.y += wv.y * uv;
+                v.z += wv.z * uv;
+                v.w += wv.w * uv;
+            }
+            for (unsigned r = 0; r < CS; r++) {
+                mailp_dev_push4(&s->part[rank][m][o], (rank + r) % CS, v, &s->hop[0]);
+            }
+        }
+        mailp_dev_bar_wait(&s->hop[0], parity);
+        for (int i = tid; i < M * XP; i += NT) {
+            float v = 0.0f;
+#pragma unroll
+            for (int r = 0; r < CS; r++) {
+                v += (&s->part[r][0][0])[i];
+            }
+            (&s->xd[0][0])[i] = v;
+        }
+        __syncthreads();
+
+        /* dt, scan over the T tokens, gate */
+        if (tid < CL * LPC) {
+            const int o = tid / LPC, j = tid % LPC;
+            float     A2[SPT];
+#pragma unroll
+            for (int e = 0; e < SPT; e++) {
+                A2[e] = w.A2[o * DS + j * SPT + e];
+            }
+#pragma unroll 1
+            for (int r = 0; r < R; r++) {
+                constexpr int DTS = (T + LPC - 1) / LPC; /* each lane makes the dt of every LPC-th token */
+                float         h[SPT], y[T], dts[DTS];
+#pragma unroll
+                for (int e = 0; e < SPT; e++) {
+                    h[e] = s->state[it & 1][r][CL * (DC - 1) + o * DS + j * SPT + e];
+                }
+#pragma unroll
+                for (int k = 0; k < DTS; k++) {
+                    const int t = k * LPC + j < T ? k * LPC + j : T - 1;
+                    float     v = w.dt_b[o];
+#pragma unroll
+                    for (int q = 0; q < DTR; q++) {
+                        v += w.dt_w[o * DTR + q] * s->xd[r * T + t][q];
+                    }
+                    dts[k] = mailp_dev_softplus(v);
+                }
+#pragma unroll
+                for (int t = 0; t < T; t++) {
+                    const float  dt = __shfl_sync(0xffffffffu, dts[t / LPC], t % LPC, LPC);
+                    const float *xd = s->xd[r * T + t], du = dt * s->u[r * T + t][o];
+                    y[t] = 0.0f;
+#pragma unroll
+                    for (int e = 0; e < SPT; e++) {
+                        const int n = j * SPT + e;
+                        h[e] = mailp_dev_ex2(dt * A2[e]) * h[e] + du * xd[DTR + n];
+                        y[t] += h[e] * xd[DTR + DS + n];
+                    }
+                }
+#pragma unroll
+                for (int t = 0; t < T; t++) {
+                    const int   m = r * T + t;
+                    const float v = mailp_dev_sum<LPC>(y[t]);
+                    if (t % LPC == j) {
+                        s->y[m][o] = (v + w.D[o] * s->u[m][o]) * s->gate[m][o];
+                    }
+                }
+            }
+        }
+        __syncthreads();
+        for (int i = tid; i < M * (CL / 4) * CS; i += NT) {
+            const int      m = i % (M * (CL / 4)) / (CL / 4), q = i % (CL / 4);
+            const unsigned to = (rank + i / (M * (CL / 4))) % CS;
+            mailp_dev_push4(&s->y_all[m][rank * CL + q * 4], to, *(const float4 *)&s->y[m][q * 4], &s->hop[1]);
+        }
+        mailp_dev_bar_wait(&s->hop[1], parity);
+
+        /* out_proj: this block's OL rows over all of d_inner */
+        {
+            const int j = tid % KO, o = tid / KO;
+            float     acc[M];
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                acc[m] = 0.0f;
+            }
+#pragma unroll
+            for (int i = 0; i < P::NO; i++) {
+                const float4 wv = w.out_proj[i * NT + tid];
+                const int    k = 4 * (j + KO * i);
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    const float4 yv = *(const float4 *)&s->y_all[m][k];
+                    acc[m] = fmaf(wv.w, yv.w, fmaf(wv.z, yv.z, fmaf(wv.y, yv.y, fmaf(wv.x, yv.x, acc[m]))));
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                acc[m] = mailp_dev_sum<KO>(acc[m]);
+            }
+            for (int to = j; to < CS; to += KO) {
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    mailp_dev_push(&s->out[m][rank * OL + o], (unsigned)to, acc[m], &s->hop[2]);
+                }
+            }
+        }
+        mailp_dev_bar_wait(&s->hop[2], parity);
+
+        if (layer == p.layers - 1) { /* head and update, the same on every block; see >>sampler */
+            const int    step = step_of(call);
+            const float *c = p.table + step * 5;
+            const bool   last = call + 1 == p.calls;
+            for (int m = warp; m < M; m += NT / 32) {
+                float v[DM / 32], sum = 0.0f, sq = 0.0f;
+#pragma unroll
+                for (int q = 0; q < DM / 32; q++) {
+                    const int k = q * 32 + lane;
+                    v[q] = s->res[m][k] + (COND ? s->out[m][k] + s->cond[call & 1][m][k] : s->out[m][k]);
+                    sum += v[q];
+                }
+                const float mean = mailp_dev_sum<32>(sum) * (1.0f / DM);
+#pragma unroll
+                for (int q = 0; q < DM / 32; q++) {
+                    v[q] -= mean;
+                    sq += v[q] * v[q];
+                }
+                const float inv = rsqrtf(mailp_dev_sum<32>(sq) * (1.0f / DM) + 1e-5f);
+#pragma unroll
+                for (int q = 0; q < DM / 32; q++) {
+                    v[q] = v[q] * inv * p.s.norm_w[q * 32 + lane] + p.s.norm_b[q * 32 + lane];
+                }
+                const size_t row = (size_t)robot_at(m / T) * T + m % T; /* of [robots][T] */
+                const bool   store = rank == 0 && robot0 + m / T < robots;
+                for (int a = 0; a < D; a++) {
+                    float noise = 0.0f;
+#pragma unroll
+                    for (int q = 0; q < DM / 32; q++) {
+                        noise += p.s.pred_w[a * DM + q * 32 + lane] * v[q];
+                    }
+                    noise = mailp_dev_sum<32>(noise) + p.s.pred_b[a];
+                    if (lane == 0) {
+                        const float x_t = s->x[m][a];
+                        float       x_start = noise;
+                        if (p.s.predict_noise) {
+                            x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], noise));
+                        }
+                        if (p.s.clip) {
+                            x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
+                        }
+                        float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
+                        if (step > 0) {
+                            next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * T + row) * D + a]));
+                        }
+                        s->x[m][a] = next;
+                        if (last && store) {
+                            const float y = mailp_dev_clamp(next, p.s.lo[a], p.s.hi[a]);
+                            p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y, p.s.std[a]), p.s.mean[a]) : y;
+                            if (p.s.trace_norm) {
+                                p.s.trace_norm[row * D + a] = y;
+                            }
+                        }
+                    }
+                }
+            }
+            __syncthreads();
+        }
+    }
+    mailp_dev_cluster_sync(); /* no block leaves while a peer may still push into it */
+#else
+    (void)p;
+#endif
+}
+
+/* ====================================================================================================================
    >>weights   checkpoint tensors -> one block of device memory
 
    Loading runs twice over the same code: first it adds up sizes, then it reads tensors into a host copy of the block and
@@ -1137,6 +1725,8 @@ struct mail_cuda_policy {
                                                    tokens of BC, and what stands under the states in an ED-Ma decoder */
     const float      *emb_w, *emb_b, *pred_w, *pred_b;
     const float      *lo, *hi, *std, *mean;
+    const float      *table;                    /* [n_timesteps][5] recip, recipm1, coef1, coef2, sigma */
+    const float      *slices[2];                /* weights cut for clusters of 8 and of 16, or NULL */
     float             recip[MAIL_MAX_TIMESTEPS], recipm1[MAIL_MAX_TIMESTEPS], coef1[MAIL_MAX_TIMESTEPS];
     float             coef2[MAIL_MAX_TIMESTEPS], sigma[MAIL_MAX_TIMESTEPS];
 };
@@ -1368,6 +1958,79 @@ static inline void mailp_cuda_load_time(mailp_cuda_loader *l, const float **devi
     }
 }
 
+/* The host copy behind a device pointer. */
+static inline const float *mailp_cuda_host(const mailp_cuda_loader *l, const float *device) {
+    return l->host + (device - l->device);
+}
+
+/* Cut the loop's trunk for clusters of CS blocks; see mailp_cuda_slice. Weights have been read. */
+template <int DS, int CS>
+static inline void mailp_cuda_pack_slices(mailp_cuda_loader *l, const float **device, const mailp_cuda_trunk *t) {
+    typedef mailp_cuda_slice<DS, CS> Slice;
+    typedef mailp_cuda_split<DS, CS> P;
+    constexpr int CL = P::CL, E = MAILP_CUDA_DI, d = MAILP_CUDA_DM, taps = MAILP_CUDA_DC, R = MAILP_CUDA_DTR, NT = P::NT;
+    float        *to = mailp_cuda_take(l, device, (size_t)t->n_layers * CS * sizeof(Slice) / sizeof(float));
+    for (int i = 0; to && i < t->n_layers * CS; i++) {
+        const mailp_cuda_mamba_layer &w = t->mamba[i / CS];
+        const int    k = i % CS;
+        Slice       *s = (Slice *)(void *)to + i;
+        const float *in_proj = mailp_cuda_host(l, w.in_proj), *out_proj = mailp_cuda_host(l, w.out_proj);
+        const float *norm_w = mailp_cuda_host(l, w.norm_w), *norm_b = mailp_cuda_host(l, w.norm_b);
+        const float *x_proj = mailp_cuda_host(l, w.x_proj), *conv_w = mailp_cuda_host(l, w.conv_w);
+        const float *dt_w = mailp_cuda_host(l, w.dt_w), *A2 = mailp_cuda_host(l, w.A2);
+        float        v[4];
+        memset((void *)s, 0, sizeof *s);
+        for (int o = 0; o < 2 * CL; o++) { /* rows k CL.. of x, then of z */
+            const float *row = in_proj + (size_t)(o < CL ? k * CL + o : E + k * CL + o - CL) * d;
+            double       bias = 0.0;
+            for (int e = 0; e < d; e++) {
+                bias += (double)row[e] * norm_b[e];
+            }
+            s->in_bias[o] = (float)bias;
+            for (int at = 0; at < d / 4; at++) { /* float4 number at: lane at % KI of the row, its piece at / KI */
+                for (int e = 0; e < 4; e++) {
+                    v[e] = row[4 * at + e] * norm_w[4 * at + e];
+                }
+                s->in_proj[at / P::KI * NT + o * P::KI + at % P::KI] = make_float4(v[0], v[1], v[2], v[3]);
+            }
+        }
+        for (int o = 0; o < P::OL; o++) {
+            const float *row = out_proj + (size_t)(k * P::OL + o) * E;
+            for (int at = 0; at < E / 4; at++) {
+                s->out_proj[at / P::KO * NT + o * P::KO + at % P::KO] =
+                    make_float4(row[4 * at], row[4 * at + 1], row[4 * at + 2], row[4 * at + 3]);
+            }
+        }
+        for (int o = 0; o < CL; o++) {
+            const int c = k * CL + o;
+            for (int e = 0; e < P::XP; e++) {
+                s->x_proj[o * P::XP + e] = x_proj[(size_t)e * E + c];
+            }
+            for (int e = 0; e < taps; e++) {
+                s->conv_w[o * taps + e] = conv_w[(size_t)e * E + c];
+            }
+            for (int e = 0; e < R; e++) {
+                s->dt_w[o * R + e] = dt_w[(size_t)e * E + c];
+            }
+            for (int e = 0; e < DS; e++) {
+                s->A2[o * DS + e] = A2[(size_t)e * E + c];
+            }
+            s->conv_b[o] = mailp_cuda_host(l, w.conv_b)[c];
+            s->dt_b[o] = mailp_cuda_host(l, w.dt_b)[c];
+            s->D[o] = mailp_cuda_host(l, w.D)[c];
+        }
+    }
+}
+
+/* Whether the loop of this policy has the widths that >>denoise is written for. */
+static inline int mailp_cuda_loop_fits(const mail_cuda_policy *p) {
+    const mailp_config     &c = p->config;
+    const mailp_cuda_trunk &t = p->trunk[c.n_trunks - 1];
+    return p->sm >= 90 && c.algorithm == MAIL_DDPM && (c.arch == MAIL_D_MA || c.arch == MAIL_ED_MA) &&
+           c.d_model == MAILP_CUDA_DM && t.d_inner == MAILP_CUDA_DI && t.dt_rank == MAILP_CUDA_DTR && t.d_conv == MAILP_CUDA_DC &&
+           (t.d_state == 8 || t.d_state == 16) && (c.act_seq == 5 || c.act_seq == 10) && c.action_dim <= MAILP_CUDA_MAX_ACTION;
+}
+
 /* Everything the device needs. */
 static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy *p) {
     const mailp_config *c = &p->config;
@@ -1431,6 +2094,21 @@ static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy
     if (!c->scale_data) {
         p->std = NULL;
     }
+    float *table = mailp_cuda_take(l, &p->table, 5 * c->n_timesteps);
+    for (size_t i = 0; table && i < c->n_timesteps; i++) {
+        const float row[5] = {p->recip[i], p->recipm1[i], p->coef1[i], p->coef2[i], p->sigma[i]};
+        memcpy(table + 5 * i, row, sizeof row);
+    }
+    if (mailp_cuda_loop_fits(p)) {
+        const mailp_cuda_trunk *t = &p->trunk[c->n_trunks - 1];
+        if (t->d_state == 8) {
+            mailp_cuda_pack_slices<8, 8>(l, &p->slices[0], t);
+            mailp_cuda_pack_slices<8, 16>(l, &p->slices[1], t);
+        } else {
+            mailp_cuda_pack_slices<16, 8>(l, &p->slices[0], t);
+            mailp_cuda_pack_slices<16, 16>(l, &p->slices[1], t);
+        }
+    }
 }
 
 /* ====================================================================================================================
@@ -1439,6 +2117,21 @@ static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy
 
 enum { MAILP_CUDA_MIXER_SHARED = 64 * 1024 };  /* bytes of a tile of tokens; leaves room for two blocks on an SM */
 
+/* What a test may ask of a session; all zero: the fastest way, no trace. */
+struct mailp_cuda_wish {
+    int trace;             /* keep what each call predicted (plain path) and the normalised actions */
+    int plain;             /* take the plain path everywhere */
+    int cluster, robots;   /* only this shape of the loop; 0: any */
+};
+
+/* One compiled shape of mailp_cuda_loop. */
+struct mailp_cuda_loop_choice {
+    void (*kernel)(mailp_cuda_loop_args);
+    int    cluster, robots;  /* blocks of a cluster, robots it decides for */
+    size_t shared;
+    double cost;             /* predicted time of one wave of clusters, relative to 8 blocks and 5 tokens */
+};
+
 struct mail_cuda_session {
     const mail_cuda_policy *policy;
     cudaStream_t            stream;           /* the caller's */
@@ -1446,8 +2139,8 @@ struct mail_cuda_session {
     int                     B, A, D, d, T;    /* robots, chunk, action_dim, d_model, most state tokens */
     int                     steps, calls;     /* prefixes to compute (1 for BC), passes through the trunk */
     int                     P, P0;            /* rows of the observation trunk; rows before the actions in the main one */
-    int                     trace;            /* keep what each call predicted; for tests */
-    int                     use_cluster;      /* the loop runs as one launch */
+    mailp_cuda_wish         wish;
+    mailp_cuda_loop_choice  loop;             /* the loop as one launch; kernel NULL: plain path */
     uint64_t                seed, plans;
     int                     frames[MAIL_MAX_BATCH];  /* in each robot's history, as the device counts them */
     int                     chunk_used;       /* actions handed out of the present chunk; -1: there is none */
@@ -1503,11 +2196,12 @@ static inline void mailp_cuda_queue_mixer(mailp_cuda_queue *q, int sequences, ma
     const int row = a.d_inner + a.dt_rank + 2 * a.d_state, most = MAILP_CUDA_MIXER_SHARED / 4 / row;
     a.tile = a.L < most ? a.L : most > 1 ? most : 1;
     const size_t smem = sizeof(float) * (size_t)a.tile * row;
+    const unsigned threads = a.d_inner >= 512 && a.d_state <= 16 ? 512 : a.d_inner >= 128 ? 256 : 64;
     void (*kernel)(mailp_cuda_mixer_args) = a.d_state <= 8    ? mailp_cuda_mixer<8>
                                             : a.d_state <= 16 ? mailp_cuda_mixer<16>
                                             : a.d_state <= 32 ? mailp_cuda_mixer<32>
                                                               : mailp_cuda_mixer<64>;
-    mailp_cuda_launch(q, kernel, dim3((unsigned)sequences), a.d_inner >= 512 ? 512 : a.d_inner >= 128 ? 256 : 64, smem, a);
+    mailp_cuda_launch(q, kernel, dim3((unsigned)sequences), threads, smem, a);
 }
 
 /* Which sequences a trunk runs over and what they start from. */
@@ -1557,6 +2251,9 @@ static inline void mailp_cuda_run_mamba(mailp_cuda_queue *q, mail_cuda_session *
         a.robots = s->B;
         a.L = run.L;
         a.d_inner = a.slice_in = a.slice_out = E;
+        if (run.fill_cache && s->loop.kernel) {
+            a.slice_out = E / s->loop.cluster;
+        }
         a.d_state = t->d_state;
         a.d_conv = t->d_conv;
         a.dt_rank = t->dt_rank;
@@ -1714,6 +2411,142 @@ static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_sessio
     }
 }
 
+static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    const mailp_config     &c = p->config;
+    const mailp_cuda_trunk *t = &p->trunk[c.n_trunks - 1];
+    mailp_cuda_sampler      a = {};
+    a.x = s->x;
+    a.u = s->u;
+    a.actions = s->actions;
+    a.noise = s->noise;
+    a.norm_w = t->norm_w;
+    a.norm_b = t->norm_b;
+    a.pred_w = p->pred_w;
+    a.pred_b = p->pred_b;
+    a.emb_w = p->emb_w;
+    a.emb_b = p->emb_b;
+    a.pos = p->pos;
+    a.lo = p->lo;
+    a.hi = p->hi;
+    a.std = p->std;
+    a.mean = p->mean;
+    a.states = s->history.states;
+    a.trace_noise = s->trace_noise;
+    a.trace_x_start = s->trace_x_start;
+    a.trace_x = s->trace_x;
+    a.trace_norm = s->trace_norm;
+    a.robots = s->B;
+    a.A = s->A;
+    a.D = s->D;
+    a.d = s->d;
+    a.ddpm = c.algorithm == MAIL_DDPM;
+    a.clip = c.clip_denoised;
+    a.predict_noise = c.predict_epsilon;
+    return a;
+}
+
+/* How many clusters of this shape the device can run at once; 0: none. */
+static inline int mailp_cuda_active_clusters(const mailp_cuda_loop_choice &l) {
+#ifdef MAIL_CUDA_ON_CPU
+    return l.shared <= (size_t)cpucuda::device.smem && l.cluster <= cpucuda::device.max_cluster ? 132 / l.cluster : 0;
+#else
+    cudaLaunchConfig_t  config = {};
+    cudaLaunchAttribute attribute[1];
+    int                 n = 0;
+    cudaError_t e = cudaFuncSetAttribute((const void *)l.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)l.shared);
+    if (e == cudaSuccess && l.cluster > 8) {
+        e = cudaFuncSetAttribute((const void *)l.kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }
+    config.gridDim = dim3((unsigned)l.cluster);
+    config.blockDim = dim3(MAILP_CUDA_NT);
+    config.dynamicSmemBytes = l.shared;
+    attribute[0].id = cudaLaunchAttributeClusterDimension;
+    attribute[0].val.clusterDim.x = (unsigned)l.cluster;
+    attribute[0].val.clusterDim.y = 1;
+    attribute[0].val.clusterDim.z = 1;
+    config.attrs = attribute;
+    config.numAttrs = 1;
+    if (e == cudaSuccess) {
+        e = cudaOccupancyMaxActiveClusters(&n, (const void *)l.kernel, &config);
+    }
+    if (e != cudaSuccess) {
+        (void)cudaGetLastError(); /* not an error of ours: another shape, or the plain path, is taken */
+        return 0;
+    }
+    return n;
+#endif
+}
+
+template <int DS, int T, int CS, int R, bool COND>
+static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
+    mailp_cuda_loop_choice l = {mailp_cuda_loop<DS, T, CS, R, COND>, CS, R, sizeof(mailp_cuda_loop_shared<DS, T, CS, R, COND>), 0.0};
+    const mailp_cuda_wish &wish = s->wish;
+    if ((wish.cluster && wish.cluster != CS) || (wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
+        return;
+    }
+    const int active = mailp_cuda_active_clusters(l), clusters = (s->B + R - 1) / R;
+    if (active < 1) {
+        return;
+    }
+    /* Predicted, not measured: half the products per block for 16, a quarter more time for every 5 more tokens. */
+    l.cost = (CS == 16 ? 0.8 : 1.0) * (0.75 + 0.05 * R * T) * (double)((clusters + active - 1) / active);
+    if (!s->loop.kernel || l.cost < *best) {
+        s->loop = l;
+        *best = l.cost;
+    }
+}
+
+template <int DS, bool COND>
+static inline void mailp_cuda_consider_all(mail_cuda_session *s) {
+    double best = 0.0;
+    if (s->A == 5) {
+        mailp_cuda_consider<DS, 5, 16, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, 5, 16, 4, COND>(s, &best);
+        mailp_cuda_consider<DS, 5, 8, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, 5, 8, 2, COND>(s, &best);
+    } else {
+        mailp_cuda_consider<DS, 10, 16, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, 10, 16, 2, COND>(s, &best);
+        mailp_cuda_consider<DS, 10, 8, 1, COND>(s, &best);
+    }
+}
+
+/* Choose the shape of the loop for this session's batch, or none. */
+static inline void mailp_cuda_choose_loop(mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    const int               cond = p->config.arch == MAIL_ED_MA, DS = p->trunk[p->config.n_trunks - 1].d_state;
+    if (s->wish.plain || !p->slices[0]) {
+        return;
+    }
+    if (DS == 8 && cond) {
+        mailp_cuda_consider_all<8, true>(s);
+    } else if (DS == 8) {
+        mailp_cuda_consider_all<8, false>(s);
+    } else if (cond) {
+        mailp_cuda_consider_all<16, true>(s);
+    } else {
+        mailp_cuda_consider_all<16, false>(s);
+    }
+}
+
+/* The loop as one launch. x holds x_T. */
+static inline void mailp_cuda_queue_fast_loop(mailp_cuda_queue *q, mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    mailp_cuda_loop_args    a = {};
+    a.s = mailp_cuda_sampler_init(s);
+    a.slices = p->slices[s->loop.cluster == 16];
+    a.state = s->cache;
+    a.cond = s->cond_act;
+    a.table = p->table;
+    a.steps = s->steps;
+    a.calls = s->calls;
+    a.layers = p->trunk[p->config.n_trunks - 1].n_layers;
+    const unsigned clusters = mailp_cuda_tiles((size_t)s->B, (size_t)s->loop.robots);
+    mailp_cuda_launch(q, s->loop.kernel, dim3(clusters * (unsigned)s->loop.cluster), MAILP_CUDA_NT, s->loop.shared, a,
+                      (unsigned)s->loop.cluster);
+}
+
 /* The loop: plain kernels, call by call. x holds x_T. */
 static inline void mailp_cuda_queue_loop(mailp_cuda_queue *q, mail_cuda_session *s) {
     const mail_cuda_policy *p = s->policy;
@@ -1722,33 +2555,7 @@ static inline void mailp_cuda_queue_loop(mailp_cuda_queue *q, mail_cuda_session 
     const int               ddpm = c.algorithm == MAIL_DDPM, mamba = c.arch == MAIL_D_MA || c.arch == MAIL_ED_MA;
     const dim3              grid(mailp_cuda_tiles((size_t)s->B * s->A, 4));
     mailp_cuda_denoise_args a = {};
-    a.s.x = s->x;
-    a.s.u = s->u;
-    a.s.actions = s->actions;
-    a.s.noise = s->noise;
-    a.s.norm_w = t->norm_w;
-    a.s.norm_b = t->norm_b;
-    a.s.pred_w = p->pred_w;
-    a.s.pred_b = p->pred_b;
-    a.s.emb_w = p->emb_w;
-    a.s.emb_b = p->emb_b;
-    a.s.pos = p->pos;
-    a.s.lo = p->lo;
-    a.s.hi = p->hi;
-    a.s.std = p->std;
-    a.s.mean = p->mean;
-    a.s.states = s->history.states;
-    a.s.trace_noise = s->trace_noise;
-    a.s.trace_x_start = s->trace_x_start;
-    a.s.trace_x = s->trace_x;
-    a.s.trace_norm = s->trace_norm;
-    a.s.robots = s->B;
-    a.s.A = s->A;
-    a.s.D = s->D;
-    a.s.d = s->d;
-    a.s.ddpm = ddpm;
-    a.s.clip = c.clip_denoised;
-    a.s.predict_noise = c.predict_epsilon;
+    a.s = mailp_cuda_sampler_init(s);
     if (ddpm) {
         a.call = -1;
         mailp_cuda_launch(q, mailp_cuda_denoise, grid, 128, 0, a);
@@ -2033,7 +2840,7 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
     s->u = floats(B * A * d);
     s->actions = floats(chunk);
     s->noise = floats((calls + 1) * chunk);
-    if (s->trace) {
+    if (s->wish.trace) {
         s->trace_noise = floats(calls * chunk);
         s->trace_x_start = floats(calls * chunk);
         s->trace_x = floats(calls * chunk);
@@ -2082,7 +2889,11 @@ static inline void mailp_cuda_queue_observe(mailp_cuda_queue *q, mail_cuda_sessi
 
 static inline void mailp_cuda_queue_plan(mailp_cuda_queue *q, mail_cuda_session *s) {
     mailp_cuda_queue_prefix(q, s);
-    mailp_cuda_queue_loop(q, s);
+    if (s->loop.kernel) {
+        mailp_cuda_queue_fast_loop(q, s);
+    } else {
+        mailp_cuda_queue_loop(q, s);
+    }
 }
 
 /* Record what queue() launches as a graph. */
@@ -2162,7 +2973,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *sessi
 }
 
 static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, const mail_cuda_policy *policy, size_t batch,
-                                                   uint64_t seed, cudaStream_t stream, int trace, mail_error *err) {
+                                                   uint64_t seed, cudaStream_t stream, mailp_cuda_wish wish, mail_error *err) {
     const mailp_config &c = policy->config;
     const int           ddpm = c.algorithm == MAIL_DDPM;
     *out = NULL;
@@ -2184,7 +2995,8 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     s->calls = ddpm ? (int)(c.n_timesteps + c.diffusion_x) : 1;
     s->P0 = s->T + ddpm;
     s->P = c.arch == MAIL_ED_MA ? s->P0 + s->A : s->P0;
-    s->trace = trace;
+    s->wish = wish;
+    mailp_cuda_choose_loop(s);
     const size_t bytes = mailp_cuda_session_layout(s, NULL);
     mail_status  status = mailp_cuda_check(cudaMalloc((void **)&s->memory, bytes), "allocating memory for a session", err);
     if (status == MAIL_OK) {
@@ -2212,7 +3024,8 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
    Memory   allocates on the device; nothing after it does.   The policy must outlive the session. */
 MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, const mail_cuda_policy *policy, size_t batch,
                                                    uint64_t seed, cudaStream_t stream, mail_error *err) {
-    return mailp_cuda_session_build(session, policy, batch, seed, stream, 0, err);
+    const mailp_cuda_wish wish = {};
+    return mailp_cuda_session_build(session, policy, batch, seed, stream, wish, err);
 }
 
 /* Language goal, as in mail_session_set_goal: n = lang_dim (the same for all) or batch * lang_dim floats, on host or device. */

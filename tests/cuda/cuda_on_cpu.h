@@ -579,6 +579,48 @@ inline T shfl(T v, int src, int line) {
     memcpy(&r, &w->slot[p][src & 31], sizeof r);
     return r;
 }
+/* ---- twins of mailp_dev_ functions ---- */
+
+inline Barrier &cluster_bar() {
+    Group *g = cur->g;
+    return g->cluster_bar[(cur->b - g->blocks.data()) / g->cluster];
+}
+inline void bar_wait(MBar *bar, unsigned parity, int line) {
+    if (!skipped(line) && (bar->phase & 1) == parity) {
+        block_on(&bar->phase, bar->phase, line);
+    }
+}
+inline uint32_t bf16(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
+}
+inline float bf16_half(uint32_t pair, int high) {
+    uint32_t u = high ? pair & 0xffff0000u : pair << 16;
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+/* Sums in double, rounded once: the unit's own rounding differs a little, so only tolerances compare with a GPU. */
+inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], int line) {
+    Fiber *f = cur;
+    Warp *w = f->w;
+    unsigned p = f->warp_ops++ & 1;
+    memcpy(w->frag[p][f->lane], a, 16);
+    memcpy(w->frag[p][f->lane] + 4, b, 8);
+    arrive(w->bar, line);
+    for (int j = 0; j < 4; ++j) {
+        int row = f->lane / 4 + (j / 2) * 8, col = (f->lane % 4) * 2 + j % 2;
+        double s = d[j];
+        for (int k = 0; k < 16; ++k) {
+            int t = (k % 8) / 2, hi = k % 2;
+            uint32_t ra = w->frag[p][(row % 8) * 4 + t][row / 8 + 2 * (k / 8)], rb = w->frag[p][col * 4 + t][4 + k / 8];
+            s += (double)bf16_half(ra, hi) * bf16_half(rb, hi);
+        }
+        d[j] = (float)s;
+    }
+}
+
 inline void need_full(unsigned m) {
     if (m != 0xffffffffu) {
         die("only full-warp masks are supported");
