@@ -8,12 +8,12 @@
 
        mail_cuda_policy  *gpu;
        mail_cuda_session *robots;
-       mail_cuda_policy_create(&gpu, policy, NULL, &err);            policy: loaded by mail_policy_load
-       mail_cuda_session_create(&robots, gpu, 32, &err);             32 robots that decide together
+       mail_cuda_policy_create(&gpu, policy, &err);                      policy: from mail_policy_load
+       mail_cuda_session_create(&robots, gpu, 32, seed, stream, &err);   32 robots that decide together
        ...
-       mail_cuda_observe(robots, frames, stream, &err);              one rgb8 frame per robot and camera
-       mail_cuda_plan(robots, actions, NULL, stream, &err);          [32][chunk][action_dim], in the robot's units
-       cudaStreamSynchronize(stream);
+       mail_cuda_observe(robots, images, 64, &err);                      one frame per robot and camera
+       mail_cuda_plan(robots, actions, &err);                            [32][act_seq][action_dim], robot's units
+       cudaStreamSynchronize(stream);                                    nothing before this line has waited
 
    build:  nvcc -std=c++17 -O3 -arch=sm_90a program.cu               (any GPU from sm_80 on)
 
@@ -781,9 +781,46 @@ static __global__ void mailp_cuda_rows(mailp_cuda_rows_args p) {
        x      = coef1 x_start + coef2 x + sigma z            next tokens u = action_emb(x) + pos
    ================================================================================================================= */
 
-struct mailp_cuda_noise_key {  /* where a plan's normals come from when the caller gives none; see mailp_cuda_fill */
-    uint64_t seed, plan;
+struct mailp_cuda_draw_args {
+    float   *values;   /* [calls][robots][n] */
+    uint64_t seed;
+    uint32_t plan, first_call;
+    int      robots, n, calls;
 };
+
+/* The numbers that mail_noise of mail.h gives for (seed, robot, plan, first_call + call): Philox 4x32-10 on counters, then
+   Box-Muller in double; only the last bit of a double may differ from the CPU's. One thread makes four neighbours. */
+static __global__ void __launch_bounds__(128) mailp_cuda_draw(mailp_cuda_draw_args p) {
+    const int quads = (p.n + 3) / 4, i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= quads * p.robots * p.calls) {
+        return;
+    }
+    const int      quad = i % quads, robot = i / quads % p.robots, call = i / quads / p.robots;
+    uint32_t       c0 = (uint32_t)quad, c1 = p.first_call + (uint32_t)call, c2 = p.plan, c3 = (uint32_t)robot;
+    uint32_t       k0 = (uint32_t)p.seed, k1 = (uint32_t)(p.seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        const uint64_t a = (uint64_t)0xd2511f53u * c0, b = (uint64_t)0xcd9e8d57u * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)b;
+        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)a;
+        k0 += 0x9e3779b9u;
+        k1 += 0xbb67ae85u;
+    }
+    const uint32_t word[4] = {c0, c1, c2, c3};
+    float         *to = p.values + ((size_t)call * p.robots + robot) * p.n + quad * 4;
+#pragma unroll
+    for (int j = 0; j < 4; j += 2) {
+        const double u = ((double)word[j] + 0.5) / 4294967296.0, angle = 6.283185307179586 * ((double)word[j + 1] / 4294967296.0);
+        const double radius = sqrt(-2.0 * log(u));
+        if (quad * 4 + j < p.n) {
+            to[j] = (float)(radius * cos(angle));
+        }
+        if (quad * 4 + j + 1 < p.n) {
+            to[j + 1] = (float)(radius * sin(angle));
+        }
+    }
+}
 
 /* Everything that is the same for all denoiser calls. */
 struct mailp_cuda_sampler {
@@ -1725,10 +1762,10 @@ struct mail_cuda_policy {
                                                    tokens of BC, and what stands under the states in an ED-Ma decoder */
     const float      *emb_w, *emb_b, *pred_w, *pred_b;
     const float      *lo, *hi, *std, *mean;
-    const float      *table;                    /* [n_timesteps][5] recip, recipm1, coef1, coef2, sigma */
+    float            *ddpm_memory;              /* host */
+    mail_ddpm         ddpm;
+    const float      *table;                    /* [n_timesteps][5] rows for the loop: the tables in the order of use */
     const float      *slices[2];                /* weights cut for clusters of 8 and of 16, or NULL */
-    float             recip[MAIL_MAX_TIMESTEPS], recipm1[MAIL_MAX_TIMESTEPS], coef1[MAIL_MAX_TIMESTEPS];
-    float             coef2[MAIL_MAX_TIMESTEPS], sigma[MAIL_MAX_TIMESTEPS];
 };
 
 struct mailp_cuda_loader {
@@ -2095,8 +2132,9 @@ static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy
         p->std = NULL;
     }
     float *table = mailp_cuda_take(l, &p->table, 5 * c->n_timesteps);
-    for (size_t i = 0; table && i < c->n_timesteps; i++) {
-        const float row[5] = {p->recip[i], p->recipm1[i], p->coef1[i], p->coef2[i], p->sigma[i]};
+    for (size_t i = 0; table && ddpm && i < c->n_timesteps; i++) {
+        const float row[5] = {p->ddpm.sqrt_recip_alphas_cumprod[i], p->ddpm.sqrt_recipm1_alphas_cumprod[i],
+                              p->ddpm.posterior_mean_coef1[i], p->ddpm.posterior_mean_coef2[i], p->ddpm.posterior_std[i]};
         memcpy(table + 5 * i, row, sizeof row);
     }
     if (mailp_cuda_loop_fits(p)) {
@@ -2141,7 +2179,8 @@ struct mail_cuda_session {
     int                     P, P0;            /* rows of the observation trunk; rows before the actions in the main one */
     mailp_cuda_wish         wish;
     mailp_cuda_loop_choice  loop;             /* the loop as one launch; kernel NULL: plain path */
-    uint64_t                seed, plans;
+    uint64_t                seed;
+    uint32_t                plans;            /* planned since the reset */
     int                     frames[MAIL_MAX_BATCH];  /* in each robot's history, as the device counts them */
     int                     chunk_used;       /* actions handed out of the present chunk; -1: there is none */
     int                     has_goal;
@@ -2579,11 +2618,11 @@ static inline void mailp_cuda_queue_loop(mailp_cuda_queue *q, mail_cuda_session 
         a.call = call;
         a.last = call + 1 == s->calls;
         if (ddpm) {
-            a.recip = p->recip[step];
-            a.recipm1 = p->recipm1[step];
-            a.coef1 = p->coef1[step];
-            a.coef2 = p->coef2[step];
-            a.sigma = step > 0 ? p->sigma[step] : 0.0f;
+            a.recip = p->ddpm.sqrt_recip_alphas_cumprod[step];
+            a.recipm1 = p->ddpm.sqrt_recipm1_alphas_cumprod[step];
+            a.coef1 = p->ddpm.posterior_mean_coef1[step];
+            a.coef2 = p->ddpm.posterior_mean_coef2[step];
+            a.sigma = step > 0 ? p->ddpm.posterior_std[step] : 0.0f;
         }
         mailp_cuda_launch(q, mailp_cuda_denoise, grid, 128, 0, a);
     }
@@ -2715,6 +2754,7 @@ static inline mail_status mailp_cuda_check(cudaError_t error, const char *doing,
 MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
     if (policy) {
         (void)cudaFree(policy->memory);
+        free(policy->ddpm_memory);
         free(policy);
     }
 }
@@ -2737,6 +2777,18 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         return mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for a policy", sizeof *p);
     }
     p->config = *config;
+    if (config->algorithm == MAIL_DDPM) {
+        p->ddpm_memory = (float *)malloc(MAIL_DDPM_TABLES * config->n_timesteps * sizeof(float));
+        if (!p->ddpm_memory) {
+            mail_cuda_policy_free(p);
+            return mailp_fail(err, MAIL_E_MEMORY, "no memory for a noise schedule");
+        }
+        status = mail_ddpm_schedule(&p->ddpm, config->schedule, config->n_timesteps, p->ddpm_memory, err);
+        if (status != MAIL_OK) {
+            mail_cuda_policy_free(p);
+            return status;
+        }
+    }
     cudaError_t e = cudaGetDevice(&device);
     if (e == cudaSuccess) {
         e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
@@ -2783,6 +2835,35 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     }
     *out = p;
     return MAIL_OK;
+}
+
+/* Tensors of the file that mail_policy_load keeps open. */
+static inline mail_status mailp_cuda_read_tensor(void *user, const char *name, float *values, size_t n, mail_error *err) {
+    const mail_policy *policy = (const mail_policy *)user;
+    const mail_tensor *t = mail_tensors_find(policy->tensors, name);
+    char               other[256];
+    if (!t && (mailp_rename(other, sizeof other, name, ".backbone.", ".nets.0.") ||
+               mailp_rename(other, sizeof other, name, ".pool.", ".nets.1."))) {
+        t = mail_tensors_find(policy->tensors, other);
+    }
+    if (!t || t->count != n) {
+        return mailp_fail(err, MAIL_E_TENSOR, "tensor '%s' is missing or has not %zu elements", name, n);
+    }
+    return mail_tensor_read(t, values, n, err);
+}
+
+/* Put a loaded policy's weights on the present device, as float32. The policy is not needed afterwards.
+   Returns  MAIL_E_STATE if it was loaded with drop_source; MAIL_E_UNSUPPORTED if it is larger than the kernels allow. */
+MAIL_CUDA_API mail_status mail_cuda_policy_create(mail_cuda_policy **out, const mail_policy *policy, mail_error *err) {
+    if (!out || !policy) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_policy_create: out or policy is NULL");
+    }
+    *out = NULL;
+    if (!policy->tensors) {
+        return mailp_fail(err, MAIL_E_STATE, "the policy was loaded with drop_source: its tensors are gone");
+    }
+    const mailp_cuda_source source = {mailp_cuda_read_tensor, (void *)(uintptr_t)policy};
+    return mailp_cuda_policy_build(out, &policy->cfg, source, err);
 }
 
 /* Lay out a session's device memory from base on (NULL: only measure) and return its size in bytes. */
@@ -3062,6 +3143,39 @@ static inline mail_status mailp_cuda_observed(mail_cuda_session *s, cudaError_t 
     return mailp_cuda_check(e, "encoding a frame", err);
 }
 
+/* Give the newest frame of every camera, as mail_observe does: n = batch * n_cameras images, robot by robot, cameras in
+   mail_info order; rgb8 of exactly the camera's size, on host or device. They are copied and encoded on the stream;
+   memory that is not page-locked makes the copy wait. On an error the histories are as they were. */
+MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const mail_image *images, size_t n, mail_error *err) {
+    mail_cuda_session  *s = session;
+    const mailp_config &c = s->policy->config;
+    const size_t        B = (size_t)s->B;
+    cudaError_t         e = cudaSuccess;
+    if (!c.n_cameras) {
+        return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_cuda_observe_features");
+    }
+    if (!images || n != B * c.n_cameras) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%zu images; %zu robots with %zu cameras are expected", n, B, c.n_cameras);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const mailp_camera_config &cam = c.camera[i % c.n_cameras];
+        const mail_image          &im = images[i];
+        if (!im.data || im.width != cam.width || im.height != cam.height || im.format != MAIL_RGB8 || im.flip ||
+            (im.stride && im.stride < im.width * 3)) {
+            return mailp_fail(err, MAIL_E_UNSUPPORTED,
+                              "image %zu, camera '%s': only rgb8 of %zu x %zu pixels, not flipped, is taken; found %zu x %zu, format %d",
+                              i, cam.name, cam.width, cam.height, im.width, im.height, (int)im.format);
+        }
+    }
+    for (size_t i = 0; i < n && e == cudaSuccess; i++) {
+        const mailp_camera_config &cam = c.camera[i % c.n_cameras];
+        const size_t               row = cam.width * 3;
+        e = cudaMemcpy2DAsync(s->image[i % c.n_cameras] + i / c.n_cameras * cam.height * row, row, images[i].data,
+                              images[i].stride ? images[i].stride : row, row, cam.height, cudaMemcpyDefault, s->stream);
+    }
+    return mailp_cuda_observed(s, e, err);
+}
+
 /* Features made elsewhere: n = batch * state_dim floats, on host or device. */
 MAIL_CUDA_API mail_status mail_cuda_observe_features(mail_cuda_session *session, const float *features, size_t n, mail_error *err) {
     const mailp_config &c = session->policy->config;
@@ -3082,6 +3196,20 @@ MAIL_CUDA_API void mail_cuda_session_set_noise(mail_cuda_session *session, const
     session->noise_in = noise;
 }
 
+/* `calls` blocks of noise from the caller's array or, if that is NULL, from the seed. */
+static inline void mailp_cuda_queue_noise(mailp_cuda_queue *q, mail_cuda_session *s, float *to, const float *given, uint32_t first_call,
+                                          int calls) {
+    if (given) {
+        if (q->error == cudaSuccess) {
+            q->error = cudaMemcpyAsync(to, given, (size_t)s->B * s->A * s->D * (size_t)calls * sizeof(float), cudaMemcpyDefault, s->stream);
+        }
+        return;
+    }
+    const mailp_cuda_draw_args a = {to, s->seed, s->plans, first_call, s->B, s->A * s->D, calls};
+    const size_t               quads = (size_t)(a.n + 3) / 4 * (size_t)s->B * (size_t)calls;
+    mailp_cuda_launch(q, mailp_cuda_draw, dim3(mailp_cuda_tiles(quads, 128)), 128, 0, a);
+}
+
 /* Queue a decision for all robots. actions [batch][act_seq][action_dim] in the robot's units, on host or device, or NULL.
    They are there when the stream has come this far. A picture or feature that is not finite gives actions that are not. */
 MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *actions, mail_error *err) {
@@ -3098,13 +3226,10 @@ MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *acti
         return mailp_fail(err, MAIL_E_STATE, "no language goal was set");
     }
     if (c.algorithm == MAIL_DDPM) {
-        if (s->x_T) {
-            e = cudaMemcpyAsync(s->x, s->x_T, chunk, cudaMemcpyDefault, s->stream);
-        }
-        if (s->noise_in && e == cudaSuccess) {
-            e = cudaMemcpyAsync(s->noise, s->noise_in, chunk * (size_t)s->calls, cudaMemcpyDefault, s->stream);
-        }
-        s->x_T = s->noise_in = NULL;
+        mailp_cuda_queue q = {s->stream, cudaSuccess};
+        mailp_cuda_queue_noise(&q, s, s->x, s->x_T, 0, 1);
+        mailp_cuda_queue_noise(&q, s, s->noise, s->noise_in, 1, s->calls);
+        e = q.error;
     }
     if (e == cudaSuccess) {
         e = cudaGraphLaunch(s->plan, s->stream);
@@ -3113,10 +3238,28 @@ MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *acti
         e = cudaMemcpyAsync(actions, s->actions, chunk, cudaMemcpyDefault, s->stream);
     }
     if (e == cudaSuccess) {
+        s->x_T = s->noise_in = NULL;
         s->plans++;
         s->chunk_used = 0;
     }
     return mailp_cuda_check(e, "queueing a decision", err);
+}
+
+/* Next action of every robot, [batch][action_dim] in the robot's units, on host or device; it is there when the stream has
+   come this far. Plans for all robots when the present chunk is used up (n_action_steps of mail_info). */
+MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *action, mail_error *err) {
+    mail_cuda_session *s = session;
+    const size_t       row = (size_t)s->D * sizeof(float);
+    if (s->chunk_used < 0 || s->chunk_used >= (int)s->policy->config.n_action_steps) {
+        const mail_status status = mail_cuda_plan(s, NULL, err);
+        if (status != MAIL_OK) {
+            return status;
+        }
+    }
+    const cudaError_t e = cudaMemcpy2DAsync(action, row, s->actions + (size_t)s->chunk_used * s->D, (size_t)s->A * row, row,
+                                            (size_t)s->B, cudaMemcpyDefault, s->stream);
+    s->chunk_used += e == cudaSuccess;
+    return mailp_cuda_check(e, "handing out an action", err);
 }
 
 #endif /* MAIL_CUDA_CUH */

@@ -790,6 +790,15 @@ static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cuda
     });
     return cudaSuccess;
 }
+static inline cudaError_t cudaMemcpy2DAsync(void *d, size_t d_pitch, const void *s, size_t s_pitch, size_t width, size_t height,
+                                            cudaMemcpyKind, cudaStream_t stream) {
+    cpucuda::enqueue(stream, [=] {
+        for (size_t i = 0; i < height; i++) {
+            memcpy((char *)d + i * d_pitch, (const char *)s + i * s_pitch, width);
+        }
+    });
+    return cudaSuccess;
+}
 static inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t stream) {
     cpucuda::enqueue(stream, [=] {
         memset(d, v, n);
