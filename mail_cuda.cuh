@@ -3262,4 +3262,41 @@ MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *actio
     return mailp_cuda_check(e, "handing out an action", err);
 }
 
+/* The selective scan of mail.h over `batch` sequences at once, for any length; see mailp_cuda_scan_args for the operands,
+   all in device memory, and >>scan for how. d_state is at most 64.
+   Memory   none.   Work is queued on the stream. */
+typedef mailp_cuda_scan_args mail_cuda_scan;
+MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, size_t batch, cudaStream_t stream, mail_error *err) {
+    mailp_cuda_queue q = {stream, cudaSuccess};
+    if (!scan || !scan->y || !scan->u || !scan->dt || !scan->A || !scan->B || !scan->C) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_selective_scan: scan or one of its operands is NULL");
+    }
+    if (scan->L < 0 || scan->d_inner < 1 || scan->d_state < 1 || scan->d_state > 64 || batch > 65535) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "scan of length %d, d_inner %d, d_state %d (1 to 64), batch %zu (at most 65535)", scan->L,
+                          scan->d_inner, scan->d_state, batch);
+    }
+    if (!batch) {
+        return MAIL_OK;
+    }
+    /* 8 channels a block read whole 32-byte sectors of u, dt and y; with too few such blocks to fill a GPU, 2 channels and
+       more warps for each. */
+    const bool few = (size_t)((scan->d_inner + 7) / 8) * batch < 128;
+    auto       go = [&](auto kernel, int channels, int warps, size_t shared) {
+        const dim3 grid((unsigned)((scan->d_inner + channels - 1) / channels), (unsigned)batch);
+        mailp_cuda_launch(&q, kernel, grid, (unsigned)(channels * warps * 32), shared, *scan);
+    };
+    if (scan->d_state <= 16 && few) {
+        go(mailp_cuda_scan<16, 2, 4>, 2, 4, sizeof(mailp_cuda_scan_shared<16, 2, 4>));
+    } else if (scan->d_state <= 8) {
+        go(mailp_cuda_scan<8, 8, 1>, 8, 1, sizeof(mailp_cuda_scan_shared<8, 8, 1>));
+    } else if (scan->d_state <= 16) {
+        go(mailp_cuda_scan<16, 8, 2>, 8, 2, sizeof(mailp_cuda_scan_shared<16, 8, 2>));
+    } else if (scan->d_state <= 32) {
+        go(mailp_cuda_scan<32, 4, 4>, 4, 4, sizeof(mailp_cuda_scan_shared<32, 4, 4>));
+    } else {
+        go(mailp_cuda_scan<64, 2, 4>, 2, 4, sizeof(mailp_cuda_scan_shared<64, 2, 4>));
+    }
+    return mailp_cuda_check(q.error, "queueing a scan", err);
+}
+
 #endif /* MAIL_CUDA_CUH */

@@ -432,7 +432,7 @@ struct Pool { /* per OS thread: stacks and guarded shared memory, reused */
     }
 };
 
-inline void run_group(Group &g, const std::function<void()> &fn, int order, unsigned seed, Pool &pool) {
+inline void run_group(Group &g, const std::function<void()> &fn, int how, unsigned seed, Pool &pool) {
     body = &fn;
     const unsigned nt = g.block.x * g.block.y * g.block.z;
     std::vector<Fiber> fs(g.blocks.size() * nt);
@@ -454,7 +454,7 @@ inline void run_group(Group &g, const std::function<void()> &fn, int order, unsi
             l.first = &fs[bi * nt + w * 32];
             l.n = (int)std::min(32u, nt - w * 32);
             for (int i = 0; i < l.n; ++i) {
-                l.order[i] = order == 1 ? l.n - 1 - i : i;
+                l.order[i] = how == 1 ? l.n - 1 - i : i;
             }
             b.warps[w].bar.expected = l.n;
             warps.push_back(l);
@@ -475,18 +475,18 @@ inline void run_group(Group &g, const std::function<void()> &fn, int order, unsi
     }
     g.grid_bar = Barrier{0, (int)(g.blocks.size() * nt)};
     std::mt19937 rng(seed);
-    g.order = order;
-    if (order == 1) {
+    g.order = how;
+    if (how == 1) {
         std::reverse(warps.begin(), warps.end());
     }
     polls = 0;
     for (size_t live = fs.size(); live;) { /* a warp runs until all its lanes block */
-        if (order >= 2) {
+        if (how >= 2) {
             std::shuffle(warps.begin(), warps.end(), rng);
         }
         bool progress = false, polling = false;
         for (Lanes &l : warps) {
-            if (order >= 2) {
+            if (how >= 2) {
                 std::shuffle(l.order, l.order + l.n, rng);
             }
             for (bool again = true; again;) {
@@ -509,7 +509,7 @@ inline void run_group(Group &g, const std::function<void()> &fn, int order, unsi
                 }
             }
         }
-        if (!g.inflight.empty() && (!progress || (order >= 2 && rng() % 2))) {
+        if (!g.inflight.empty() && (!progress || (how >= 2 && rng() % 2))) {
             deliver(g);
             continue;
         }
@@ -529,7 +529,7 @@ inline void launch_now(dim3 grid, dim3 block, unsigned cluster, bool cooperative
     if (smem > 227 * 1024) {
         die("more than 227 KB of shared memory");
     }
-    const int order = cpucuda::order;
+    const int how = cpucuda::order;
     std::atomic<unsigned> next{0};
     auto worker = [&] {
         static thread_local Pool pool;
@@ -549,7 +549,7 @@ inline void launch_now(dim3 grid, dim3 block, unsigned cluster, bool cooperative
                 g.blocks[i].rank = i % cluster;
                 g.blocks[i].smem_bytes = smem;
             }
-            run_group(g, fn, order, 1234u + first + (unsigned)order, pool);
+            run_group(g, fn, how, 1234u + first + (unsigned)how, pool);
         }
         switches += my_switches;
         my_switches = 0;
