@@ -2837,14 +2837,19 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     return MAIL_OK;
 }
 
-/* Tensors of the file that mail_policy_load keeps open. */
+/* Tensors of the file that mail_policy_load keeps open. Modules that a checkpoint registers twice are found under either
+   name: backbone = nets.0, pool = nets.1. */
 static inline mail_status mailp_cuda_read_tensor(void *user, const char *name, float *values, size_t n, mail_error *err) {
-    const mail_policy *policy = (const mail_policy *)user;
-    const mail_tensor *t = mail_tensors_find(policy->tensors, name);
-    char               other[256];
-    if (!t && (mailp_rename(other, sizeof other, name, ".backbone.", ".nets.0.") ||
-               mailp_rename(other, sizeof other, name, ".pool.", ".nets.1."))) {
-        t = mail_tensors_find(policy->tensors, other);
+    static const char *const twice[2][2] = {{".backbone.", ".nets.0."}, {".pool.", ".nets.1."}};
+    const mail_policy       *policy = (const mail_policy *)user;
+    const mail_tensor       *t = mail_tensors_find(policy->tensors, name);
+    char                     other[256];
+    for (int i = 0; i < 2 && !t; i++) {
+        const char *at = strstr(name, twice[i][0]);
+        if (at) {
+            (void)snprintf(other, sizeof other, "%.*s%s%s", (int)(at - name), name, twice[i][1], at + strlen(twice[i][0]));
+            t = mail_tensors_find(policy->tensors, other);
+        }
     }
     if (!t || t->count != n) {
         return mailp_fail(err, MAIL_E_TENSOR, "tensor '%s' is missing or has not %zu elements", name, n);
