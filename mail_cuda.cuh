@@ -640,8 +640,8 @@ static __global__ void __launch_bounds__(128) mailp_cuda_attend(mailp_cuda_atten
             score[j] = mailp_dev_ex2(MAILP_CUDA_LOG2E * (score[j] - top));
             sum += score[j];
         }
-        sum = mailp_dev_sum<32>(sum); /* also a barrier of the warp: all scores are written */
-        __syncwarp();
+        sum = mailp_dev_sum<32>(sum);
+        __syncwarp(); /* scores are seen by all lanes (unseen by test_faults: on the CPU a shuffle orders memory too) */
         for (int e = lane; e < p.head_dim; e += 32) {
             float v = 0.0f;
             for (int j = 0; j < keys; j++) {
@@ -961,7 +961,7 @@ struct mailp_cuda_scan_args {
 /* One block owns CH channels of one sequence and walks over its tiles; a warp owns one channel and DS / NG of its
    states; a lane owns 8 neighbouring tokens of the tile, and between tiles state number `lane` of the warp's. */
 template <int DS, int CH, int NG>
-static __global__ void __launch_bounds__(CH *NG * 32) mailp_cuda_scan(mailp_cuda_scan_args p) {
+static __global__ void __launch_bounds__(CH *NG * 32, 1) mailp_cuda_scan(mailp_cuda_scan_args p) {
     constexpr int NT = CH * NG * 32, SPG = DS / NG, ITEMS = MAILP_CUDA_SCAN_ITEMS, TILE = MAILP_CUDA_SCAN_TILE;
     static_assert(DS % NG == 0 && SPG <= 32, "a lane keeps one state between tiles");
     typedef mailp_cuda_scan_shared<DS, CH, NG> Shared;
@@ -1702,7 +1702,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             __syncthreads();
         }
     }
-    mailp_dev_cluster_sync(); /* no block leaves while a peer may still push into it */
+    mailp_dev_cluster_sync(); /* no block leaves early (unseen by test_faults: all pushes into it were awaited) */
 #else
     (void)p;
 #endif

@@ -207,7 +207,7 @@ static inline int ct_run(const char *program, const std::vector<ct_case> &cases,
         const clock_t began = clock();
         uint64_t  first = 0;
 #ifdef MAIL_CUDA_ON_CPU
-        const int times = 4, given = cpucuda::order;
+        const int times = cpucuda::env_int("CT_TIMES", 4), given = cpucuda::order;
 #else
         const int times = 2;
 #endif

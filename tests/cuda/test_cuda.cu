@@ -334,6 +334,7 @@ static floats plan_for(const mailp_config &c, const mail_cuda_policy *p, size_t 
 /* The loop as one launch against the plain path, and a robot's bits in two batches. */
 static uint64_t loop_case(mail_arch arch, size_t d_state, size_t chunk, int cluster, int robots, size_t batch) {
     mailp_config c = ct_config(arch, d_state, chunk);
+    c.n_timesteps = 2;
     c.diffusion_x = robots == 1 ? 1 : 0;
     mail_cuda_policy *p = ct_policy(c);
     mailp_cuda_wish   plain = {}, fast = {};
@@ -532,7 +533,7 @@ int main(int argc, char **argv) {
         {"scan L 1", [] { return scan_case(2, 1, 8, 8, 0, true); }},
         {"scan L 7, d_state 5, odd channels", [] { return scan_case(1, 7, 5, 5, 3, false); }},
         {"scan L 255", [] { return scan_case(1, 255, 16, 16, 100, true); }},
-        {"scan L 256, wide blocks, d_state 8", [] { return scan_case(16, 256, 64, 8, 0, true); }},
+        {"scan L 40, wide blocks, d_state 8", [] { return scan_case(16, 40, 64, 8, 0, true); }},
         {"scan L 257, wide blocks, d_state 16", [] { return scan_case(16, 257, 64, 16, 0, false); }},
         {"scan L 300, d_state 32", [] { return scan_case(1, 300, 6, 32, 299, true); }},
         {"scan L 600, d_state 64", [] { return scan_case(1, 600, 4, 64, 257, false); }},
@@ -549,10 +550,10 @@ int main(int argc, char **argv) {
         {"loop D-Ma, d_state 16, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 5, 8, 1, 2); }},
         {"loop D-Ma, d_state 8, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 5, 8, 2, 3); }},
         {"loop D-Ma, d_state 8, 10 actions, 16 blocks", [] { return loop_case(MAIL_D_MA, 8, 10, 16, 1, 1); }},
-        {"loop D-Ma, d_state 16, 5 actions, 16 blocks, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 5, 16, 4, 5); }},
+        {"loop D-Ma, d_state 16, 5 actions, 16 blocks, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 5, 16, 4, 2); }},
         {"loop ED-Ma, d_state 8, 5 actions, 16 blocks", [] { return loop_case(MAIL_ED_MA, 8, 5, 16, 1, 1); }},
         {"loop ED-Ma, d_state 16, 10 actions, 8 blocks", [] { return loop_case(MAIL_ED_MA, 16, 10, 8, 1, 2); }},
-        {"loop ED-Ma, d_state 16, 10 actions, 16 blocks, 2 robots", [] { return loop_case(MAIL_ED_MA, 16, 10, 16, 2, 3); }},
+        {"loop ED-Ma, d_state 16, 10 actions, 16 blocks, 2 robots", [] { return loop_case(MAIL_ED_MA, 16, 10, 16, 2, 2); }},
         {"ages D-Ma", [] { return ages_case(MAIL_D_MA, MAIL_DDPM); }},
         {"ages ED-Ma", [] { return ages_case(MAIL_ED_MA, MAIL_DDPM); }},
         {"ages D-Tr", [] { return ages_case(MAIL_D_TR, MAIL_DDPM); }},
