@@ -6,8 +6,8 @@
 
        build/bench_policy --worker CASES THREADS WEIGHTS [--isa NAME] WORK...
            mail.h as one of the engines that bench/peers/run.py times in turn: 'err WORK ERROR' for each work, 'ready', and
-           then for every line 'WORK RUNS' on the input a line of milliseconds. CASES is the folder written by
-           bench/peers/export.py. */
+           then for every line 'WORK RUNS' on the input a line of milliseconds (of processor time, if PEERS_CLOCK=cpu).
+           CASES is the folder written by bench/peers/export.py. */
 
 #ifndef _POSIX_C_SOURCE
 #  define _POSIX_C_SOURCE 200809L
@@ -36,9 +36,11 @@ static void *bench_malloc(size_t size) {
 
 #define BENCH_MAX_WORKS 16
 
+static clockid_t bench_clock = CLOCK_MONOTONIC;
+
 static double now_ms(void) {
     struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    (void)clock_gettime(bench_clock, &t);
     return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
@@ -245,6 +247,9 @@ static int worker(int argc, char **argv) {
     char              name[64];
     int               i, n = 0, runs;
     size_t            threads;
+    if (getenv("PEERS_CLOCK") != NULL && strcmp(getenv("PEERS_CLOCK"), "cpu") == 0) {
+        bench_clock = CLOCK_PROCESS_CPUTIME_ID;
+    }
     if (argc < 5) {
         die("bench_policy", "--worker CASES THREADS WEIGHTS [--isa NAME] WORK...");
     }

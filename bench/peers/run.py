@@ -1,12 +1,13 @@
 """Time mail.h and its peers in one interleaved run and write a JSON report.
 
-    run.py OUT.json [--threads 1,2] [--rounds 5] [--works W1,W3] [--peers ort-f32,ncnn-f32] [--no-mail]
+    run.py OUT.json [--threads 1,2] [--rounds 5] [--works W1,W3] [--peers ort-f32,ncnn-f32] [--no-mail] [--clock cpu]
 
 Every engine, precision and thread count is a process of its own (bench/peers/worker.py, build/bench_policy --worker), which
 sleeps on a pipe while others are timed. For each work, each round visits every process once, in an order that is
 reversed every other round: two untimed runs, then a block of timed ones of about 150 ms. The kernel says how long the
 threads of a process had to wait for a processor; a block in which that was more than 3 % of its time was disturbed by
 other programs and is tried again, at most RETRY times. Clean blocks count where there are any; the report says how many.
+--clock cpu is for a machine that never falls quiet: processor time, one thread only, no second tries.
 
 The report holds, for each work, precision and number of threads: our median, each peer's median, ratio_best_peer (the
 fastest float32 peer over ours), ratio_best_peer_same (the fastest peer of the same precision, where there is one), and
@@ -84,7 +85,7 @@ class Process:
         return total / 1e9
 
     def block(self, work, runs):
-        for _ in range(RETRY):
+        for _ in range(1 if os.environ.get("PEERS_CLOCK") == "cpu" else RETRY):
             time.sleep(GAP)
             self.ask(work, 2)
             before, start = self.waited(), time.time()
@@ -181,7 +182,11 @@ def main():
     ap.add_argument("--works", default="")
     ap.add_argument("--peers", default="")
     ap.add_argument("--no-mail", action="store_true")
+    ap.add_argument("--clock", default="wall", choices=["wall", "cpu"])
     a = ap.parse_args()
+    os.environ["PEERS_CLOCK"] = a.clock
+    if a.clock == "cpu":
+        a.threads = "1"
     limits = floors.measure(ROOT)
     processes = start(a)
     for work in VISION + HEAD + SCAN:
@@ -199,7 +204,7 @@ def main():
                 p.threads, " " if p.threads == 1 else "s", p.label, p.precision, v["median"], v["min"], v["p90"],
                 v["clean_blocks"], v["blocks"], v["error"]), flush=True)
         with open(a.out, "w") as f:
-            json.dump(dict(machine=machine(), limits=limits, rows=report(processes, limits)), f, indent=1)
+            json.dump(dict(machine=machine(), clock=a.clock, limits=limits, rows=report(processes, limits)), f, indent=1)
             f.write("\n")
     for p in processes:
         p.p.stdin.close()
