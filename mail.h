@@ -4090,6 +4090,13 @@ typedef struct mailp_kernels {
     /* to[k][p][j] = from[k][p][j] (* scale[p][j] for int8);  to [n][panels][16], from [n][group][16] */
     void (*widen)(float *to, const void *from, const float *scale, size_t n, size_t group, size_t panels, mail_weights type);
 
+    /* The same convolution with 8-bit operands and exact sums in 32 bits; NULL where the set has no such product.
+       Defined, with quantize, at the end of the vision kernels. */
+    void (*conv_u8)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const int8_t *w, const float *w_scale, size_t group,
+                    const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels, size_t panels,
+                    const unsigned char *ahead, size_t lines);
+    void (*quantize)(uint8_t *q, float *scale, const float *x, size_t n);
+
     /* Winograd's F(tile x tile, 3 x 3), tile 2 or 4, on one block; described where they are defined. */
     void (*winograd_weights)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group, size_t panels,
                              size_t tile, mail_weights type);
@@ -4821,6 +4828,115 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
     }
 }
 
+#if MAILP_PASS == MAILP_PASS_AVX512 && !defined(MAILP_NO_VNNI)
+/* ---- vision, 8 bits: VNNI sums four products of 8 bits in a lane ---- */
+
+#define MAILP_ATTR_VNNI __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+
+/* q[i] = round(x[i] / scale), scale = largest x / 255;  x [n] >= 0, n a multiple of 16 */
+MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, size_t n) {
+    mailp_vec most = mailp_vzero(), f;
+    float     lanes[MAILP_LANES], m = 0;
+    size_t    i;
+    for (i = 0; i < n; i += MAILP_LANES) {
+        most = mailp_vmax(most, mailp_vload(x + i));
+    }
+    mailp_vstore(lanes, most);
+    for (i = 0; i < MAILP_LANES; i++) {
+        m = lanes[i] > m ? lanes[i] : m;
+    }
+    *scale = m / 255.0f;
+    f = mailp_vset(m > 1e-30f ? 255.0f / m : 0.0f);
+    for (i = 0; i < n; i += MAILP_LANES) {
+        _mm_storeu_si128((__m128i *)(void *)(q + i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(mailp_vmul(f, mailp_vload(x + i)))));
+    }
+}
+
+#define MAILP_U8_INIT(r, n)   const uint8_t *x##r = x + at[r]; MAILP_C##n(MAILP_U8_SUM, r)
+#define MAILP_U8_SUM(r, c)    __m512i s##r##c;
+#define MAILP_U8_ZERO(r, c)   s##r##c = _mm512_setzero_si512();
+#define MAILP_U8_GETW(r, c)   const __m512i w##c = _mm512_loadu_si512((const void *)(w + (c) * 4 * MAILP_LANES));
+#define MAILP_U8_SCALE(r, c)  const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_LANES));
+#define MAILP_U8_MUL(r, c)    s##r##c = _mm512_dpbusd_epi32(s##r##c, xv, w##c);
+#define MAILP_U8_PUT(r, c)                                                                           \
+    {                                                                                                \
+        float *to = y + (size_t)(c) * ldy + (r) * MAILP_LANES;                                       \
+        mailp_vstore(to, mailp_vmadd(_mm512_cvtepi32_ps(s##r##c), f##c, block > 0 ? mailp_vload(to) : mailp_vzero())); \
+    }
+#define MAILP_U8_ROW_ZERO(r, n) MAILP_C##n(MAILP_U8_ZERO, r)
+#define MAILP_U8_ROW_PUT(r, n)  MAILP_C##n(MAILP_U8_PUT, r)
+#define MAILP_U8_ROW_STEP(r, n) { int32_t four; __m512i xv; memcpy(&four, x##r + i, 4); xv = _mm512_set1_epi32(four); MAILP_C##n(MAILP_U8_MUL, r) }
+#define MAILP_U8_TILE(mr, nv)                                                                                          \
+    MAILP_ATTR_VNNI static void MAILP_FN(conv_u8_##mr##x##nv)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, \
+                                                              const size_t *at, const int8_t *w, const float *w_scale, \
+                                                              size_t step, const mailp_conv_shape *shape, size_t block, \
+                                                              size_t end, const unsigned char *ahead, size_t ahead_step) { \
+        MAILP_R##mr(MAILP_U8_INIT, nv)                                                                                 \
+        for (; block < end; block++) {                                                                                 \
+            size_t t;                                                                                                  \
+            MAILP_C##nv(MAILP_U8_SCALE, 0)                                                                             \
+            MAILP_R##mr(MAILP_U8_ROW_ZERO, nv)                                                                         \
+            for (t = 0; t < shape->n_taps; t++) {                                                                      \
+                size_t i = shape->tap[t] + block * shape->plane, stop = i + MAILP_LANES;                               \
+                for (; i < stop; i += 4, w += step, ahead += ahead_step) {                                             \
+                    MAILP_C##nv(MAILP_U8_GETW, 0)                                                                      \
+                    MAILP_PREFETCH(ahead);                                                                             \
+                    MAILP_R##mr(MAILP_U8_ROW_STEP, nv)                                                                 \
+                }                                                                                                      \
+            }                                                                                                          \
+            MAILP_R##mr(MAILP_U8_ROW_PUT, nv)                                                                          \
+        }                                                                                                              \
+    }
+#define MAILP_U8_TILES(nv) \
+    MAILP_U8_TILE(1, nv) MAILP_U8_TILE(2, nv) MAILP_U8_TILE(3, nv) \
+    MAILP_U8_TILE(4, nv) MAILP_U8_TILE(5, nv) MAILP_U8_TILE(6, nv)
+#define MAILP_U8_ROW(nv) \
+    { MAILP_FN(conv_u8_1x##nv), MAILP_FN(conv_u8_2x##nv), MAILP_FN(conv_u8_3x##nv), \
+      MAILP_FN(conv_u8_4x##nv), MAILP_FN(conv_u8_5x##nv), MAILP_FN(conv_u8_6x##nv) }
+typedef void (*MAILP_FN(conv_u8_tile))(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const size_t *at, const int8_t *w,
+                                       const float *w_scale, size_t step, const mailp_conv_shape *shape, size_t block, size_t end,
+                                       const unsigned char *ahead, size_t ahead_step);
+MAILP_U8_TILES(1)
+MAILP_U8_TILES(2)
+MAILP_U8_TILES(3)
+MAILP_U8_TILES(4)
+static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[4][6] = { MAILP_U8_ROW(1), MAILP_U8_ROW(2), MAILP_U8_ROW(3), MAILP_U8_ROW(4) };
+
+/* y[p][m][j] = (block > 0 ? y[p][m][j] : 0) + sum over blocks block <= b < end of x_scale[b] * w_scale[p][j] *
+                sum over taps t, i < 16 of x[at(m) + tap[t] + b * plane + i] * w[(b, t, i / 4)][p][j][i % 4]
+
+   x  maps of 8 bits laid out as those of floats (mailp_conv_shape), a scale for each block;
+   w  [end - block][n_taps][4][group][16][4], of which the first `panels` panels are used;  w_scale [panels][16]
+   Numbers: the inner sums are exact, so results do not depend on their order. */
+MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const int8_t *w, const float *w_scale,
+                                    size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels,
+                                    size_t panels, const unsigned char *ahead, size_t lines) {
+    const size_t tiles = (pixels + 5) / 6, per_tile = (end - block) * shape->n_taps * 4;
+    size_t       t, m = 0, row = 0, column = 0;
+    for (t = 0; t < tiles; t++) {
+        size_t mr = (pixels - m) / (tiles - t), r, at[6];
+        for (r = 0; r < mr; r++) {
+            at[r] = row * shape->row_step + column * shape->pixel_step;
+            if (++column == shape->width) {
+                column = 0;
+                row++;
+            }
+        }
+        MAILP_FN(conv_u8_tiles)[panels - 1][mr - 1](y + m * MAILP_LANES, ldy, x, x_scale, at, w, w_scale, group * 4 * MAILP_LANES, shape,
+                                                    block, end, lines > 0 ? ahead : (const unsigned char *)w,
+                                                    lines > 0 ? (size_t)MAILP_ALIGN : 0);
+        ahead += MAILP_MIN(lines, per_tile) * MAILP_ALIGN;
+        lines -= MAILP_MIN(lines, per_tile);
+        m += mr;
+    }
+}
+#  define MAILP_CONV_U8  MAILP_FN(conv_u8)
+#  define MAILP_QUANTIZE MAILP_FN(quantize)
+#else
+#  define MAILP_CONV_U8  NULL
+#  define MAILP_QUANTIZE NULL
+#endif
+
 /* ---- sequences ---------------------------------------------------------------------------------------------------- */
 
 /* e^x: x = n ln 2 + f, |f| <= ln 2 / 2, ln 2 in two parts so that f is exact to rounding; a polynomial of degree 6 for e^f
@@ -5132,6 +5248,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_FN(group_norm),
     MAILP_FN(max_pool),
     MAILP_FN(widen),
+    MAILP_CONV_U8,
+    MAILP_QUANTIZE,
     MAILP_FN(winograd_weights),
     MAILP_FN(winograd_in),
     MAILP_FN(winograd_out),
@@ -5164,6 +5282,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #undef mailp_vload_bf16
 #undef mailp_vload_i8
 #undef MAILP_CONV_PANELS
+#undef MAILP_CONV_U8
+#undef MAILP_QUANTIZE
 #undef MAILP_NAME
 #endif /* MAILP_PASS: end of >>kernels */
 
@@ -6160,6 +6280,20 @@ static size_t mailp_map_side(size_t n) {
     return (n + 3) / 4 * 4 + 2;
 }
 
+/* Has the processor products of 8 bits for the AVX-512 kernels? */
+static int mailp_cpu_vnni(void) {
+#if defined(MAILP_X86) && defined(_MSC_VER) && !defined(__clang__)
+    int r[4];
+    __cpuidex(r, 7, 0);
+    return (r[2] >> 11 & 1) != 0;
+#elif defined(MAILP_X86)
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 11 & 1) != 0;
+#else
+    return 0;
+#endif
+}
+
 /* A convolution without bias and the GroupNorm after it. */
 typedef struct mailp_conv {
     size_t           c_in, c_out, h_in, w_in, h_out, w_out;
@@ -6167,6 +6301,7 @@ typedef struct mailp_conv {
     size_t           tile;         /* 4 or 2: by Winograd; 0: directly */
     size_t           tiles_h, tiles_w;
     mail_weights     type;         /* of w */
+    int              u8;           /* 1: int8 weights meet activations of 8 bits; 0: they are widened to float */
     const void      *w;            /* see mailp_conv_pack */
     const float     *scale;        /* [c_out] for int8 */
     const float     *gamma, *beta; /* [c_out] */
@@ -6198,6 +6333,8 @@ typedef struct mailp_resnet_buffers {
     float         *m;          /* [threads][n * n][4][MAILP_TILES][16], its products */
     float         *u;          /* [threads][u_floats], weights made ready: transformed or widened */
     size_t         u_floats;
+    uint8_t       *q[2];       /* maps of 8 bits for this convolution and the next */
+    float         *q_scale[2]; /* one for each of their blocks */
     unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
     double        *sums;       /* [threads][width][3] */
     float         *keypoints;  /* [n_keypoints][2] */
@@ -6241,12 +6378,16 @@ static size_t mailp_conv_map(const mailp_conv *conv) {
 }
 
 static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *arena, const mailp_resnet *net, size_t n_threads) {
-    size_t i, raw = net->stem.c_out * net->stem.h_out * net->stem.w_out, map = 0, v = 0, planes = 0;
+    size_t i, raw = net->stem.c_out * net->stem.h_out * net->stem.w_out, map = 0, v = 0, planes = 0, q = 0, blocks = 0;
     for (i = 0; i < 16; i++) {
         const mailp_conv *conv = i % 2 == 0 ? &net->block[i / 2].conv1 : &net->block[i / 2].conv2;
         if (conv->tile != 0) {
             v      = MAILP_MAX(v, mailp_winograd_floats(conv));
             planes = MAILP_MAX(planes, (conv->tile + 2) * (conv->tile + 2));
+        }
+        if (conv->u8) {
+            q      = MAILP_MAX(q, conv->c_in * mailp_map_side(conv->h_in) * mailp_map_side(conv->w_in));
+            blocks = MAILP_MAX(blocks, conv->c_in / MAILP_LANES);
         }
     }
     buffers->u_floats = 0;
@@ -6270,6 +6411,10 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->v[1]      = mailp_take_floats(arena, v);
     buffers->m         = mailp_take_floats(arena, n_threads * planes * MAILP_PRODUCTS);
     buffers->u         = mailp_take_floats(arena, n_threads * buffers->u_floats);
+    buffers->q[0]      = (uint8_t *)mailp_take(arena, q);
+    buffers->q[1]      = (uint8_t *)mailp_take(arena, q);
+    buffers->q_scale[0] = mailp_take_floats(arena, blocks);
+    buffers->q_scale[1] = mailp_take_floats(arena, blocks);
     buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAIL_MAX_IMAGE);
     buffers->sums      = (double *)mailp_take(arena, n_threads * net->width * 3 * sizeof(double));
     buffers->keypoints = mailp_take_floats(arena, 2 * net->n_keypoints);
@@ -6307,11 +6452,14 @@ static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_
     return MAILP_MIN(panels - *first, group);
 }
 
-/* Weights [c_out][c_in][taps] -> [groups][taps][c_in][group][16], or [groups][c_in][group][taps][16] for Winograd. The stem's taps
-   are rows of the picture: their depth is 7 pixels of 3 channels, which is the same order.
+typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_U8 } mailp_packing;
+
+/* Weights [c_out][c_in][taps] -> [groups][taps][c_in][group][16], or for Winograd [groups][c_in][group][taps][16], or for products
+   of 8 bits [groups][c_in / 16][taps][4][group][16][4]. The stem's taps are rows of the picture: their depth is 7 pixels of 3
+   channels, which is the same order.
    scale  out, [c_out] for int8: weights are multiples of it, the largest of a channel being +-127 */
-static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group, int winograd,
-                            mail_weights type) {
+static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group,
+                            mailp_packing packing, mail_weights type) {
     size_t o, t, i, first;
     for (o = 0; o < mailp_pad(c_out); o++) {
         const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), group);
@@ -6326,8 +6474,11 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
         }
         for (t = 0; t < taps; t++) {
             for (i = 0; i < c_in; i++) {
-                const size_t k = winograd ? (i * n + panel - first) * taps + t : (t * c_in + i) * n + panel - first;
-                const size_t at = (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
+                const size_t k = packing == MAILP_WINOGRAD ? (i * n + panel - first) * taps + t : (t * c_in + i) * n + panel - first;
+                const size_t four = (i / MAILP_LANES * taps + t) * 4 + i % MAILP_LANES / 4;
+                const size_t at = packing == MAILP_U8 ?
+                                  first * taps * c_in * MAILP_LANES + ((four * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * 4 + i % 4 :
+                                  (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
                 const float  value = o < c_out ? v[i * taps + t] : 0.0f;
                 if (type == MAIL_WEIGHTS_F32) {
                     ((float *)to)[at] = value;
@@ -6393,6 +6544,10 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
     conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out) : 0;
+    if (conv->type == MAIL_WEIGHTS_INT8 && conv->tile != 4 && loader->kernels->conv_u8 != NULL && mailp_cpu_vnni()) {
+        conv->u8   = 1;
+        conv->tile = 0;
+    }
     if (conv->tile != 0) {
         conv->tiles_h = (conv->h_out + conv->tile - 1) / conv->tile;
         conv->tiles_w = (conv->w_out + conv->tile - 1) / conv->tile;
@@ -6410,7 +6565,8 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     }
     w = mailp_take(&loader->arena, mailp_pad(c_out) * c_in * size * size * mailp_weight_bytes(conv->type));
     if (from != NULL && w != NULL) {
-        mailp_conv_pack(w, scale, from, c_out, c_in, size * size, loader->kernels->conv_group, conv->tile != 0, conv->type);
+        mailp_conv_pack(w, scale, from, c_out, c_in, size * size, loader->kernels->conv_group,
+                        conv->tile != 0 ? MAILP_WINOGRAD : conv->u8 ? MAILP_U8 : MAILP_DIRECT, conv->type);
     }
     conv->w = w;
     conv->gamma = conv->beta = NULL;
@@ -6504,7 +6660,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     from = mailp_load(loader, name, 2, net->feature_dim, n, 0, 0);
     to   = mailp_take_floats(&loader->arena, mailp_pad(net->feature_dim) * n);
     if (from != NULL && to != NULL) {
-        mailp_conv_pack(to, NULL, from, net->feature_dim, n, 1, 1, 0, MAIL_WEIGHTS_F32);
+        mailp_conv_pack(to, NULL, from, net->feature_dim, n, 1, 1, MAILP_DIRECT, MAIL_WEIGHTS_F32);
     }
     net->linear_w    = to;
     net->linear_bias = mailp_resnet_vector(loader, prefix, "nets.3.bias", net->feature_dim);
@@ -6525,6 +6681,7 @@ typedef struct mailp_resnet_step {
     const mailp_resnet_buffers *buffers;
     const mailp_conv           *conv, *next;  /* next: the convolution that reads out, if by Winograd; or NULL */
     const float                *in;           /* a map; Winograd's input v if conv is by Winograd */
+    size_t                      from, to;     /* which of the buffers' q to read, and to make for next */
     float                      *out, *v;      /* a map; and Winograd's input for next */
     const float                *skip;
     int                         relu;
@@ -6585,12 +6742,21 @@ static void mailp_map_border(float *block, size_t h, size_t w) {
    m, u  scratch for Winograd's products and for weights made ready
    While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
 static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
-                           size_t begin, size_t n) {
+                           const uint8_t *q, const float *q_scale, size_t begin, size_t n) {
     const size_t   pixels = conv->h_out * conv->w_out, size = mailp_weight_bytes(conv->type) * MAILP_LANES;
     mailp_conv_shape shape = conv->shape;
     const float   *scale = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
     size_t         first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, kernels->conv_group);
-    if (conv->tile == 0) {
+    if (conv->u8) {
+        const size_t  bytes = shape.n_taps * MAILP_LANES * group * MAILP_LANES;  /* of a block */
+        const int8_t *w = (const int8_t *)conv->w + first * shape.n_taps * conv->c_in * MAILP_LANES + (begin - first) * 4 * MAILP_LANES;
+        size_t        b, end;
+        for (b = 0; b < shape.n_blocks; b = end, w += bytes * 2) {
+            end = MAILP_MIN(b + 2, shape.n_blocks);
+            kernels->conv_u8(y, pixels * MAILP_LANES, q, q_scale, w, scale, group, &shape, b, end, pixels, n,
+                             (const unsigned char *)w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
+        }
+    } else if (conv->tile == 0) {
         const size_t         n_blocks = shape.n_blocks, depth = n_blocks * shape.depth;
         const unsigned char *w = (const unsigned char *)conv->w + (first * shape.n_taps * depth + begin - first) * size;
         const int            ready = conv->type == MAIL_WEIGHTS_F32;
@@ -6642,9 +6808,14 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
     }
 }
 
-/* Winograd's input of block b for the convolution `next` from the bordered map `block` that has just been made. */
-static void mailp_conv_prepare(float *v, const mailp_conv *next, const mailp_kernels *kernels, const float *block, size_t b) {
-    if (next != NULL && next->tile != 0) {
+/* What the convolution `next` reads beside the bordered map `block`, the b-th, that has just been made: Winograd's input, or
+   8 bits. */
+static void mailp_conv_prepare(float *v, uint8_t *q, float *q_scale, const mailp_conv *next, const mailp_kernels *kernels,
+                               const float *block, size_t b) {
+    if (next != NULL && next->u8) {
+        const size_t floats = mailp_map_side(next->h_in) * mailp_map_side(next->w_in) * MAILP_LANES;
+        kernels->quantize(q + b * floats, q_scale + b, block, floats);
+    } else if (next != NULL && next->tile != 0) {
         const size_t tiles = next->tiles_h * next->tiles_w;
         kernels->winograd_in(v + b * tiles * MAILP_LANES, next->c_in * tiles + MAILP_PLANE_PAD, block, mailp_map_side(next->w_in) * MAILP_LANES,
                              next->tiles_h, next->tiles_w, next->tile);
@@ -6668,14 +6839,15 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
         n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
         mailp_conv_run(raw, mailp_resnet_products(step, i), step->buffers->u + i * step->buffers->u_floats, conv, step->kernels,
-                       step->in, begin, n);
+                       step->in, step->buffers->q[step->from], step->buffers->q_scale[step->from], begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             const size_t at = b * plane + (columns + 1) * MAILP_LANES;
             mailp_map_border(step->out + b * plane, conv->h_out, conv->w_out);
             step->kernels->group_norm(step->out + at, columns * MAILP_LANES, raw, step->skip == NULL ? NULL : step->skip + at,
                                       conv->gamma + b * MAILP_LANES, conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out,
                                       step->relu);
-            mailp_conv_prepare(step->v, step->next, step->kernels, step->out + b * plane, b);
+            mailp_conv_prepare(step->v, step->buffers->q[step->to], step->buffers->q_scale[step->to], step->next, step->kernels,
+                               step->out + b * plane, b);
         }
     }
 }
@@ -6691,14 +6863,15 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
         n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
-        mailp_conv_run(raw, NULL, NULL, conv, step->kernels, step->in, begin, n);
+        mailp_conv_run(raw, NULL, NULL, conv, step->kernels, step->in, NULL, NULL, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             step->kernels->group_norm(raw, conv->w_out * MAILP_LANES, raw, NULL, conv->gamma + b * MAILP_LANES,
                                       conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out, 1);
             mailp_map_border(step->out + b * plane, h, w);
             step->kernels->max_pool(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, raw,
                                     conv->h_out, conv->w_out);
-            mailp_conv_prepare(step->v, step->next, step->kernels, step->out + b * plane, b);
+            mailp_conv_prepare(step->v, step->buffers->q[step->to], step->buffers->q_scale[step->to], step->next, step->kernels,
+                               step->out + b * plane, b);
         }
     }
 }
@@ -6767,17 +6940,21 @@ static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_ke
     step.conv = &net->stem;
     step.next = &net->block[0].conv1;
     step.in   = buffers.image;
+    step.from = 1;
+    step.to   = 0;
     step.out  = x;
     step.v    = buffers.v[0];
     mailp_resnet_step_run(&step, parallel, mailp_resnet_stem_task);
     for (i = 0; i < 8; i++) {
         const mailp_basic_block *block = &net->block[i];
-        /* conv1 reads v[0] or x and leaves t and v[1]; conv2 reads v[1] or t and leaves x and v[0] */
+        /* conv1 reads x, v[0] or q[0] and leaves t and v[1] or q[1]; conv2 reads one of these and leaves x and v[0] or q[0] */
         step.conv = &block->conv1;
         step.next = &block->conv2;
         step.in   = block->conv1.tile != 0 ? buffers.v[0] : x;
         step.out  = t;
         step.v    = buffers.v[1];
+        step.from = 0;
+        step.to   = 1;
         step.skip = NULL;
         step.relu = 1;
         mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
@@ -6799,11 +6976,13 @@ static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_ke
         step.out  = x;
         step.v    = buffers.v[0];
         step.skip = x;
+        step.from = 1;
+        step.to   = 0;
         step.relu = 1;
         mailp_resnet_step_run(&step, parallel, mailp_resnet_conv_task);
     }
     for (i = 0; i < net->keypoint_conv.c_out / MAILP_LANES; i++) {
-        mailp_conv_run(buffers.raw + i * pixels * MAILP_LANES, NULL, NULL, &net->keypoint_conv, kernels, x, i, 1);
+        mailp_conv_run(buffers.raw + i * pixels * MAILP_LANES, NULL, NULL, &net->keypoint_conv, kernels, x, NULL, NULL, i, 1);
     }
     mailp_spatial_softmax(buffers.keypoints, buffers.raw, net, pixels);
     kernels->gemm[MAIL_WEIGHTS_F32](buffers.features, mailp_pad(net->feature_dim), buffers.keypoints, 2 * net->n_keypoints,
