@@ -1618,9 +1618,6 @@ static mail_status mailp_safetensors_parse(mail_tensors *t, const unsigned char 
     if (status) {
         return status;
     }
-    if (!mailp_json_type(header, '{')) {
-        return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: expected an object");
-    }
     for (at = NULL; mailp_json_next(header, &at, &key, &v);) {
         if (!mailp_json_is(key, "__metadata__")) {
             n++;

@@ -8,7 +8,7 @@ typedef struct {
     int         obs_seq, act_seq, cameras, nets_names;
     const char *metadata;          /* members of __metadata__, or NULL */
     const char *without;           /* a tensor to leave out */
-    const char *extra;             /* header entries to add, of no bytes */
+    const char *extra;             /* a header entry to add: of no bytes, or U8 and then first in the file, 0 1 0 1 ... */
     double      backbone, nets;    /* a value in the camera's first convolution, under each of its two names */
 } spec;
 
@@ -78,6 +78,12 @@ static void make(model *m, const spec *s) {
     m->without  = s->without;
     m->n_header = (size_t)snprintf(m->header, sizeof m->header, "{\"__metadata__\":{%s}%s%s", s->metadata == NULL ? "" : s->metadata,
                                    s->extra == NULL ? "" : ",", s->extra == NULL ? "" : s->extra);
+    if (s->extra != NULL && strstr(s->extra, "\"U8\"") != NULL) {  /* up to the number behind its last comma */
+        m->n_data = (size_t)strtoul(strrchr(s->extra, ',') + 1, NULL, 10);
+        for (i = 0; i < m->n_data; i++) {
+            m->data[i] = (unsigned char)(i % 2);
+        }
+    }
 #define HEAD(suffix, a, b, c) (snprintf(name, sizeof name, "%s%s", head, suffix), add_tensor(m, name, a, b, c, 0, NULL))
     HEAD("pos_emb", 1, s->obs_seq + s->act_seq - 1 + s->lang, D_MODEL);
     HEAD("tok_emb.weight", D_MODEL, s->cameras ? s->cameras * FEATURE : 4, 0);

@@ -939,6 +939,7 @@ static void test_files(void) {
     counter        c;
     mail_allocator a = counter_allocator(&c);
     unsigned char *data;
+    mailp_file     file;
     size_t         size;
     char           path[512];
     CHECK(mail_tensors_open(&t, "no/such/file", NULL, &err) == MAIL_E_IO && t == NULL && strstr(err.text, "no/such/file") != NULL);
@@ -954,6 +955,12 @@ static void test_files(void) {
     c.fail_at = 0;
     CHECK(mailp_read_file(&data, &size, path, &a, &err) == MAIL_OK && size > 0);
     mailp_free(&a, data);
+    CHECK(mailp_read_file(&data, &size, path, &a, &err) == MAIL_OK && c.blocks == 1);
+    file.data   = data;  /* as where there is no mapping */
+    file.size   = size;
+    file.mapped = 0;
+    mailp_file_close(&file, &a);
+    CHECK(c.blocks == 0 && file.data == NULL);
     c.fail_at = c.calls + 1;
     CHECK(mailp_read_file(&data, &size, path, &a, &err) == MAIL_E_MEMORY && data == NULL);
     snprintf(path, sizeof path, "%s/empty", data_folder);
