@@ -3959,6 +3959,23 @@ MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_co
 #  include <arm_neon.h>
 #endif
 
+#if defined(MAILP_X86) && defined(__GNUC__)
+/* Two words of the AVX-512 pass. Without optimisation gcc's own macros for them convert an unsigned mask to short. */
+#  pragma GCC diagnostic push
+#  pragma GCC diagnostic ignored "-Wsign-conversion"
+__attribute__((target("avx512f,avx512dq"))) MAILP_INLINE __m512 mailp_round512(__m512 a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+__attribute__((target("avx512f,avx512dq"))) MAILP_INLINE __m512 mailp_fraction512(__m512 a) {
+    return _mm512_reduce_ps(a, 0x09);  /* a - floor(a) */
+}
+#  pragma GCC diagnostic pop
+#elif defined(MAILP_X86)
+#  define mailp_round512(a)    _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#  define mailp_fraction512(a) _mm512_reduce_ps(a, 0x09)
+#endif
+
 #define MAILP_MAX_STATE 256  /* d_state; the scan keeps that many vectors on the stack */
 
 /* Words of the scalar pass: nearest integer (halves away from zero) and the one below, and a * 2^n for whole n in -126..127. */
@@ -4199,7 +4216,7 @@ typedef struct mailp_kernels {
 #  define mailp_vsqrt(a)        _mm512_sqrt_ps(a)
 #  define mailp_vmadd(a, b, c)  _mm512_fmadd_ps(a, b, c)
 #  define mailp_vnmadd(a, b, c) _mm512_fnmadd_ps(a, b, c)
-#  define mailp_vround(a)       _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#  define mailp_vround(a)       mailp_round512(a)
 #  define mailp_vscale(a, n)    _mm512_scalef_ps(a, n)
 #  define mailp_vload_bf16(p)   _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 #  define mailp_vload_i8(p)     _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
@@ -4959,7 +4976,7 @@ MAILP_WORD mailp_vec MAILP_FN(exp)(mailp_vec x) {
 MAILP_WORD mailp_vec MAILP_FN(exp2)(mailp_vec x) {
     mailp_vec f, f2, p, q, r;
 #if MAILP_PASS == MAILP_PASS_AVX512
-    f = _mm512_reduce_ps(x, 0x09);  /* x - floor(x) */
+    f = mailp_fraction512(x);
 #else
     mailp_vec n;
     x = mailp_vmax(mailp_vset(-126.0f), x);
@@ -6578,7 +6595,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
 /* Bind the tensors below prefix ("obs_encoder.key_model_map.<camera>.") and pack them; camera says sizes that are valid. Errors
    stay in the loader. */
 static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const char *prefix, const mailp_camera_config *camera) {
-    char         name[192], conv[32], norm[32];
+    char         name[256], conv[32], norm[32];
     const float *from;
     float       *to;
     size_t       h, w, c, i, stage, n;
@@ -6601,7 +6618,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     net->feature_dim = camera->feature_dim;
     net->n_keypoints = camera->n_keypoints;
 
-    (void)snprintf(name, sizeof name, "%sbackbone.", prefix);
+    (void)snprintf(name, sizeof name, "%.200sbackbone.", prefix);
     c = camera->res_width;
     mailp_conv_build(&net->stem, loader, name, "nets.0", "nets.1", c, 3, net->height, net->width, 7, 2);
     h = (net->stem.h_out + 1) / 2;  /* after max_pool */
@@ -6633,7 +6650,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     net->keypoint_conv.c_out = mailp_pad(net->n_keypoints);
     net->keypoint_bias = mailp_resnet_vector(loader, prefix, "pool.nets.bias", net->n_keypoints);
 
-    (void)snprintf(name, sizeof name, "%spool.temperature", prefix);
+    (void)snprintf(name, sizeof name, "%.200spool.temperature", prefix);
     from = mailp_load(loader, name, 1, 1, 0, 0, 0);
     if (from != NULL) {
         net->temperature = from[0];
@@ -6643,7 +6660,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
         }
     }
     for (i = 0; i < 2; i++) {
-        (void)snprintf(name, sizeof name, "%spool.pos_%c", prefix, i == 0 ? 'x' : 'y');
+        (void)snprintf(name, sizeof name, "%.200spool.pos_%c", prefix, i == 0 ? 'x' : 'y');
         from = mailp_load(loader, name, 2, 1, h * w, 0, 0);
         to   = mailp_take_floats(&loader->arena, h * w);
         if (from != NULL && to != NULL) {
@@ -6653,7 +6670,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     }
 
     n = 2 * net->n_keypoints;
-    (void)snprintf(name, sizeof name, "%snets.3.weight", prefix);
+    (void)snprintf(name, sizeof name, "%.200snets.3.weight", prefix);
     from = mailp_load(loader, name, 2, net->feature_dim, n, 0, 0);
     to   = mailp_take_floats(&loader->arena, mailp_pad(net->feature_dim) * n);
     if (from != NULL && to != NULL) {
