@@ -4015,6 +4015,12 @@ typedef struct mailp_mat {
     mail_weights type;
 } mailp_mat;
 
+/* Bytes by which an address to be fetched moves at each of n steps to pass over that many cache lines, evenly: bursts would
+   crowd out the loads. At most a line a step. */
+MAILP_INLINE size_t mailp_pace(size_t lines, size_t n) {
+    return MAILP_MIN((lines * MAILP_ALIGN + n - 1) / n, (size_t)MAILP_ALIGN);
+}
+
 MAILP_INLINE float mailp_bf16_to_float(uint16_t v) {
     uint32_t bits = (uint32_t)v << 16;
     float    f;
@@ -4489,7 +4495,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                                  size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead,
                                  size_t lines) {
     const size_t step = group * MAILP_LANES, tiles = (pixels + 5) / 6;
-    const size_t per_tile = (end - tap) * shape->n_blocks * shape->depth;  /* lines: one with each step of k; more would crowd out loads */
+    const size_t steps = (end - tap) * shape->n_blocks * shape->depth, ahead_step = mailp_pace(lines, tiles * steps);
     size_t       p, np;
     for (p = 0; p < panels; p += np) {
         size_t t, m = 0, row = 0, column = 0;
@@ -4504,10 +4510,8 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
                 }
             }
             MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * MAILP_LANES, step, shape, tap, end,
-                                                 accumulate, lines > 0 ? ahead : (const unsigned char *)w,
-                                                 lines > 0 ? (size_t)MAILP_ALIGN : 0);
-            ahead += MAILP_MIN(lines, per_tile) * MAILP_ALIGN;
-            lines -= MAILP_MIN(lines, per_tile);
+                                                 accumulate, ahead, ahead_step);
+            ahead += steps * ahead_step;
             m += mr;
         }
     }
@@ -4846,6 +4850,11 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
 /* ---- vision, 8 bits: VNNI sums four products of 8 bits in a lane ---- */
 
 #define MAILP_ATTR_VNNI __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#if defined(__GNUC__)
+#  define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
+#else
+#  define MAILP_IN_PLACE(a)
+#endif
 
 /* q[i] = round(x[i] / scale), scale = largest x / 255;  x [n] >= 0, n a multiple of 16 */
 MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, size_t n) {
@@ -4871,7 +4880,7 @@ MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, s
 #define MAILP_U8_ZERO(r, c)   s##r##c = _mm512_setzero_si512();
 #define MAILP_U8_GETW(r, c)   const __m512i w##c = _mm512_loadu_si512((const void *)(w + (c) * 4 * MAILP_LANES));
 #define MAILP_U8_SCALE(r, c)  const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_LANES));
-#define MAILP_U8_MUL(r, c)    s##r##c = _mm512_dpbusd_epi32(s##r##c, xv, w##c);
+#define MAILP_U8_MUL(r, c)    s##r##c = _mm512_dpbusd_epi32(s##r##c, xv, w##c); MAILP_IN_PLACE(s##r##c)
 #define MAILP_U8_PUT(r, c)                                                                           \
     {                                                                                                \
         float *to = y + (size_t)(c) * ldy + (r) * MAILP_LANES;                                       \
@@ -4925,7 +4934,7 @@ static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[4][6] = { MAILP_U8_R
 MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const int8_t *w, const float *w_scale,
                                     size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels,
                                     size_t panels, const unsigned char *ahead, size_t lines) {
-    const size_t tiles = (pixels + 5) / 6, per_tile = (end - block) * shape->n_taps * 4;
+    const size_t tiles = (pixels + 5) / 6, steps = (end - block) * shape->n_taps * 4, ahead_step = mailp_pace(lines, tiles * steps);
     size_t       t, m = 0, row = 0, column = 0;
     for (t = 0; t < tiles; t++) {
         size_t mr = (pixels - m) / (tiles - t), r, at[6];
@@ -4937,10 +4946,8 @@ MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, cons
             }
         }
         MAILP_FN(conv_u8_tiles)[panels - 1][mr - 1](y + m * MAILP_LANES, ldy, x, x_scale, at, w, w_scale, group * 4 * MAILP_LANES, shape,
-                                                    block, end, lines > 0 ? ahead : (const unsigned char *)w,
-                                                    lines > 0 ? (size_t)MAILP_ALIGN : 0);
-        ahead += MAILP_MIN(lines, per_tile) * MAILP_ALIGN;
-        lines -= MAILP_MIN(lines, per_tile);
+                                                    block, end, ahead, ahead_step);
+        ahead += steps * ahead_step;
         m += mr;
     }
 }
@@ -6558,7 +6565,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
     conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out) : 0;
-    if (conv->type == MAIL_WEIGHTS_INT8 && conv->tile != 4 && loader->kernels->conv_u8 != NULL && mailp_cpu_vnni()) {
+    if (conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->conv_u8 != NULL && mailp_cpu_vnni()) {
         conv->u8   = 1;
         conv->tile = 0;
     }
