@@ -3,6 +3,7 @@
 
        build/test_threads            the checks
        build/test_threads --hash     a hash of what every policy does, to compare runs
+       build/test_threads --races    only what may race, and fewer policies: for ThreadSanitizer
        build/test_threads --long     more rounds */
 #define MAIL_IMPLEMENTATION
 #define MAIL_THREADS
@@ -288,6 +289,7 @@ int main(int argc, char **argv) {
     static const char *const isas[] = { "scalar", "avx2", "avx512", "neon" };
     static const char *const more[] = { "odd_ed_ma", "odd_ed_tr", "wide_d_ma", "cosine50_ed_tr", "vision_one", "vision_two" };
     mail_pool *pool[9];
+    const int  races = argc > 1 && strcmp(argv[1], "--races") == 0;
     size_t     i, j;
     small_unused();
     rounds = argc > 1 && strcmp(argv[1], "--long") == 0 ? 20 : 1;
@@ -302,7 +304,7 @@ int main(int argc, char **argv) {
         hashes(pool);
     } else {
         test_pool();
-        for (i = 0; i < SMALL_EACH + sizeof more / sizeof *more; i++) {
+        for (i = races ? SMALL_EACH - 2 : 0; i < SMALL_EACH + (races ? 1 : sizeof more / sizeof *more); i++) {
             const char *name = i < SMALL_EACH ? small_each[i] : more[i - SMALL_EACH];
             for (j = 0; j < sizeof isas / sizeof *isas; j++) {
                 test_determinism(name, isas[j], 1, pool);
@@ -311,7 +313,7 @@ int main(int argc, char **argv) {
                 }
             }
         }
-        for (i = 0; i < SMALL_EACH; i += rounds > 1 ? 1 : 3) {
+        for (i = 0; i < SMALL_EACH; i += rounds > 1 ? 1 : races ? 5 : 3) {
             test_parallel(small_each[i], pool[3]);
         }
     }
