@@ -345,7 +345,7 @@ static void test_dtypes(void) {
     CHECK(READS(MAIL_F64, 1.5));
     x.data = (const unsigned char *)"\1\0\0\0";
     x.dtype = MAIL_F32;
-    CHECK(mail_tensor_read(&x, &v, 1, NULL) == MAIL_OK && memcmp(&v, x.data, 4) == 0);  /* the smallest denormal */
+    CHECK(READS(MAIL_F32, ldexp(1, -149)) && v > 0);  /* the smallest denormal */
 }
 
 /* ---- zip and pickle ---------------------------------------------------------------------------------------------------- */
