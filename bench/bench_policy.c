@@ -6,8 +6,8 @@
 
        build/bench_policy --worker CASES THREADS WEIGHTS [--isa NAME] WORK...
            mail.h as one of the engines that bench/peers/run.py times in turn: 'err WORK ERROR' for each work, 'ready', and
-           then for every line 'WORK RUNS' on the input a line of milliseconds (of processor time, if PEERS_CLOCK=cpu).
-           CASES is the folder written by bench/peers/export.py. */
+           then for every line 'WORK RUNS' on the input a line of milliseconds (with PEERS_CLOCK=cpu the lesser of wall
+           clock and processor time). CASES is the folder written by bench/peers/export.py. */
 
 #ifndef _POSIX_C_SOURCE
 #  define _POSIX_C_SOURCE 200809L
@@ -36,12 +36,14 @@ static void *bench_malloc(size_t size) {
 
 #define BENCH_MAX_WORKS 16
 
-static clockid_t bench_clock = CLOCK_MONOTONIC;
+static double clock_ms(clockid_t clock) {
+    struct timespec t;
+    (void)clock_gettime(clock, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
 
 static double now_ms(void) {
-    struct timespec t;
-    (void)clock_gettime(bench_clock, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+    return clock_ms(CLOCK_MONOTONIC);
 }
 
 static void die(const char *what, const char *why) {
@@ -247,9 +249,7 @@ static int worker(int argc, char **argv) {
     char              name[64];
     int               i, n = 0, runs;
     size_t            threads;
-    if (getenv("PEERS_CLOCK") != NULL && strcmp(getenv("PEERS_CLOCK"), "cpu") == 0) {
-        bench_clock = CLOCK_PROCESS_CPUTIME_ID;
-    }
+    const int         cpu_clock = getenv("PEERS_CLOCK") != NULL && strcmp(getenv("PEERS_CLOCK"), "cpu") == 0;
     if (argc < 5) {
         die("bench_policy", "--worker CASES THREADS WEIGHTS [--isa NAME] WORK...");
     }
@@ -282,9 +282,11 @@ static int worker(int argc, char **argv) {
         for (i = 0; i < n && strcmp(works[i].name, name) != 0; i++) {
         }
         for (; i < n && runs > 0; runs--) {
-            double start = now_ms();
+            double cpu = clock_ms(CLOCK_PROCESS_CPUTIME_ID), wall = now_ms();
             run_once(&works[i]);
-            printf("%.5f ", now_ms() - start);
+            wall = now_ms() - wall;
+            cpu = clock_ms(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+            printf("%.5f ", cpu_clock && cpu < wall ? cpu : wall);
         }
         printf("\n");
         (void)fflush(stdout);

@@ -7,7 +7,8 @@ sleeps on a pipe while others are timed. For each work, each round visits every 
 reversed every other round: two untimed runs, then a block of timed ones of about 150 ms. The kernel says how long the
 threads of a process had to wait for a processor; a block in which that was more than 3 % of its time was disturbed by
 other programs and is tried again, at most RETRY times. Clean blocks count where there are any; the report says how many.
---clock cpu is for a machine that never falls quiet: processor time, one thread only, no second tries.
+--clock cpu is for a machine that never falls quiet: one thread only, and of each run the lesser of wall clock and
+processor time (which leaves out waiting for a processor, but counts threads that spin beside the one that works).
 
 The report holds, for each work, precision and number of threads: our median, each peer's median, ratio_best_peer (the
 fastest float32 peer over ours), ratio_best_peer_same (the fastest peer of the same precision, where there is one), and
