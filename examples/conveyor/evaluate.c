@@ -1,9 +1,10 @@
 /* evaluate.c: success of conveyor policies over many episodes; results.py makes RESULTS.md from its lines.
 
-       evaluate [--episodes N] [--first SEED] [--occlude SHARE] [--steps N] [--isa NAME] [--trace] POLICY...
+       evaluate [--episodes N] [--first SEED] [--occlude SHARE] [--steps N] [--execute N] [--isa NAME] [--trace] POLICY...
 
    --occlude  share of the pictures' 8 x 8 pixel squares that are blacked out, drawn anew for every frame
    --steps    denoise in N steps by DDIM in place of all steps by DDPM
+   --execute  actions of a chunk that are executed before the next decision; the policy's own number otherwise
    --trace    print every episode:  seed outcome ticks side
    Prints per policy: file, episodes, caught, hit, missed, timeout, left, right (sides among the caught), mean ticks of the
    caught, median and largest milliseconds of a decision (all denoising steps; frames are encoded when they arrive).
@@ -24,7 +25,7 @@
 #define MAX_TIMES 200000
 
 typedef struct settings {
-    int         episodes, first, steps, trace;
+    int         episodes, first, steps, execute, trace;
     float       occlude;
     const char *isa;
 } settings;
@@ -66,7 +67,7 @@ static int run(const char *path, const settings *set) {
     const mail_info     *info;
     mail_error           err;
     mail_status          status = MAIL_OK;
-    int                  count[5] = { 0 }, sides[2] = { 0 }, i, c;
+    int                  count[5] = { 0 }, sides[2] = { 0 }, execute, i, c;
     double               ticks = 0.0;
     size_t               n_times = 0;
 
@@ -76,6 +77,7 @@ static int run(const char *path, const settings *set) {
         return 2;
     }
     info = mail_policy_info(policy);
+    execute = set->execute > 0 ? set->execute : (int)info->n_action_steps;
     if (info->n_cameras != CONVEYOR_CAMERAS || info->action_dim != CONVEYOR_ACTION_DIM || info->has_lang ||
         info->cameras[0].width * info->cameras[0].height > MAX_PIXELS ||
         info->cameras[1].width * info->cameras[1].height > MAX_PIXELS) {
@@ -86,6 +88,9 @@ static int run(const char *path, const settings *set) {
     if (set->steps > 0 && info->n_timesteps > 0) {
         session_options.sampler = MAIL_SAMPLER_DDIM;
         session_options.n_steps = (size_t)set->steps;
+    }
+    if (set->execute > 0) {
+        session_options.n_action_steps = (size_t)set->execute;
     }
     if (mail_session_create(&session, policy, &session_options, &err)) {
         fprintf(stderr, "evaluate: %s: %s\n", path, err.text);
@@ -115,7 +120,7 @@ static int run(const char *path, const settings *set) {
             if (status == MAIL_OK && sim.tick >= CONVEYOR_SETTLE) {
                 double start = seconds();
                 status = mail_act(session, action, &err);
-                if (used++ % (int)info->n_action_steps == 0 && n_times < MAX_TIMES) {
+                if (used++ % execute == 0 && n_times < MAX_TIMES) {
                     times[n_times++] = seconds() - start;
                 }
             }
@@ -147,7 +152,7 @@ static int run(const char *path, const settings *set) {
 }
 
 int main(int argc, char **argv) {
-    settings set = { 500, 0, 0, 0, 0.0f, NULL };
+    settings set = { 500, 0, 0, 0, 0, 0.0f, NULL };
     int      i, failed = 0, files = 0;
     for (i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
@@ -162,6 +167,8 @@ int main(int argc, char **argv) {
                 set.occlude = (float)atof(value);
             } else if (strcmp(argv[i], "--steps") == 0) {
                 set.steps = atoi(value);
+            } else if (strcmp(argv[i], "--execute") == 0) {
+                set.execute = atoi(value);
             } else if (strcmp(argv[i], "--isa") == 0) {
                 set.isa = value;
             } else {
@@ -175,8 +182,8 @@ int main(int argc, char **argv) {
         }
     }
     if (files == 0) {
-        fprintf(stderr, "usage: evaluate [--episodes N] [--first SEED] [--occlude SHARE] [--steps N] [--isa NAME] "
-                        "[--trace] POLICY...\n");
+        fprintf(stderr, "usage: evaluate [--episodes N] [--first SEED] [--occlude SHARE] [--steps N] [--execute N] "
+                        "[--isa NAME] [--trace] POLICY...\n");
         return 2;
     }
     return failed;

@@ -129,6 +129,20 @@ def main():
             row += " %s |" % percent(round(share / 100 * n), n)
         text.append(row)
 
+    executed = (1, 2, 4, 8)
+    text += ["", "## Actions executed before the next decision", "",
+             "Every policy predicts 8 actions. The more of them are executed without looking again, the more it matters that a chunk",
+             "is one way round and not a mean of two, and that the puck's speed is known.", "",
+             "| policy | " + " | ".join(str(e) for e in executed) + " |", "|---|" + "---|" * len(executed)]
+    series = {}
+    for path in args.policies:
+        name = NAMES.get(stem(path), stem(path))
+        rows = [evaluate(program, path, n, "--execute", str(e)) for e in executed]
+        series[name] = [(e, r["caught"], n) for e, r in zip(executed, rows)]
+        text.append("| %s | %s |" % (name, " | ".join("%.1f %%, %d hit" % (100 * r["caught"] / n, r["hit"]) for r in rows)))
+    chart(os.path.join(out, "executed.svg"), "caught, by actions executed per decision", "actions executed", series)
+    text += ["", "![executed](executed.svg)"]
+
     shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
     text += ["", "## Occluded pictures", "",
              "A share of the 8 x 8 pixel squares of every picture is black, drawn anew for each frame; on top of the fifth of all",

@@ -51,7 +51,7 @@ import mail_reference as ref  # noqa: E402
 
 CAMERAS = ("agentview_rgb", "eye_in_hand_rgb")
 SIZE = 64                      # pictures are SIZE x SIZE
-CHUNK = 8
+CHUNK, EXECUTE = 8, 2          # actions predicted, and executed before the next decision
 ACTION_NAMES = ("move_x", "move_y", "gripper")
 SETTLE, LOSS = 4, 0.2          # as in sim.h
 OUTCOMES = ("running", "caught", "hit", "missed", "timeout")
@@ -260,6 +260,37 @@ class Demos:
         self.features = torch.cat(parts)
         torch.save(dict(features=self.features, white=self.white), path)
 
+    @torch.no_grad()
+    def turn(self, policy):
+        """Choose other coordinates for the features of each camera, by changing the encoder's last linear map: first the
+        places that the first stage learned (in tenths), then whether the frame is lost, then the rest, made small. Nothing
+        is lost by it. As they come, three directions hold nearly all the variance, and a head takes long to find the others."""
+        places, seen = (torch.from_numpy(v) for v in self.places())
+        blank = max(1, len(self.features) // 10)
+        turned, white = [], []
+        for c, k in enumerate(CAMERAS):
+            last = policy.obs_encoder.key_model_map[k].nets[3]
+            n = last.weight.shape[0]
+            f, w = self.features[:, c * n:(c + 1) * n].double(), self.white[c * n:(c + 1) * n].double()
+            mean = f.mean(0)
+            x = torch.cat([f - mean, torch.ones(len(f), 1, dtype=torch.double)], 1)
+            ridge = 1e-6 * len(f) * torch.eye(n + 1, dtype=torch.double)
+            rows = []
+            for j in range(6):
+                s = seen[:, c, j:j + 1].double()
+                rows.append(10 * torch.linalg.solve((x * s).T @ x + ridge, (x * s).T @ places[:, c, j].double()))
+            xw = torch.cat([w - mean, torch.ones(1, dtype=torch.double)])
+            rows.append(3 * torch.linalg.solve(x.T @ x + blank * torch.outer(xw, xw) + ridge, blank * xw))
+            u, s, _ = torch.linalg.svd((f - mean).T @ (f - mean) / len(f))
+            rest = 0.3 * u[:, :n - 7].T / (s[:n - 7].sqrt()[:, None] + 1e-3)
+            m = torch.cat([torch.stack(rows)[:, :n], rest])
+            b = torch.cat([torch.stack(rows)[:, n], torch.zeros(n - 7, dtype=torch.double)]) - m @ mean
+            last.bias.copy_((m @ last.bias.double() + b).float())
+            last.weight.copy_((m @ last.weight.double()).float())
+            turned.append((f @ m.T + b).float())
+            white.append((m @ w + b).float())
+        self.features, self.white = torch.cat(turned, 1), torch.cat(white)
+
     def windows(self, rng, n, obs_seq):
         """-> n windows from all over, as features [n, obs_seq, state_dim], and their chunks"""
         demo = rng.integers(len(self.starts), size=n)
@@ -399,6 +430,8 @@ def train(args, sim, name):
     print("%s: %d demonstrations, %d ticks, %d parameters" % (
         name, len(demos.starts), len(demos.states), ref.count_parameters(policy)["total"]), flush=True)
     policy.obs_encoder.load_state_dict(train_vision(args, sim, demos))
+    demos.remember(policy, os.path.join(args.out, "vision.features"))
+    demos.turn(policy)
     ema = copy.deepcopy(policy)
     if os.path.exists(stem + ".state"):
         saved = torch.load(stem + ".state", map_location="cpu")
@@ -416,8 +449,6 @@ def train(args, sim, name):
         export(stem, ema if cfg.algo == "ddpm" else policy, demos.scaler, step)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))    # so that the state is saved
-    if step < args.head_steps:
-        demos.remember(policy, os.path.join(args.out, "vision.features"))
     began, mean, first = time.time(), None, step
     weights, average = list(policy.parameters()), list(ema.parameters())
     try:
@@ -462,7 +493,7 @@ def train(args, sim, name):
 def facts(cfg, scaler, step=None):
     """What the tensors do not say, as a nested dict (NAME.json); metadata() makes it flat."""
     numbers = {k: [float(v) for v in getattr(scaler, k)] for k in ("mean", "std", "min", "max")}
-    return dict(n_heads=cfg.n_heads, obs_seq=cfg.obs_seq, act_seq=cfg.act_seq, n_action_steps=cfg.act_seq,
+    return dict(n_heads=cfg.n_heads, obs_seq=cfg.obs_seq, act_seq=cfg.act_seq, n_action_steps=EXECUTE,
                 n_timesteps=cfg.n_timesteps, schedule=cfg.schedule, clip_denoised=cfg.clip_denoised,
                 predict_epsilon=cfg.predict_epsilon, diffusion_x=cfg.diffusion_x, scale_data=True, scaler=numbers,
                 cameras={k: list(v) for k, v in cfg.cameras.items()}, action_names=list(ACTION_NAMES),
@@ -539,10 +570,10 @@ def evaluate(sim, policy, scaler, n, first_seed=0):
         sim.conveyor_reset(states[i].ctypes.data, first_seed + i)
     gens = [torch.Generator().manual_seed(first_seed + i) for i in range(n)]
     running = np.ones(n, bool)
-    history, plan, used, tick = [], None, CHUNK, 0
+    history, plan, used, tick = [], None, EXECUTE, 0
     while running.any():
         history = (history + [states.copy()])[-c.obs_seq:]
-        if tick >= SETTLE and used == CHUNK:
+        if tick >= SETTLE and used == EXECUTE:
             live = np.flatnonzero(running)
             plan = np.zeros((n, CHUNK, 3), np.float32)
             for part in np.array_split(live, max(1, len(live) // 100)):
