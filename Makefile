@@ -5,6 +5,7 @@
 # make golden     the large golden suites (needs python3 with torch)
 # make bench      latency per part and per decision
 
+MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 CC      ?= cc
 CXX     ?= c++
 CFLAGS  ?= -O2 -g
