@@ -18,7 +18,7 @@ B        = build
 STB     := $(wildcard /usr/include/stb/stb_image.h)
 HEADERS  = mail.h tests/test.h
 
-EXAMPLES = hello_policy robot_loop from_memory $(patsubst examples/%.c,%,$(wildcard examples/inspect_checkpoint.c examples/convert_checkpoint.c))
+EXAMPLES = convert_checkpoint from_memory hello_policy inspect_checkpoint profile_policy robot_loop
 ifneq ($(STB),)
 EXAMPLES += act_on_images
 endif

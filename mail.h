@@ -165,7 +165,9 @@ typedef enum mail_algorithm { MAIL_DDPM, MAIL_BC } mail_algorithm;
 typedef enum mail_schedule  { MAIL_COSINE, MAIL_LINEAR, MAIL_VP } mail_schedule;
 typedef enum mail_weights   { MAIL_WEIGHTS_F32, MAIL_WEIGHTS_BF16, MAIL_WEIGHTS_INT8 } mail_weights;
 
-/* Called after each timed part when profiling; part is a constant string, layer counts within it. */
+/* Where the time goes, told layer by layer; free when off. part is a constant string, layer counts within it: "vision" (0 the
+   picture, 1 the first convolution, then the others in order), "encoder", "prefix" (what stands before the actions, for all
+   steps), "denoise" (one layer of one step), "decoder" (BC). Both members are needed. */
 typedef struct mail_profile {
     void  *user;
     double (*now)(void *user);   /* seconds */
@@ -5489,7 +5491,20 @@ typedef struct mailp_ctx {
     const mailp_kernels *kernels;
     const mail_parallel *parallel;
     size_t               n_threads;
+    const mail_profile  *profile;   /* or NULL */
+    const char          *part;      /* what is being computed, for the profile */
 } mailp_ctx;
+
+/* The clock of the profile, or 0 when nobody asks; mailp_profile_add reports the time since start. */
+MAILP_INLINE double mailp_profile_now(const mailp_ctx *ctx) {
+    return ctx->profile == NULL ? 0.0 : ctx->profile->now(ctx->profile->user);
+}
+
+static void mailp_profile_add(const mailp_ctx *ctx, size_t layer, double start) {
+    if (ctx->profile != NULL) {
+        ctx->profile->add(ctx->profile->user, ctx->part, layer, mailp_profile_now(ctx) - start);
+    }
+}
 
 /* Share t of n units split over n_threads: [*from, *to). */
 static void mailp_share(size_t *from, size_t *to, size_t n, size_t t, size_t n_threads) {
@@ -5840,6 +5855,7 @@ static void mailp_mamba_job_init(mailp_mamba_job *j, const mailp_ctx *ctx, const
 }
 
 static void mailp_mamba_layer_run(mailp_mamba_job *j, size_t index) {
+    const double start = mailp_profile_now(j->ctx);
     j->layer = &j->m->layers[index];
     j->index = index;
     mailp_parallel_run(j->ctx->parallel, j->ctx->n_threads, mailp_mamba_in, j);
@@ -5847,6 +5863,7 @@ static void mailp_mamba_layer_run(mailp_mamba_job *j, size_t index) {
     if (!j->state_only) {
         mailp_parallel_run(j->ctx->parallel, j->ctx->n_threads, mailp_mamba_out, j);
     }
+    mailp_profile_add(j->ctx, index, start);
 }
 
 /* The stack of layers on rows of r [rows][dp], in place; norm_f is left to the caller.
@@ -6022,16 +6039,19 @@ static void mailp_transformer_run(const mailp_ctx *ctx, const mailp_transformer 
     j.own    = j.mlp + rows * mailp_pad(m->hidden);
     j.own_floats = rows * m->dp + mailp_pad(longest);
     for (i = 0; i < m->n_layers; i++) {
+        const double start = mailp_profile_now(ctx);
         j.block = &m->blocks[i];
         j.index = i;
         mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_qkv, &j);
         mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_attend, &j);
         if (kv_only && i + 1 == m->n_layers) {
+            mailp_profile_add(ctx, i, start);
             break;
         }
         mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_proj, &j);
         mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_mlp_0, &j);
         mailp_parallel_run(ctx->parallel, ctx->n_threads, mailp_block_mlp_2, &j);
+        mailp_profile_add(ctx, i, start);
     }
 }
 
@@ -6931,7 +6951,7 @@ static void mailp_spatial_softmax(float *keypoints, const float *logits, const m
    profile   NULL, or told the seconds of each step as part "vision": layer 0 image, 1 stem, 2..20 the convolutions in order,
              21 keypoints and linear
    Memory    none.   The result does not depend on the number of threads. */
-static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
+static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
                                          const mail_image *image, void *scratch, const mail_parallel *parallel,
                                          const mail_profile *profile) {
     mailp_resnet_buffers buffers;
@@ -7013,11 +7033,6 @@ static void mailp_resnet_encode_profiled(const mailp_resnet *net, const mailp_ke
     if (keypoints != NULL) {
         memcpy(keypoints, buffers.keypoints, 2 * net->n_keypoints * sizeof(float));
     }
-}
-
-static void mailp_resnet_encode(const mailp_resnet *net, const mailp_kernels *kernels, float *features, float *keypoints,
-                                const mail_image *image, void *scratch, const mail_parallel *parallel) {
-    mailp_resnet_encode_profiled(net, kernels, features, keypoints, image, scratch, parallel, NULL);
 }
 
 /* ---- the network of one camera as a building block ----------------------------------------------------------------- */
@@ -7155,7 +7170,7 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
     if (status != MAIL_OK) {
         return status;
     }
-    mailp_resnet_encode(&encoder->net, encoder->kernels, features, keypoints, image, scratch, parallel);
+    mailp_resnet_encode(&encoder->net, encoder->kernels, features, keypoints, image, scratch, parallel, NULL);
     for (i = 0; i < encoder->net.feature_dim; i++) {
         if (!(fabsf(features[i]) <= FLT_MAX)) {
             return mailp_fail(err, MAIL_E_NUMBER, "feature %llu is not finite", (unsigned long long)i);
@@ -7327,8 +7342,8 @@ static mail_status mailp_time_ahead(mail_policy *p, mail_error *err) {
         mailp_free(&p->allocator, seqs);
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for %llu floats of scratch while loading", (unsigned long long)floats);
     }
+    memset(&ctx, 0, sizeof ctx);
     ctx.kernels   = p->kernels;
-    ctx.parallel  = NULL;
     ctx.n_threads = 1;
     memset(seqs, 0, T * sizeof(mailp_seq));
     memset(r, 0, floats * sizeof(float));
@@ -7507,6 +7522,7 @@ static void mailp_prefix_robot(mail_session *s, size_t robot) {
     const float        *tokens = s->tokens + robot * p->max_t * dp;
     float              *scratch = s->scratch;
     size_t              i, k, layer;
+    s->ctx.part = c->n_trunks == 1 ? "prefix" : "encoder";
     memset(s->seqs, 0, n * sizeof(mailp_seq));
     for (i = 0; i < n; i++) {
         float     *r   = s->r + i * len * dp;
@@ -7559,6 +7575,7 @@ static void mailp_prefix_robot(mail_session *s, size_t robot) {
             s->seqs[i].state_in  = NULL;
             s->seqs[i].state_out = own;
         }
+        s->ctx.part = "prefix";
         mailp_mamba_run(&s->ctx, &p->mamba[1], s->r, n * (1 + t), s->seqs, n, s->cond, 1, scratch);
         return;
     }
@@ -7610,6 +7627,7 @@ static void mailp_denoise(mail_session *s, size_t slot) {
     const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, rows = s->n_active * A, ldp = mailp_pad(D);
     const size_t        last = c->n_trunks - 1;
     size_t              a, i;
+    s->ctx.part = "denoise";
     mailp_linear(&s->ctx, s->r, dp, s->x, D, &p->action_emb, rows, 0);
     memset(s->seqs, 0, s->n_active * sizeof(mailp_seq));
     for (a = 0; a < s->n_active; a++) {
@@ -7665,6 +7683,7 @@ static void mailp_regress(mail_session *s) {
         const size_t robot = s->active[a], t = s->t[robot], len = t + (c->arch == MAIL_ED_TR ? 0 : A);
         mailp_seq   *q = s->seqs;
         float       *rows;
+        s->ctx.part = "encoder";
         memset(q, 0, sizeof *q);
         q->len = len;
         mailp_copy_rows(s->r, s->tokens + robot * p->max_t * dp, t, dp);
@@ -7678,6 +7697,7 @@ static void mailp_regress(mail_session *s) {
             if (c->arch == MAIL_ED_MA) {
                 p->kernels->layer_norm(s->cond, dp, s->r, dp, m->norm_f_weight, m->norm_f_bias, len, c->d_model);
                 m = &p->mamba[1];
+                s->ctx.part = "decoder";
                 mailp_copy_rows(s->r, p->state_tokens, t, dp);
                 mailp_copy_rows(s->r + t * dp, p->noise_tokens, A, dp);
                 mailp_mamba_run(&s->ctx, m, s->r, len, q, 1, s->cond, 0, s->scratch);
@@ -7711,6 +7731,7 @@ static void mailp_regress(mail_session *s) {
                 q->memory   = s->slots;
                 q->n_memory = t;
                 mailp_copy_rows(rows, p->act_tokens, A, dp);
+                s->ctx.part = "decoder";
                 mailp_transformer_run(&s->ctx, m, rows, A, q, 1, s->longest, 0, s->scratch);
             }
             p->kernels->layer_norm(s->normed, dp, rows, dp, m->ln, NULL, A, c->d_model);
@@ -8370,6 +8391,7 @@ static void mailp_session_place(mail_session *s, const mail_policy *policy, cons
     s->ctx.kernels   = policy->kernels;
     s->ctx.parallel  = o->parallel.run == NULL ? NULL : &s->options.parallel;
     s->ctx.n_threads = mailp_threads(&o->parallel);
+    s->ctx.profile   = o->profile.now == NULL || o->profile.add == NULL ? NULL : &s->options.profile;
     for (i = 0; i < 3; i++) {
         limit[i] = mailp_take_floats(arena, D);
     }
@@ -8575,7 +8597,7 @@ MAIL_API mail_status mail_observe(mail_session *session, const mail_image *image
     }
     for (i = 0, at = 0; i < n; i++) {
         mailp_resnet_encode(&p->resnet[i % c->n_cameras], p->kernels, session->incoming + at, NULL, &images[i], session->vision,
-                            session->ctx.parallel);
+                            session->ctx.parallel, session->ctx.profile);
         at += c->camera[i % c->n_cameras].feature_dim;
     }
     return mailp_push(session, err);
@@ -9099,6 +9121,7 @@ MAIL_API void mail_mamba_block(const mail_mamba *block, float *y, float *state, 
     seq.len       = length;
     seq.state_in  = state;
     seq.state_out = state;
+    memset(&ctx, 0, sizeof ctx);
     ctx.kernels   = block->kernels;
     ctx.parallel  = NULL;
     ctx.n_threads = 1;

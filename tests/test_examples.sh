@@ -29,6 +29,8 @@ ok build/hello_policy $cases/vision_two/model.pth
 ok build/hello_policy $cases/vision_one/model.safetensors
 fails "absent" build/hello_policy $out/absent.safetensors
 fails "damaged" build/hello_policy $out/cut.safetensors
+ok build/profile_policy $cases/vision_two/model.pth
+ok build/profile_policy $cases/ed_tr_bc_lang_h5/model.safetensors int8
 ok build/robot_loop $cases/vision_two/model.pth 12
 ok sh -c "build/from_memory $cases/vision_two/config.json <$cases/vision_two/model.pth"
 fails "from_memory" sh -c "build/from_memory <$out/cut.safetensors"
