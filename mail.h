@@ -557,15 +557,59 @@ MAILP_UNUSED static float *mailp_take_floats(mailp_arena *arena, size_t n) {
     return (float *)mailp_take(arena, n * sizeof(float));
 }
 
+/* Numbers below 2^-126 are taken as zero while kernels run: on many processors each costs a hundred cycles or more, and an action
+   never hangs on one. The caller's setting is restored; other processors than these keep theirs. */
+#if defined(__SSE__) || defined(_M_X64)
+#  include <xmmintrin.h>
+#  define MAILP_FLUSH_BITS 0x8040u  /* flush to zero, denormals are zero */
+MAILP_INLINE unsigned mailp_flush_on(void) {
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | MAILP_FLUSH_BITS);
+    return before;
+}
+MAILP_INLINE void mailp_flush_restore(unsigned before) {
+    _mm_setcsr(before);
+}
+#elif defined(__aarch64__) && defined(__GNUC__)
+MAILP_INLINE uint64_t mailp_flush_on(void) {
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | (uint64_t)1 << 24));
+    return before;
+}
+MAILP_INLINE void mailp_flush_restore(uint64_t before) {
+    __asm__ volatile("msr fpcr, %0" : : "r"(before));
+}
+#else
+#  define mailp_flush_on()          0u
+#  define mailp_flush_restore(bits) ((void)(bits))
+#endif
+
+/* A task of the caller's threads with the setting above, which belongs to a thread. */
+typedef struct mailp_task {
+    mail_task task;
+    void     *arg;
+} mailp_task;
+
+static void mailp_task_run(void *arg, size_t i) {
+    const mailp_task *t = (const mailp_task *)arg;
+    const uint64_t    before = mailp_flush_on();
+    t->task(t->arg, i);
+    mailp_flush_restore((unsigned)before);
+}
+
 /* Run task(arg, i) for i < n through the caller's threads, or one after the other. */
-MAILP_UNUSED static void mailp_parallel_run(const mail_parallel *parallel, size_t n, mail_task task, void *arg) {
-    size_t i;
+static void mailp_parallel_run(const mail_parallel *parallel, size_t n, mail_task task, void *arg) {
+    mailp_task t;
+    size_t     i;
+    t.task = task;
+    t.arg  = arg;
     if (parallel != NULL && parallel->run != NULL && n > 1) {
-        parallel->run(parallel->user, n, task, arg);
+        parallel->run(parallel->user, n, mailp_task_run, &t);
         return;
     }
     for (i = 0; i < n; i++) {
-        task(arg, i);
+        mailp_task_run(&t, i);
     }
 }
 
@@ -8081,8 +8125,7 @@ static void mailp_check_surplus(mailp_loader *l) {
             (len >= 10 && strcmp(t->name + len - 10, ".attn.mask") == 0)) {
             continue;  /* an empty placeholder of robomimic; causal masks, which are known */
         }
-        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' belongs to no part of this %s policy", t->name,
-                               l->kernels == NULL ? "" : "MaIL");
+        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' belongs to no part of this policy", t->name);
     }
 }
 
