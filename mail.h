@@ -6463,7 +6463,7 @@ static size_t mailp_conv_map(const mailp_conv *conv) {
 }
 
 static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *arena, const mailp_resnet *net, size_t n_threads) {
-    size_t i, raw = net->stem.c_out * net->stem.h_out * net->stem.w_out, map = 0, v = 0, planes = 0, q = 0, blocks = 0;
+    size_t i, at, end, stem = net->stem.c_out * net->stem.h_out * net->stem.w_out, raw = 0, map = 0, v = 0, planes = 0, q = 0, blocks = 0;
     for (i = 0; i < 16; i++) {
         const mailp_conv *conv = i % 2 == 0 ? &net->block[i / 2].conv1 : &net->block[i / 2].conv2;
         if (conv->tile != 0) {
@@ -6487,15 +6487,24 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
         raw = MAILP_MAX(raw, net->block[i].conv2.c_out * net->block[i].conv2.h_out * net->block[i].conv2.w_out);
     }
     raw = MAILP_MAX(raw, net->keypoint_conv.c_out * net->keypoint_conv.h_out * net->keypoint_conv.w_out);
+    /* What is needed only after the stem takes the place of its inputs and outputs, which are in the cache by then. */
+    at = arena->used;
     buffers->image     = mailp_take_floats(arena, (net->height + 6) * (net->width + 6) * 3);
+    end = arena->used;
+    arena->used = at;
+    buffers->v[1]      = mailp_take_floats(arena, v);
+    at = arena->used = MAILP_MAX(arena->used, end);
+    buffers->raw       = mailp_take_floats(arena, stem);
+    end = arena->used;
+    arena->used = at;
     buffers->raw       = mailp_take_floats(arena, raw);
+    buffers->m         = mailp_take_floats(arena, n_threads * planes * MAILP_PRODUCTS);
+    buffers->u         = mailp_take_floats(arena, n_threads * buffers->u_floats);
+    arena->used = MAILP_MAX(arena->used, end);
     buffers->map[0]    = mailp_take_floats(arena, map);
     buffers->map[1]    = mailp_take_floats(arena, map);
     buffers->map[2]    = mailp_take_floats(arena, map);
     buffers->v[0]      = mailp_take_floats(arena, v);
-    buffers->v[1]      = mailp_take_floats(arena, v);
-    buffers->m         = mailp_take_floats(arena, n_threads * planes * MAILP_PRODUCTS);
-    buffers->u         = mailp_take_floats(arena, n_threads * buffers->u_floats);
     buffers->q[0]      = (uint8_t *)mailp_take(arena, q);
     buffers->q[1]      = (uint8_t *)mailp_take(arena, q);
     buffers->q_scale[0] = mailp_take_floats(arena, blocks);
