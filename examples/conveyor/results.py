@@ -98,15 +98,16 @@ def main():
     p.add_argument("evaluate")
     p.add_argument("policies", nargs="+")
     p.add_argument("--episodes", type=int, default=500)
+    p.add_argument("--studies", type=int, default=200, help="episodes for all but the first table")
     p.add_argument("--torch", metavar="PYTHON")
     p.add_argument("--quick", action="store_true")
     args = p.parse_args()
     program = os.path.abspath(args.evaluate)
     out = os.path.dirname(program) if args.quick else HERE
-    n = max(20, args.episodes // 10) if args.quick else args.episodes
+    n, m = (max(20, v // 10) if args.quick else v for v in (args.episodes, args.studies))
     text = ["# Results of the conveyor task", "",
             "Written by `results.py` (`make demo-table`); do not edit. %d episodes each, seeds 0 to %d, which no demonstration"
-            % (n, n - 1), "used; every number but those marked PyTorch comes from the C program `evaluate.c`. In brackets: 95 % Wilson intervals.",
+            % (n, n - 1), "used, unless another number is given; every number but those marked PyTorch comes from the C program `evaluate.c`. In brackets: 95 % Wilson intervals.",
             "Milliseconds were measured on %s, one thread, other work running beside." % processor(), ""]
     notes = os.path.join(HERE, "NOTES.md")
     if os.path.exists(notes):
@@ -132,14 +133,14 @@ def main():
     executed = (1, 2, 4, 8)
     text += ["", "## Actions executed before the next decision", "",
              "Every policy predicts 8 actions. The more of them are executed without looking again, the more it matters that a chunk",
-             "is one way round and not a mean of two, and that the puck's speed is known.", "",
+             "is one way round and not a mean of two, and that the puck's speed is known. %d episodes here and in the tables below." % m, "",
              "| policy | " + " | ".join(str(e) for e in executed) + " |", "|---|" + "---|" * len(executed)]
     series = {}
     for path in args.policies:
         name = NAMES.get(stem(path), stem(path))
-        rows = [evaluate(program, path, n, "--execute", str(e)) for e in executed]
-        series[name] = [(e, r["caught"], n) for e, r in zip(executed, rows)]
-        text.append("| %s | %s |" % (name, " | ".join("%.1f %%, %d hit" % (100 * r["caught"] / n, r["hit"]) for r in rows)))
+        rows = [evaluate(program, path, m, "--execute", str(e)) for e in executed]
+        series[name] = [(e, r["caught"], r["n"]) for e, r in zip(executed, rows)]
+        text.append("| %s | %s |" % (name, " | ".join("%.1f %%, %d hit" % (100 * r["caught"] / r["n"], r["hit"]) for r in rows)))
     chart(os.path.join(out, "executed.svg"), "caught, by actions executed per decision", "actions executed", series)
     text += ["", "![executed](executed.svg)"]
 
@@ -150,9 +151,9 @@ def main():
              "| policy | " + " | ".join("%d %%" % (100 * s) for s in shares) + " |", "|---|" + "---|" * len(shares)]
     series = {}
     for path in args.policies:
-        rows = [base[path] if s == 0 else evaluate(program, path, n, "--occlude", str(s)) for s in shares]
-        series[NAMES.get(stem(path), stem(path))] = [(100 * s, r["caught"], n) for s, r in zip(shares, rows)]
-        text.append("| %s | %s |" % (NAMES.get(stem(path), stem(path)), " | ".join("%.1f %%" % (100 * r["caught"] / n) for r in rows)))
+        rows = [base[path] if s == 0 else evaluate(program, path, m, "--occlude", str(s)) for s in shares]
+        series[NAMES.get(stem(path), stem(path))] = [(100 * s, r["caught"], r["n"]) for s, r in zip(shares, rows)]
+        text.append("| %s | %s |" % (NAMES.get(stem(path), stem(path)), " | ".join("%.1f %%" % (100 * r["caught"] / r["n"]) for r in rows)))
     chart(os.path.join(out, "occlusion.svg"), "caught, by occluded share", "occluded share of the picture, %", series)
     text += ["", "![occlusion](occlusion.svg)", "", "## Fewer denoising steps", "",
              "All 16 steps by DDPM against fewer by DDIM (eta 0).", ""]
@@ -163,10 +164,10 @@ def main():
     for path in args.policies:
         if "ddpm" not in stem(path):
             continue
-        rows = [evaluate(program, path, n, "--steps", str(c)) for c in counts]
+        rows = [evaluate(program, path, m, "--steps", str(c)) for c in counts]
         name = NAMES.get(stem(path), stem(path))
-        series[name] = [(c, r["caught"], n) for c, r in zip(counts, rows)]
-        text.append("| %s | %s |" % (name, " | ".join("%.1f %%, %.2f ms" % (100 * r["caught"] / n, r["ms"])
+        series[name] = [(c, r["caught"], r["n"]) for c, r in zip(counts, rows)]
+        text.append("| %s | %s |" % (name, " | ".join("%.1f %%, %.2f ms" % (100 * r["caught"] / r["n"], r["ms"])
                                                        for r in rows + [base[path]])))
     if series:
         chart(os.path.join(out, "steps.svg"), "caught, by DDIM steps", "denoising steps", series)
