@@ -9,7 +9,8 @@
        mail_cuda_policy  *gpu;
        mail_cuda_session *robots;
        mail_cuda_policy_create(&gpu, policy, &err);                      policy: from mail_policy_load
-       mail_cuda_session_create(&robots, gpu, 32, seed, stream, &err);   32 robots that decide together
+       options.batch = 32;                                               robots that decide together
+       mail_cuda_session_create(&robots, gpu, &options, stream, &err);
        ...
        mail_cuda_observe(robots, images, 64, &err);                      one frame per robot and camera
        mail_cuda_plan(robots, actions, &err);                            [32][act_seq][action_dim], robot's units
@@ -272,44 +273,65 @@ static __device__ __forceinline__ void mailp_dev_bulk(void *to, const void *from
 
 /* ---- tensor cores ---- */
 
-/* D (16 x 8) += A (16 x 16) B (16 x 8), bf16 operands, float32 sums; all lanes. Fragments as in PTX mma.m16n8k16, with
+/* float -> nearest half (ties to even, too large: infinity), and back; for packing weights, and for the CPU. */
+static inline uint32_t mailp_cuda_to_half(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    const uint32_t sign = u >> 16 & 0x8000u, abs = u & 0x7fffffffu;
+    if (abs > 0x7f800000u) {
+        return sign | 0x7e00u; /* not a number */
+    }
+    if (abs >= 0x477ff000u) {
+        return sign | 0x7c00u;
+    }
+    if (abs < 0x38800000u) { /* below 2^-14: units of 2^-24 */
+        return sign | (uint32_t)nearbyintf(fabsf(x) * 16777216.0f);
+    }
+    return sign | ((abs - 0x38000000u + 0xfffu + (abs >> 13 & 1)) >> 13);
+}
+static inline float mailp_cuda_from_half(uint32_t h) {
+    const uint32_t bits = (h & 0x7fffu) << 13, special = bits | 0x7f800000u;
+    float          v;
+    memcpy(&v, (h & 0x7c00u) == 0x7c00u ? &special : &bits, 4);
+    v = (h & 0x7c00u) == 0x7c00u ? v : v * 5192296858534827628530496329220096.0f; /* 2^112: from half's bias to float's */
+    return h & 0x8000u ? -v : v;
+}
+
+/* D (16 x 8) += A (16 x 16) B (16 x 8), half operands, float32 sums; all lanes. Fragments as in PTX mma.m16n8k16, with
    lane = 4 g + t, two values a register:
        A: a0 (row g, k 2t..)  a1 (g + 8, 2t..)  a2 (g, 2t + 8..)  a3 (g + 8, 2t + 8..)
        B: b0 (k 2t.., column g)  b1 (k 2t + 8.., column g)        D: d0 d1 (g, 2t..)  d2 d3 (g + 8, 2t..) */
 static __device__ __forceinline__ void mailp_dev_mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 #ifdef MAIL_CUDA_ON_CPU
-    cpucuda::mma(d, a, b, __LINE__);
+    cpucuda::mma(d, a, b, mailp_cuda_from_half, __LINE__);
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
 
-/* Two floats as bf16, rounded to nearest even, lo in the low half; and back. */
-static __device__ __forceinline__ uint32_t mailp_dev_bf16x2(float lo, float hi) {
+/* Two floats as halves, rounded to nearest even, the first in the low part; and back. */
+static __device__ __forceinline__ uint32_t mailp_dev_half2(float first, float second) {
 #ifdef MAIL_CUDA_ON_CPU
-    return cpucuda::bf16(lo) | cpucuda::bf16(hi) << 16;
+    return mailp_cuda_to_half(first) | mailp_cuda_to_half(second) << 16;
 #else
     uint32_t r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(second), "f"(first));
     return r;
 #endif
 }
-static __device__ __forceinline__ float mailp_dev_bits(uint32_t bits) {
+static __device__ __forceinline__ float mailp_dev_half_first(uint32_t r) {
 #ifdef MAIL_CUDA_ON_CPU
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
+    return mailp_cuda_from_half(r & 0xffffu);
 #else
-    return __uint_as_float(bits);
+    float f;
+    asm("{\n.reg .f16 a, b;\nmov.b32 {a, b}, %1;\ncvt.f32.f16 %0, a;\n}" : "=f"(f) : "r"(r));
+    return f;
 #endif
 }
-static __device__ __forceinline__ float mailp_dev_bf16_lo(uint32_t r) {
-    return mailp_dev_bits(r << 16);
-}
-static __device__ __forceinline__ float mailp_dev_bf16_hi(uint32_t r) {
-    return mailp_dev_bits(r & 0xffff0000u);
+static __device__ __forceinline__ float mailp_dev_half_second(uint32_t r) {
+    return mailp_dev_half_first(r >> 16);
 }
 
 /* ====================================================================================================================
@@ -1242,6 +1264,228 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
     }
 }
 
+/* ---- the same in one launch per convolution, on GPUs with clusters ---- */
+
+/* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. A cluster owns one image and one
+   group, its blocks own PX output pixels each; the sums stay in registers until the blocks have told each other mean and
+   sum of squares of their part, so nothing but the finished map goes to memory. */
+enum { MAILP_CUDA_FUSED_STEPS = 36, MAILP_CUDA_FUSED_WARPS = 8 }; /* 16-input steps in a piece of weights: 18 or 36 KiB */
+
+struct mailp_cuda_fused_args {
+    float       *out;         /* [images][HO][WO][CO] normalised */
+    const float *in;          /* [images][H][W][CI] */
+    const float *residual;    /* as out, or NULL */
+    const uint4 *hi, *lo;     /* [CO / 16][steps][32 lanes] A fragments; see mailp_cuda_pack_fragments */
+    const float *gain, *bias; /* [CO] */
+    float        unscale;
+    int          H, W, CI, HO, WO, CO, size, stride, relu, cluster;
+};
+
+struct mailp_cuda_fused_shared {
+    float               red[2][MAILP_CUDA_FUSED_WARPS];
+    float               acc[MAILP_CUDA_FUSED_WARPS][16][9];
+    __align__(16) float stat[16][4];  /* of each block of the cluster: mean, sum of squares about it, values */
+    mailp_cuda_bar      weights[2], stats;
+    __align__(128) uint4 ring[2][2][MAILP_CUDA_FUSED_STEPS * 32]; /* piece, hi or lo */
+};
+
+/* Rows of input that PX neighbouring output pixels can need. */
+static inline __host__ __device__ int mailp_cuda_fused_rows(int px, int HO, int WO, int size, int stride) {
+    const int rows = (px + WO - 2) / WO + 1;
+    return ((rows < HO ? rows : HO) - 1) * stride + size;
+}
+
+/* KW warps share the inputs of the same pixels, the other factor of the 8 warps splits pixels, TILES tiles of 8 each:
+   PX = 8 * TILES * 8 / KW. SPLIT: both operands as half hi + lo, 22 bits, three products, float32-class; otherwise one
+   product. An input above 65504 becomes not-a-number and is seen as such. The input tile lies in shared memory, each pixel's row longer by 16 bytes so that lanes read different banks. */
+template <int KW, int TILES, bool SPLIT>
+static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fused_args p) {
+#ifdef MAILP_CUDA_CLUSTERS
+    constexpr int NT = 256, NW = MAILP_CUDA_FUSED_WARPS, PW = NW / KW, PX = 8 * TILES * PW, STEPS = MAILP_CUDA_FUSED_STEPS;
+    static_assert(KW == 1 || TILES == 1, "acc has room for one tile a warp");
+    MAILP_CUDA_SHARED(mailp_cuda_fused_shared, s);
+    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, kw = warp % KW, pw = warp / KW, g = lane >> 2, t = lane & 3;
+    const unsigned rank = mailp_dev_rank();
+    const int      unit = (int)blockIdx.x / p.cluster, groups = p.CO / 16, img = unit / groups, group = unit % groups;
+    const int      px = p.HO * p.WO, px0 = (int)rank * PX, len = px - px0 < PX ? (px - px0 > 0 ? px - px0 : 0) : PX;
+    const int      pad = p.size / 2, cols = p.W + 2 * pad, pix = p.CI + 8, cstep = p.CI / 16, steps = p.size * p.size * cstep;
+    const int      first = px0 < px ? px0 / p.WO : 0, rows = mailp_cuda_fused_rows(PX, p.HO, p.WO, p.size, p.stride);
+    uint16_t      *hi = (uint16_t *)(s + 1), *lo = hi + (size_t)rows * cols * pix;
+    const int      pieces = (steps + STEPS - 1) / STEPS;
+
+    auto fetch = [&](int c) { /* one thread: piece c of the weights */
+        const int      n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
+        const unsigned bytes = (unsigned)(n * 32 * sizeof(uint4));
+        const size_t   at = ((size_t)group * steps + c * STEPS) * 32;
+        mailp_dev_bar_expect(&s->weights[c & 1], bytes * (SPLIT ? 2u : 1u));
+        mailp_dev_bulk(s->ring[c & 1][0], p.hi + at, bytes, &s->weights[c & 1]);
+        if (SPLIT) {
+            mailp_dev_bulk(s->ring[c & 1][1], p.lo + at, bytes, &s->weights[c & 1]);
+        }
+    };
+    if (tid == 0) {
+        mailp_dev_bar_init(&s->weights[0]);
+        mailp_dev_bar_init(&s->weights[1]);
+        mailp_dev_bar_init(&s->stats);
+        mailp_dev_bar_publish();
+        mailp_dev_bar_expect(&s->stats, (unsigned)p.cluster * 16);
+        fetch(0);
+        if (pieces > 1) {
+            fetch(1);
+        }
+    }
+    for (int i = tid; i < rows * cols * (p.CI / 2); i += NT) {
+        const int c = i % (p.CI / 2) * 2, x = i / (p.CI / 2) % cols - pad, r = i / (p.CI / 2) / cols, y = first * p.stride - pad + r;
+        float     a = 0.0f, b = 0.0f;
+        if (x >= 0 && x < p.W && y >= 0 && y < p.H) {
+            const float *from = p.in + (((size_t)img * p.H + y) * p.W + x) * p.CI + c;
+            a = from[0];
+            b = from[1];
+        }
+        const uint32_t h = mailp_dev_half2(a, b);
+        const int      at = (r * cols + x + pad) * pix + c;
+        *(uint32_t *)&hi[at] = h;
+        if (SPLIT) {
+            *(uint32_t *)&lo[at] = mailp_dev_half2(a - mailp_dev_half_first(h), b - mailp_dev_half_second(h));
+        }
+    }
+    mailp_dev_cluster_sync(); /* the tile is there, and every peer's barrier */
+
+    float acc[TILES][4];
+    int   base[TILES]; /* where this lane's pixel of each tile begins; pixels past the end read the last one's */
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+        const int want = px0 + (pw * TILES + q) * 8 + g, at = want < px ? want : px - 1;
+        base[q] = len ? (((at / p.WO - first) * p.stride) * cols + at % p.WO * p.stride) * pix + 2 * t : 0;
+        acc[q][0] = acc[q][1] = acc[q][2] = acc[q][3] = 0.0f;
+    }
+    for (int c = 0; c < pieces; c++) {
+        const int n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
+        mailp_dev_bar_wait(&s->weights[c & 1], (c >> 1) & 1);
+        for (int k = kw; k < n; k += KW) {
+            const int      step = c * STEPS + k, tap = step / cstep;
+            const int      off = (tap / p.size * cols + tap % p.size) * pix + step % cstep * 16;
+            const uint4    wh = s->ring[c & 1][0][k * 32 + lane];
+            const uint32_t a0[4] = {wh.x, wh.y, wh.z, wh.w};
+            uint32_t       a1[4] = {0, 0, 0, 0};
+            if (SPLIT) {
+                const uint4 wl = s->ring[c & 1][1][k * 32 + lane];
+                a1[0] = wl.x;
+                a1[1] = wl.y;
+                a1[2] = wl.z;
+                a1[3] = wl.w;
+            }
+#pragma unroll
+            for (int q = 0; q < TILES; q++) {
+                const uint32_t b0[2] = {*(const uint32_t *)&hi[base[q] + off], *(const uint32_t *)&hi[base[q] + off + 8]};
+                if (SPLIT) { /* the small terms first */
+                    const uint32_t b1[2] = {*(const uint32_t *)&lo[base[q] + off], *(const uint32_t *)&lo[base[q] + off + 8]};
+                    mailp_dev_mma(acc[q], a1, b0);
+                    mailp_dev_mma(acc[q], a0, b1);
+                }
+                mailp_dev_mma(acc[q], a0, b0);
+            }
+        }
+        if (c + 2 < pieces) {
+            __syncthreads(); /* everyone is done with this piece: its place may take the one after the next */
+            if (tid == 0) {
+                fetch(c + 2);
+            }
+        }
+    }
+    if (KW > 1) { /* add the parts of the KW warps; each of them keeps the whole */
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            s->acc[warp][g + 8 * (e >> 1)][2 * t + (e & 1)] = acc[0][e];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            float v = 0.0f;
+#pragma unroll
+            for (int k = 0; k < KW; k++) {
+                v += s->acc[pw * KW + k][g + 8 * (e >> 1)][2 * t + (e & 1)];
+            }
+            acc[0][e] = v;
+        }
+    }
+
+    /* mean and sum of squares of this block's valid values, then of the group (Chan) */
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            acc[q][e] *= p.unscale;
+        }
+    }
+    const float count = 16.0f * (float)len;
+    float       sum = 0.0f, m2 = 0.0f, mean = 0.0f;
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            sum += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? acc[q][e] : 0.0f;
+        }
+    }
+    sum = mailp_dev_sum<32>(sum);
+    if (lane == 0) {
+        s->red[0][warp] = kw == 0 ? sum : 0.0f;
+    }
+    __syncthreads();
+    for (int w = 0; w < NW; w++) {
+        mean += s->red[0][w];
+    }
+    mean = len ? mean / count : 0.0f;
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float d = acc[q][e] - mean;
+            m2 += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? d * d : 0.0f;
+        }
+    }
+    m2 = mailp_dev_sum<32>(m2);
+    if (lane == 0) {
+        s->red[1][warp] = kw == 0 ? m2 : 0.0f;
+    }
+    __syncthreads();
+    if (tid < p.cluster) {
+        float v = 0.0f;
+        for (int w = 0; w < NW; w++) {
+            v += s->red[1][w];
+        }
+        mailp_dev_push4(s->stat[rank], (unsigned)tid, make_float4(mean, v, count, 0.0f), &s->stats);
+    }
+    mailp_dev_bar_wait(&s->stats, 0);
+    float       mu = 0.0f, var = 0.0f;
+    const float all = 16.0f * (float)px;
+    for (int r = 0; r < p.cluster; r++) {
+        mu += s->stat[r][0] * (s->stat[r][2] / all);
+    }
+    for (int r = 0; r < p.cluster; r++) {
+        const float d = s->stat[r][0] - mu;
+        var += s->stat[r][1] + s->stat[r][2] * d * d;
+    }
+    const float inv = 1.0f / sqrtf(var / all + 1e-5f);
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int i = (pw * TILES + q) * 8 + 2 * t + (e & 1), c = group * 16 + g + 8 * (e >> 1);
+            if (i < len && e % KW == kw) { /* the KW copies share the stores (of 8, four) */
+                const size_t at = ((size_t)img * px + px0 + i) * p.CO + c;
+                float        v = (acc[q][e] - mu) * inv * p.gain[c] + p.bias[c];
+                v += p.residual ? p.residual[at] : 0.0f;
+                p.out[at] = p.relu && v < 0.0f ? 0.0f : v;
+            }
+        }
+    }
+    mailp_dev_cluster_sync(); /* no block leaves early (unseen by test_faults: all pushes into it were awaited) */
+#else
+    (void)p;
+#endif
+}
+
 struct mailp_cuda_keypoints_args {
     float       *features;            /* [images][feature_dim] */
     float       *keypoints;           /* [images][n_keypoints][2], x then y; scratch, and for tests */
@@ -1741,6 +1985,8 @@ struct mailp_cuda_trunk {
 struct mailp_cuda_stage {  /* a convolution and its GroupNorm */
     const float *w, *gain, *bias;
     int          CI, CO, size, stride;
+    const float *hi, *lo;  /* the same weights as A fragments of mailp_cuda_fused, or NULL */
+    float        unscale;  /* which hold the weights divided by this */
 };
 
 struct mailp_cuda_camera {
@@ -1902,9 +2148,35 @@ static inline void mailp_cuda_load_transformer(mailp_cuda_loader *l, mailp_cuda_
     t->norm_b = NULL;
 }
 
-/* A convolution [CO][CI][size][size] -> [CO][size][size][CI], and its norm. */
+/* w [CO][steps * 16] -> fragments [CO / 16][steps][lane][4 registers] for mailp_dev_mma, as half (hi) and what rounding lost
+   (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
+   halves. Returns the inverse of that power. */
+static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float *w, size_t CO, size_t steps) {
+    float most = 0.0f;
+    int   exponent = 4;
+    for (size_t i = 0; i < CO * steps * 16; i++) {
+        most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
+    }
+    (void)frexpf(most, &exponent);
+    const float scale = ldexpf(1.0f, 4 - exponent);
+    for (size_t i = 0; i < CO / 16 * steps * 32 * 4; i++) {
+        const size_t r = i % 4, lane = i / 4 % 32, step = i / 128 % steps, group = i / 128 / steps;
+        const float *from = w + (group * 16 + lane / 4 + 8 * (r & 1)) * steps * 16 + step * 16 + 2 * (lane % 4) + 8 * (r >> 1);
+        uint32_t     h = 0, rest = 0;
+        for (size_t e = 0; e < 2; e++) {
+            const uint32_t b = mailp_cuda_to_half(from[e] * scale);
+            h |= b << (16 * e);
+            rest |= mailp_cuda_to_half(from[e] * scale - mailp_cuda_from_half(b)) << (16 * e);
+        }
+        memcpy(hi + i, &h, 4);
+        memcpy(lo + i, &rest, 4);
+    }
+    return 1.0f / scale;
+}
+
+/* A convolution [CO][CI][size][size] -> [CO][size][size][CI], and its norm; with fragments for the fused kernel. */
 static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage *s, size_t CI, size_t CO, size_t size,
-                                         size_t stride, const char *at, const char *conv, const char *norm) {
+                                         size_t stride, const char *at, const char *conv, const char *norm, int fragments) {
     const size_t taps = size * size, n = CO * CI * taps;
     float       *w = mailp_cuda_take(l, &s->w, n);
     s->CI = (int)CI;
@@ -1922,11 +2194,17 @@ static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage 
             }
         }
     }
+    if (fragments && CI % 16 == 0) {
+        float *hi = mailp_cuda_take(l, &s->hi, n / 2), *lo = mailp_cuda_take(l, &s->lo, n / 2);
+        if (w) {
+            s->unscale = mailp_cuda_pack_fragments(hi, lo, w, CO, taps * CI / 16);
+        }
+    }
     mailp_cuda_read(l, mailp_cuda_take(l, &s->gain, CO), CO, "%s%s.weight", at, norm);
     mailp_cuda_read(l, mailp_cuda_take(l, &s->bias, CO), CO, "%s%s.bias", at, norm);
 }
 
-static inline void mailp_cuda_load_camera(mailp_cuda_loader *l, mailp_cuda_camera *cam, const mailp_camera_config *c) {
+static inline void mailp_cuda_load_camera(mailp_cuda_loader *l, mailp_cuda_camera *cam, const mailp_camera_config *c, int fragments) {
     const size_t px = c->map_height * c->map_width, kp = c->n_keypoints;
     char         at[256], part[320];
     size_t       width = c->res_width;
@@ -1936,16 +2214,17 @@ static inline void mailp_cuda_load_camera(mailp_cuda_loader *l, mailp_cuda_camer
     cam->feature_dim = (int)c->feature_dim;
     (void)snprintf(at, sizeof at, "obs_encoder.key_model_map.%s.", c->name);
     (void)snprintf(part, sizeof part, "%sbackbone.nets.", at);
-    mailp_cuda_load_stage(l, &cam->stem, 3, width, 7, 2, part, "0", "1");
+    mailp_cuda_load_stage(l, &cam->stem, 3, width, 7, 2, part, "0", "1", 0);
     for (size_t i = 0; i < 8; i++) {
         const int    first = i % 2 == 0 && i > 0; /* the block that halves the picture and doubles the channels */
         const size_t before = width;
         width = first ? width * 2 : width;
         (void)snprintf(part, sizeof part, "%sbackbone.nets.%zu.%zu.", at, 4 + i / 2, i % 2);
-        mailp_cuda_load_stage(l, &cam->conv1[i], before, width, 3, first ? 2 : 1, part, "conv1", "bn1");
-        mailp_cuda_load_stage(l, &cam->conv2[i], width, width, 3, 1, part, "conv2", "bn2");
+        mailp_cuda_load_stage(l, &cam->conv1[i], before, width, 3, first ? 2 : 1, part, "conv1", "bn1", fragments);
+        mailp_cuda_load_stage(l, &cam->conv2[i], width, width, 3, 1, part, "conv2", "bn2", fragments);
         if (first) {
-            mailp_cuda_load_stage(l, &cam->down[i], before, width, 1, 2, part, "downsample.0", "downsample.1");
+            mailp_cuda_load_stage(l, &cam->down[i], before, width, 1, 2, part, "downsample.0", "downsample.1",
+                                  fragments);
         }
     }
     mailp_cuda_load(l, &cam->kp_w, kp * width, at, "pool.nets.weight");
@@ -2083,7 +2362,7 @@ static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy
         }
     }
     for (size_t i = 0; i < c->n_cameras; i++) {
-        mailp_cuda_load_camera(l, &p->camera[i], &c->camera[i]);
+        mailp_cuda_load_camera(l, &p->camera[i], &c->camera[i], p->sm >= 90);
     }
     if (c->n_cameras) {
         static const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
@@ -2159,6 +2438,7 @@ enum { MAILP_CUDA_MIXER_SHARED = 64 * 1024 };  /* bytes of a tile of tokens; lea
 struct mailp_cuda_wish {
     int trace;             /* keep what each call predicted (plain path) and the normalised actions */
     int plain;             /* take the plain path everywhere */
+    int half;              /* one half product in the convolutions */
     int cluster, robots;   /* only this shape of the loop; 0: any */
 };
 
@@ -2189,7 +2469,7 @@ struct mail_cuda_session {
     unsigned char     *memory;
     mailp_cuda_history history;
     uint8_t           *image[MAIL_MAX_CAMERAS];  /* [B][height][width][3] */
-    float             *map[3], *stats, *stats2;  /* activations of an encoder; statistics of convolution and skip */
+    float             *map[4], *stats;           /* activations of an encoder; statistics of a convolution */
     float             *features[MAIL_MAX_CAMERAS], *keypoints[MAIL_MAX_CAMERAS]; /* [B][feature_dim], [B][n_keypoints][2] */
     float             *goal_in;                  /* [B][lang_dim] */
     float             *obs, *tok;                /* [B][T][state_dim], [B][T][d] */
@@ -2685,37 +2965,113 @@ static inline void mailp_cuda_queue_norm(mailp_cuda_queue *q, mailp_cuda_norm_ar
                       sizeof(float) * 2 * (size_t)(a.C / 16), a);
 }
 
+/* The shapes of mailp_cuda_fused, by pixels a block owns. */
+struct mailp_cuda_fused_shape {
+    int px;
+    void (*split)(mailp_cuda_fused_args);
+    void (*single)(mailp_cuda_fused_args);
+};
+
+/* Convolution, norm, residual and ReLU in one launch; 0 if no shape fits, and then nothing is queued. */
+static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
+                                         const float *in, const float *residual, int relu, int H, int W) {
+    static const mailp_cuda_fused_shape shapes[] = {
+        {8, mailp_cuda_fused<8, 1, true>, mailp_cuda_fused<8, 1, false>},  {16, mailp_cuda_fused<4, 1, true>, mailp_cuda_fused<4, 1, false>},
+        {32, mailp_cuda_fused<2, 1, true>, mailp_cuda_fused<2, 1, false>}, {64, mailp_cuda_fused<1, 1, true>, mailp_cuda_fused<1, 1, false>},
+        {128, mailp_cuda_fused<1, 2, true>, mailp_cuda_fused<1, 2, false>}, {256, mailp_cuda_fused<1, 4, true>, mailp_cuda_fused<1, 4, false>},
+    };
+    mailp_cuda_fused_args a = {};
+    if (!w.hi || s->wish.plain) {
+        return 0;
+    }
+    a.out = out;
+    a.in = in;
+    a.residual = residual;
+    a.hi = (const uint4 *)(const void *)w.hi;
+    a.lo = (const uint4 *)(const void *)w.lo;
+    a.gain = w.gain;
+    a.bias = w.bias;
+    a.unscale = w.unscale;
+    a.H = H;
+    a.W = W;
+    a.CI = w.CI;
+    a.CO = w.CO;
+    a.size = w.size;
+    a.stride = w.stride;
+    a.HO = (H + w.stride - 1) / w.stride;
+    a.WO = (W + w.stride - 1) / w.stride;
+    a.relu = relu;
+    const int    px = a.HO * a.WO, units = s->B * w.CO / 16;
+    const size_t row = (size_t)(W + 2 * (w.size / 2)) * (size_t)(w.CI + 8) * 2 * (s->wish.half ? 1 : 2);
+    int          best = -1, best_cluster = 0;
+    size_t       best_smem = 0;
+    for (int i = 0; i < 6; i++) {
+        int cluster = 1;
+        while (cluster * shapes[i].px < px) {
+            cluster *= 2;
+        }
+        const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)mailp_cuda_fused_rows(shapes[i].px, a.HO, a.WO, w.size, w.stride) * row;
+        if (cluster > s->policy->max_cluster || smem > (size_t)s->policy->smem) {
+            continue;
+        }
+        best = i;
+        best_cluster = cluster;
+        best_smem = smem;
+        if (units * cluster <= 160) {
+            break; /* about a block per SM: smaller pieces would only queue up; larger ones leave SMs idle */
+        }
+    }
+    if (best < 0) {
+        return 0;
+    }
+    a.cluster = best_cluster;
+    mailp_cuda_launch(q, s->wish.half ? shapes[best].single : shapes[best].split, dim3((unsigned)(units * best_cluster)), 256, best_smem, a,
+                      (unsigned)best_cluster);
+    return 1;
+}
+
+/* out = relu?(norm(conv(in)) + residual) in one launch, or in two. out is not in; it may be residual. */
+static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
+                                          const float *in, const float *residual, int relu, int H, int W) {
+    mailp_cuda_norm_args norm;
+    if (mailp_cuda_queue_fused(q, s, w, out, in, residual, relu, H, W)) {
+        return;
+    }
+    /* the raw sums go through a map of their own, since out may be the residual */
+    mailp_cuda_queue_conv(q, w, s->map[3], s->stats, in, NULL, NULL, s->B, H, W, &norm);
+    norm.out = out;
+    norm.residual = residual;
+    norm.relu = relu;
+    mailp_cuda_queue_norm(q, norm, s->B);
+}
+
 /* One camera's pictures -> features in the ring. */
 static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_session *s, int camera, int at) {
     const mail_cuda_policy  *p = s->policy;
     const mailp_cuda_camera *cam = &p->camera[camera];
     mailp_cuda_norm_args     norm;
-    float                   *x = s->map[0], *a = s->map[1], *b = s->map[2]; /* input of a block, and two work maps */
+    float                   *x = s->map[0], *y = s->map[1], *skip = s->map[2]; /* a block's input, middle and shortcut */
     int                      H = cam->height, W = cam->width;
 
-    mailp_cuda_queue_conv(q, cam->stem, a, s->stats, NULL, s->image[camera], p->image_table, s->B, H, W, &norm);
+    mailp_cuda_queue_conv(q, cam->stem, y, s->stats, NULL, s->image[camera], p->image_table, s->B, H, W, &norm);
     norm.out = x;
     norm.pool = norm.relu = 1;
     H = norm.HO = (norm.H + 1) / 2;
     W = norm.WO = (norm.W + 1) / 2;
     mailp_cuda_queue_norm(q, norm, s->B);
     for (int i = 0; i < 8; i++) {
-        const float *skip = x;
-        mailp_cuda_queue_conv(q, cam->conv1[i], a, s->stats, x, NULL, NULL, s->B, H, W, &norm);
-        const int HO = norm.HO, WO = norm.WO;
-        norm.relu = 1;
-        mailp_cuda_queue_norm(q, norm, s->B);
-        mailp_cuda_queue_conv(q, cam->conv2[i], b, s->stats, a, NULL, NULL, s->B, HO, WO, &norm);
+        const int stride = cam->conv1[i].stride, HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
+        mailp_cuda_queue_stage(q, s, cam->conv1[i], y, x, NULL, 1, H, W);
         if (cam->down[i].w) {
-            mailp_cuda_norm_args down;
-            mailp_cuda_queue_conv(q, cam->down[i], a, s->stats2, x, NULL, NULL, s->B, H, W, &down);
-            mailp_cuda_queue_norm(q, down, s->B);
-            skip = a;
+            mailp_cuda_queue_stage(q, s, cam->down[i], skip, x, NULL, 0, H, W);
         }
-        norm.residual = skip;
-        norm.relu = 1;
-        norm.out = x; /* element by element: may lie over the skip */
-        mailp_cuda_queue_norm(q, norm, s->B);
+        /* the block's output takes the place of its input, or of the shortcut and then becomes the input */
+        mailp_cuda_queue_stage(q, s, cam->conv2[i], cam->down[i].w ? skip : x, y, cam->down[i].w ? skip : x, 1, HO, WO);
+        if (cam->down[i].w) {
+            float *swap = x;
+            x = skip;
+            skip = swap;
+        }
         H = HO;
         W = WO;
     }
@@ -2757,6 +3113,15 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
         free(policy->ddpm_memory);
         free(policy);
     }
+}
+
+/* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
+static inline int mailp_cuda_largest_cluster(void) {
+    mailp_cuda_loop_choice l = {};
+    l.kernel = mailp_cuda_loop<8, 5, 16, 1, false>;
+    l.cluster = 16;
+    l.shared = sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>);
+    return mailp_cuda_active_clusters(l) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
@@ -2802,6 +3167,7 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     status = mailp_cuda_check(e, "asking the device what it is", err);
     p->sm = major * 10 + minor;
     p->smem = smem;
+    p->max_cluster = p->sm >= 90 ? mailp_cuda_largest_cluster() : 1;
 
     memset(&l, 0, sizeof l);
     l.source = source;
@@ -2947,11 +3313,10 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
         s->keypoints[i] = floats(B * (size_t)cam->n_keypoints * 2);
     }
     if (c.n_cameras) {
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < 4; i++) {
             s->map[i] = floats(map);
         }
         s->stats = floats(stats);
-        s->stats2 = floats(stats);
     } else {
         s->features[0] = floats(B * c.state_dim);
     }
@@ -3106,12 +3471,30 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     return MAIL_OK;
 }
 
-/* A session of `batch` robots that decide together; everything it queues goes to the caller's stream.
-   Memory   allocates on the device; nothing after it does.   The policy must outlive the session. */
-MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, const mail_cuda_policy *policy, size_t batch,
-                                                   uint64_t seed, cudaStream_t stream, mail_error *err) {
-    const mailp_cuda_wish wish = {};
-    return mailp_cuda_session_build(session, policy, batch, seed, stream, wish, err);
+typedef struct mail_cuda_options {
+    size_t   batch;  /* robots that decide together; default 1 */
+    uint64_t seed;
+    int      half;   /* 1: one half product in the convolutions instead of three: faster, error about 3e-4 a layer */
+    int      plain;  /* 1: no clusters, as on an older GPU */
+} mail_cuda_options;
+
+MAIL_CUDA_API mail_cuda_options mail_cuda_options_init(void) {
+    mail_cuda_options o = {1, 0, 0, 0};
+    return o;
+}
+
+/* A session: histories, noise and work memory of some robots. Everything it queues goes to the caller's stream.
+   options NULL: defaults.   Memory: allocates on the device; nothing after it does.   The policy must outlive the session. */
+MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, const mail_cuda_policy *policy,
+                                                   const mail_cuda_options *options, cudaStream_t stream, mail_error *err) {
+    const mail_cuda_options o = options ? *options : mail_cuda_options_init();
+    mailp_cuda_wish         wish = {};
+    if (!session || !policy) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_create: session or policy is NULL");
+    }
+    wish.plain = o.plain;
+    wish.half = o.half;
+    return mailp_cuda_session_build(session, policy, o.batch, o.seed, stream, wish, err);
 }
 
 /* Language goal, as in mail_session_set_goal: n = lang_dim (the same for all) or batch * lang_dim floats, on host or device. */

@@ -113,7 +113,7 @@ struct Barrier {
 struct Warp {
     Barrier bar;
     uint64_t slot[2][32];     /* shuffle values, two generations */
-    uint32_t frag[2][32][12]; /* register fragments of an emulated mma */
+    float frag[2][32][12]; /* register fragments of an emulated mma, as numbers */
 };
 
 struct Block {
@@ -590,32 +590,23 @@ inline void bar_wait(MBar *bar, unsigned parity, int line) {
         block_on(&bar->phase, bar->phase, line);
     }
 }
-inline uint32_t bf16(float x) {
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    return (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
-}
-inline float bf16_half(uint32_t pair, int high) {
-    uint32_t u = high ? pair & 0xffff0000u : pair << 16;
-    float x;
-    memcpy(&x, &u, 4);
-    return x;
-}
 /* Sums in double, rounded once: the unit's own rounding differs a little, so only tolerances compare with a GPU. */
-inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], int line) {
+inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*value)(uint32_t), int line) {
     Fiber *f = cur;
     Warp *w = f->w;
     unsigned p = f->warp_ops++ & 1;
-    memcpy(w->frag[p][f->lane], a, 16);
-    memcpy(w->frag[p][f->lane] + 4, b, 8);
+    for (int i = 0; i < 12; ++i) {
+        uint32_t pair = i < 8 ? a[i / 2] : b[i / 2 - 4];
+        w->frag[p][f->lane][i] = value(pair >> i % 2 * 16 & 0xffffu);
+    }
     arrive(w->bar, line);
     for (int j = 0; j < 4; ++j) {
         int row = f->lane / 4 + (j / 2) * 8, col = (f->lane % 4) * 2 + j % 2;
         double s = d[j];
         for (int k = 0; k < 16; ++k) {
-            int t = (k % 8) / 2, hi = k % 2;
-            uint32_t ra = w->frag[p][(row % 8) * 4 + t][row / 8 + 2 * (k / 8)], rb = w->frag[p][col * 4 + t][4 + k / 8];
-            s += (double)bf16_half(ra, hi) * bf16_half(rb, hi);
+            int t = (k % 8) / 2;
+            s += (double)w->frag[p][(row % 8) * 4 + t][(row / 8 + 2 * (k / 8)) * 2 + k % 2] *
+                 w->frag[p][col * 4 + t][8 + k / 8 * 2 + k % 2];
         }
         d[j] = (float)s;
     }

@@ -285,7 +285,7 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
     ct_device            din(in), dw(w), dg(gain), db(bias), dskip(skip), out(n_out), stats(n_out);
     mailp_cuda_queue     q = {NULL, cudaSuccess};
-    mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride};
+    mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, NULL, 1.0f};
     mailp_cuda_norm_args norm;
     mailp_cuda_queue_conv(&q, stage, out, stats, din, NULL, NULL, images, H, W, &norm);
     norm.relu = 1;
@@ -295,6 +295,51 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     const floats got = out.host();
     CHECK_MSG(ct_distance(got, want) < (constant ? 2e-5 : 2e-6), "%g", ct_distance(got, want));
     return ct_hash(got);
+}
+
+/* The same in one launch, by every shape the picture allows that the launcher would choose from for `batch` images. */
+static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int max_cluster) {
+    const int    HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride, K = size * size * CI;
+    const size_t n_out = (size_t)(images * HO * WO * CO), n_w = (size_t)(CO * K);
+    const floats in = ct_normal((size_t)(images * H * W * CI), 1), w = ct_normal(n_w, 2, (float)(1.0 / sqrt((double)K)));
+    const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.5f), bias = ct_normal((size_t)CO, 4, 0.3f), skip = ct_normal(n_out, 5);
+    floats       hi(n_w / 2), lo(n_w / 2);
+    doubles      want, wide_skip(skip.begin(), skip.end());
+    const float unscale = mailp_cuda_pack_fragments(hi.data(), lo.data(), w.data(), (size_t)CO, (size_t)(K / 16));
+    conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
+    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), out(skip);
+    mail_cuda_policy  policy;
+    mail_cuda_session session;
+    mailp_cuda_queue  q = {NULL, cudaSuccess};
+    mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, dlo, unscale};
+    memset((void *)&policy, 0, sizeof policy);
+    memset((void *)&session, 0, sizeof session);
+    policy.smem = 227 * 1024;
+    policy.max_cluster = max_cluster;
+    session.policy = &policy;
+    session.B = images;
+    session.wish.half = half;
+    CHECK(mailp_cuda_queue_fused(&q, &session, stage, out, din, residual ? (float *)out : NULL, 1, H, W) == 1); /* out over the skip */
+    CHECK(q.error == cudaSuccess);
+    const floats got = out.host();
+    CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
+    return ct_hash(got);
+}
+
+/* Every half survives the way through float, and floats between two halves go to the nearer one, ties to the even. */
+static uint64_t half_case(void) {
+    for (uint32_t h = 0; h < 0x7c00; h++) {
+        const float a = mailp_cuda_from_half(h), b = mailp_cuda_from_half(h + 1 < 0x7c00 ? h + 1 : h);
+        const float middle = (float)(((double)a + b) / 2);
+        const uint32_t even = h & 1 && h + 1 < 0x7c00 ? h + 1 : h;
+        if (mailp_cuda_to_half(a) != h || mailp_cuda_to_half(-a) != (h | 0x8000u) || mailp_cuda_to_half(middle) != even ||
+            mailp_cuda_to_half(nextafterf(middle, a)) != h) {
+            CHECK_MSG(0, "half %04x", (unsigned)h);
+        }
+    }
+    CHECK(mailp_cuda_to_half(65504.0f) == 0x7bff && mailp_cuda_to_half(65520.0f) == 0x7c00 && mailp_cuda_to_half(INFINITY) == 0x7c00);
+    CHECK(mailp_cuda_from_half(mailp_cuda_to_half(NAN)) != mailp_cuda_from_half(mailp_cuda_to_half(NAN)));
+    return 0;
 }
 
 /* ---- sessions ---- */
@@ -481,9 +526,13 @@ static uint64_t refuse_case(void) {
     mail_cuda_policy  *p = ct_policy(c), *none = p;
     mail_cuda_session *s = NULL;
     mail_error         err;
+    mail_cuda_options  none_at_all = mail_cuda_options_init(), too_many = none_at_all;
+    none_at_all.batch = 0;
+    too_many.batch = MAIL_MAX_BATCH + 1;
     CHECK(mail_cuda_policy_create(&none, NULL, &err) == MAIL_E_ARGUMENT);
-    CHECK(mail_cuda_session_create(&s, p, 0, 0, NULL, &err) == MAIL_E_ARGUMENT && s == NULL);
-    CHECK(mail_cuda_session_create(&s, p, MAIL_MAX_BATCH + 1, 0, NULL, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_session_create(&s, NULL, NULL, NULL, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_session_create(&s, p, &none_at_all, NULL, &err) == MAIL_E_ARGUMENT && s == NULL);
+    CHECK(mail_cuda_session_create(&s, p, &too_many, NULL, &err) == MAIL_E_ARGUMENT);
     mail_cuda_scan scan = {};
     CHECK(mail_cuda_selective_scan(&scan, 1, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_selective_scan(NULL, 1, NULL, &err) == MAIL_E_ARGUMENT);
@@ -496,22 +545,22 @@ static uint64_t refuse_case(void) {
     cpucuda::fail_malloc = 1;
     CHECK(mailp_cuda_policy_build(&none, &c, source, &err) == MAIL_E_MEMORY && none == NULL);
     cpucuda::fail_malloc = 1;
-    CHECK(mail_cuda_session_create(&s, p, 1, 0, NULL, &err) == MAIL_E_MEMORY && s == NULL);
+    CHECK(mail_cuda_session_create(&s, p, NULL, NULL, &err) == MAIL_E_MEMORY && s == NULL);
     CHECK(cpucuda::count.mallocs - before.mallocs == cpucuda::count.frees - before.frees);
     /* GPUs without clusters, or with little shared memory, take the plain path; so do 16-block clusters that are refused */
     cpucuda::device.max_cluster = 8;
-    CHECK(mail_cuda_session_create(&s, p, 1, 0, NULL, &err) == MAIL_OK && s->loop.cluster == 8);
+    CHECK(mail_cuda_session_create(&s, p, NULL, NULL, &err) == MAIL_OK && s->loop.cluster == 8);
     mail_cuda_session_free(s);
     cpucuda::device.max_cluster = 16;
     cpucuda::device.smem = 99 * 1024;
     mail_cuda_policy *small = ct_policy(c);
-    CHECK(mail_cuda_session_create(&s, small, 1, 0, NULL, &err) == MAIL_OK && s->loop.cluster != 8);
+    CHECK(mail_cuda_session_create(&s, small, NULL, NULL, &err) == MAIL_OK && s->loop.cluster != 8);
     mail_cuda_session_free(s);
     mail_cuda_policy_free(small);
     cpucuda::device.smem = 227 * 1024;
     cpucuda::device.major = 8;
     mail_cuda_policy *old = ct_policy(c);
-    CHECK(mail_cuda_session_create(&s, old, 1, 0, NULL, &err) == MAIL_OK && s->loop.kernel == NULL);
+    CHECK(mail_cuda_session_create(&s, old, NULL, NULL, &err) == MAIL_OK && s->loop.kernel == NULL);
     mail_cuda_session_free(s);
     mail_cuda_policy_free(old);
     cpucuda::device.major = 9;
@@ -547,6 +596,16 @@ int main(int argc, char **argv) {
         {"conv 3x3, stride 2, wide tiles", [] { return conv_case(40, 23, 20, 16, 32, 3, 2, false, false); }},
         {"conv 1x1, stride 2", [] { return conv_case(1, 8, 6, 64, 48, 1, 2, false, false); }},
         {"conv of a constant picture", [] { return conv_case(1, 16, 16, 16, 16, 3, 1, false, true); }},
+        {"half from and to float", [] { return half_case(); }},
+        {"fused conv 3x3, 8 pixels a block, residual", [] { return fused_case(1, 4, 4, 64, 32, 3, 1, true, false, 16); }},
+        {"fused conv 3x3, 16 a block, odd size", [] { return fused_case(1, 9, 7, 32, 16, 3, 1, false, false, 4); }},
+        {"fused conv 3x3, stride 2, 32 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 2, true, false, 2); }},
+        {"fused conv 3x3, 64 a block, empty blocks", [] { return fused_case(1, 13, 12, 16, 16, 3, 1, false, false, 4); }},
+        {"fused conv 3x3, 128 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 1, false, false, 2); }},
+        {"fused conv 3x3, 256 a block, many images", [] { return fused_case(2, 15, 16, 16, 16, 3, 1, true, false, 1); }},
+        {"fused conv 1x1, stride 2", [] { return fused_case(2, 8, 6, 64, 32, 1, 2, false, false, 8); }},
+        {"fused conv 3x3, weights in 8 pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 8); }},
+        {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 8); }},
         {"loop D-Ma, d_state 16, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 5, 8, 1, 2); }},
         {"loop D-Ma, d_state 8, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 5, 8, 2, 3); }},
         {"loop D-Ma, d_state 8, 10 actions, 16 blocks", [] { return loop_case(MAIL_D_MA, 8, 10, 16, 1, 1); }},
