@@ -1,10 +1,11 @@
 # make bench-peers    time mail.h beside ONNX Runtime, OpenVINO, ncnn and PyTorch; writes build/bench_peers.json
 #
-# Needs python3 with venv, a C++ compiler (for torch.compile), about 8 GB of disk and a network for the packages. PEERS_ROUNDS and
-# PEERS_ARGS (such as "--threads 1 --works W1,W3") go to bench/peers/run.py.
+# Needs python3 with venv, a C++ compiler (for torch.compile), about 8 GB of disk and a network for the packages. On a quiet
+# machine it takes about a quarter of an hour; on a busy one only --clock cpu says anything. PEERS_ROUNDS and PEERS_ARGS (such
+# as "--threads 1 --works W1,W3") go to bench/peers/run.py.
 
 PEERS_VENV   ?= $(B)/peers/venv
-PEERS_ROUNDS ?= 5
+PEERS_ROUNDS ?= 3
 
 .PHONY: bench-peers bench-plot
 
