@@ -74,7 +74,7 @@ typedef struct bench_work {
     /* a scan: x, dt, A, B, C, D and what comes out */
     float        *in[6], *y, *state;
     void         *memory;
-    size_t        length;
+    size_t        length, chunks;  /* chunks: 1 on one thread, where more would be work for nothing */
     const mail_parallel *parallel;
     const char   *isa;
 } bench_work;
@@ -137,8 +137,8 @@ static void run_once(bench_work *w) {
     mail_error err;
     if (w->parts & BENCH_SCAN) {
         memset(w->state, 0, 256 * 16 * sizeof *w->state);
-        if (mail_selective_scan(w->y, w->state, w->in[0], w->in[1], w->in[2], w->in[3], w->in[4], w->in[5], NULL, w->length, 256, 16, 0,
-                                w->memory, w->isa, w->parallel, &err) != MAIL_OK) {
+        if (mail_selective_scan(w->y, w->state, w->in[0], w->in[1], w->in[2], w->in[3], w->in[4], w->in[5], NULL, w->length, 256, 16,
+                                w->chunks, w->memory, w->isa, w->parallel, &err) != MAIL_OK) {
             die(w->name, err.text);
         }
         return;
@@ -175,9 +175,10 @@ static double work_open(bench_work *w, const char *cases, const mail_options *op
             w->in[i] = load(w, names[i]);
         }
         w->length = (size_t)mail_tensors_find(w->file, "x")->shape[0];
+        w->chunks = parallel == NULL ? 1 : 0;
         w->y = (float *)calloc(w->length * 256, sizeof *w->y);
         w->state = (float *)calloc(256 * 16, sizeof *w->state);
-        w->memory = mailp_alloc(NULL, mail_selective_scan_size(w->length, 256, 16, 0));
+        w->memory = mailp_alloc(NULL, mail_selective_scan_size(w->length, 256, 16, w->chunks));
         if (w->y == NULL || w->state == NULL || w->memory == NULL) {
             die(w->name, "out of memory");
         }

@@ -49,18 +49,25 @@ def figure(data, out, threads):
     import matplotlib.pyplot as plt
     rows = [r for r in data["rows"] if r["precision"] == "f32" and r["threads"] == threads]
     fig, ax = plt.subplots(figsize=(12, 4.6))
-    width = 0.8 / len(ORDER)
-    for i, e in enumerate(ORDER):
-        at = [j for j, r in enumerate(rows) if e in best(r)]
-        unit = [best(rows[j]).get("mail.h") or min(best(rows[j]).values()) for j in at]
-        height = [best(rows[j])[e] / u for j, u in zip(at, unit)]
-        bars = ax.bar([j + (i - (len(ORDER) - 1) / 2) * width for j in at], height, width, label=e, color=COLOUR[e])
-        if e == "mail.h":
-            ax.bar_label(bars, ["%.3g ms" % u for u in unit], fontsize=6.5, rotation=90, padding=2)
-        else:
-            ax.bar_label(bars, ["%.1f" % h for h in height], fontsize=6, rotation=90, padding=2)
+    width = 0.85 / len(ORDER)
+    for e in ORDER:
+        at, height, label = [], [], []
+        for j, r in enumerate(rows):
+            b = best(r)
+            here = [k for k in ORDER if k in b]
+            if e not in b:
+                continue
+            unit = b.get("mail.h") or min(b.values())
+            at.append(j + (here.index(e) - (len(here) - 1) / 2) * width)
+            height.append(b[e] / unit)
+            label.append("%.3g ms" % unit if e == "mail.h" else "%.1f" % height[-1])
+        if at:
+            ax.bar_label(ax.bar(at, height, width, label=e, color=COLOUR[e]), label, fontsize=6, rotation=90, padding=2)
     ax.set_xticks(range(len(rows)), [WORKS.get(r["work"], r["work"]) for r in rows], fontsize=8)
     ax.set_yscale("log")
+    ax.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+    ax.minorticks_off()
+    ax.set_ylim(0.8, 80)
     ax.set_ylabel("time, mail.h = 1")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(ncols=len(ORDER), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.13))

@@ -18,7 +18,7 @@ import time
 LIBRARY, _, REST = sys.argv[1].partition("-")
 THREADS = int(sys.argv[2])
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(os.environ.get("PEERS_BUILD", "build/peers"), "inductor"))
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.abspath(os.path.join(os.environ.get("PEERS_BUILD", "build/peers"), "inductor")))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
