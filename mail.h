@@ -7805,6 +7805,12 @@ static double mailp_cosine_phi(double v) {
     return c * c;
 }
 
+/* x rounded to float32, also where a compiler computes with more (x87). */
+static float mailp_rounded(float x) {
+    volatile float rounded = x;
+    return rounded;
+}
+
 MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule, size_t n_timesteps, float *memory, mail_error *err) {
     const size_t n = n_timesteps;
     const double T = (double)n;
@@ -7823,7 +7829,7 @@ MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule,
     }
     for (i = 0; i < n; i++) {
         double beta, at = (double)i, root;
-        float  alpha;
+        float  alpha, rest, inverse;
         if (schedule == MAIL_COSINE) {
             beta = 1.0 - mailp_cosine_phi((at + 1.0) / T) / mailp_cosine_phi(at / T);
             beta = beta < 0.0 ? 0.0 : beta > 0.999 ? 0.999 : beta;
@@ -7832,16 +7838,18 @@ MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule,
         } else {
             beta = 1.0 - exp(-0.1 / T - 0.5 * 9.9 * (2.0 * (at + 1.0) - 1.0) / (T * T));
         }
-        betas[i] = (float)beta;
-        alpha    = 1.0f - betas[i];
-        prev[i]  = (float)product;      /* the product runs in double and each entry is rounded, as PyTorch does on a CPU */
+        betas[i] = mailp_rounded((float)beta);
+        alpha    = mailp_rounded(1.0f - betas[i]);
+        prev[i]  = mailp_rounded((float)product);  /* the product runs in double and each entry is rounded, as PyTorch does on a CPU */
         product *= (double)alpha;
-        bar[i]   = (float)product;
-        recip[i]    = sqrtf(1.0f / bar[i]);
-        recipm1[i]  = sqrtf(1.0f / bar[i] - 1.0f);
-        coef1[i]    = betas[i] * sqrtf(prev[i]) / (1.0f - bar[i]);
-        coef2[i]    = (1.0f - prev[i]) * sqrtf(alpha) / (1.0f - bar[i]);
-        variance[i] = betas[i] * (1.0f - prev[i]) / (1.0f - bar[i]);
+        bar[i]   = mailp_rounded((float)product);
+        rest     = mailp_rounded(1.0f - bar[i]);   /* what cancels here in float32 is part of the official tables */
+        inverse  = mailp_rounded(1.0f / bar[i]);
+        recip[i]    = sqrtf(inverse);
+        recipm1[i]  = sqrtf(mailp_rounded(inverse - 1.0f));
+        coef1[i]    = mailp_rounded(betas[i] * mailp_rounded(sqrtf(prev[i]))) / rest;
+        coef2[i]    = mailp_rounded(mailp_rounded(1.0f - prev[i]) * mailp_rounded(sqrtf(alpha))) / rest;
+        variance[i] = mailp_rounded(mailp_rounded(betas[i] * mailp_rounded(1.0f - prev[i])) / rest);
         root        = 0.5 * (double)(float)log((double)(variance[i] > 1e-20f ? variance[i] : 1e-20f));
         std[i]      = (float)exp((double)(float)root);
     }

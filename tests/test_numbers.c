@@ -67,7 +67,7 @@ static void test_kernels(const mailp_kernels *k) {
     fill(weights, 20 * 32, -1, 1);
     in[3 * 20 + 11] = NAN;
     weights[20 * 16 + 5 * 16 + 2] = NAN;  /* panel 1, k 5, column 2 */
-    k->gemm[0](out, 32, in, 20, weights, NULL, NULL, 7, 20, 2, 0);
+    k->gemm[MAIL_WEIGHTS_F32](out, 32, in, 20, weights, NULL, NULL, 7, 20, 2, 0);
     for (ok = 1, i = 0; i < 7 * 32; i++) {
         ok = ok && is_nan(out[i]) == (i / 32 == 3 || i % 32 == 18);
     }

@@ -84,7 +84,7 @@ static void backwards(void *user, size_t n, mail_task task, void *arg) {
 }
 
 /* 1 to 8 threads of a pool, and 2 to 64 of a caller's own: the bits of one thread */
-static void test_determinism(const char *name, const char *isa, size_t batch, mail_pool **pool) {
+static void test_determinism(const char *name, const char *isa, mail_weights weights, size_t batch, mail_pool **pool) {
     static const size_t counts[] = { 2, 3, 5, 16, 64 };
     mail_options   o = mail_options_init();
     mail_policy   *policy;
@@ -94,6 +94,7 @@ static void test_determinism(const char *name, const char *isa, size_t batch, ma
     float          one[64], many[64];
     size_t         n, allowed;
     o.isa = isa;
+    o.weights = weights;
     if (small_load_with(&policy, name, &o, &err) != MAIL_OK) {
         CHECK_MSG(err.code == MAIL_E_UNSUPPORTED, "%s: %s", name, err.text);
         return;
@@ -107,7 +108,8 @@ static void test_determinism(const char *name, const char *isa, size_t batch, ma
         CHECK(parallel.n_threads == n);
         s = session_of(policy, batch, &parallel);
         episode(s, policy, many, 0);
-        CHECK_MSG(memcmp(one, many, sizeof one) == 0, "%s, %s, batch %d: %d threads, other bits", name, isa, (int)batch, (int)n);
+        CHECK_MSG(memcmp(one, many, sizeof one) == 0, "%s, %s, weights %d, batch %d: %d threads, other bits", name, isa,
+                  (int)weights, (int)batch, (int)n);
         mail_session_free(s);
     }
     for (n = 0; n < sizeof counts / sizeof *counts; n++) {
@@ -117,7 +119,8 @@ static void test_determinism(const char *name, const char *isa, size_t batch, ma
         parallel.n_threads = counts[n];
         s = session_of(policy, batch, &parallel);
         episode(s, policy, many, 0);
-        CHECK_MSG(memcmp(one, many, sizeof one) == 0, "%s, %s: %d tasks backwards, other bits", name, isa, (int)counts[n]);
+        CHECK_MSG(memcmp(one, many, sizeof one) == 0, "%s, %s, weights %d: %d tasks backwards, other bits", name, isa, (int)weights,
+                  (int)counts[n]);
         CHECK_MSG(allowed == counts[n], "%s: more than %d tasks at a time", name, (int)counts[n]);
         mail_session_free(s);
     }
@@ -307,9 +310,13 @@ int main(int argc, char **argv) {
         for (i = races ? SMALL_EACH - 2 : 0; i < SMALL_EACH + (races ? 1 : sizeof more / sizeof *more); i++) {
             const char *name = i < SMALL_EACH ? small_each[i] : more[i - SMALL_EACH];
             for (j = 0; j < sizeof isas / sizeof *isas; j++) {
-                test_determinism(name, isas[j], 1, pool);
+                test_determinism(name, isas[j], MAIL_WEIGHTS_F32, 1, pool);
                 if (i % 3 == 0) {
-                    test_determinism(name, isas[j], 4, pool);
+                    test_determinism(name, isas[j], MAIL_WEIGHTS_F32, 4, pool);
+                }
+                if (i % 5 == 0 || i == SMALL_EACH + 4) {  /* the narrow weights have kernels of their own */
+                    test_determinism(name, isas[j], MAIL_WEIGHTS_BF16, 1, pool);
+                    test_determinism(name, isas[j], MAIL_WEIGHTS_INT8, 1, pool);
                 }
             }
         }
