@@ -4158,8 +4158,8 @@ typedef struct mailp_kernels {
 
     /* The same convolution with 8-bit operands and exact sums in 32 bits; NULL where the set has no such product.
        Defined, with quantize, at the end of the vision kernels. */
-    void (*conv_u8)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const int8_t *w, const float *w_scale, size_t group,
-                    const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels, size_t panels,
+    void (*conv_u8)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const int8_t *w, const float *w_scale,
+                    const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels, size_t panels,
                     const unsigned char *ahead, size_t lines);
     void (*quantize)(uint8_t *q, float *scale, const float *x, size_t n);
 
@@ -4930,7 +4930,8 @@ MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, s
 #define MAILP_U8_PUT(r, c)                                                                           \
     {                                                                                                \
         float *to = y + (size_t)(c) * ldy + (r) * MAILP_LANES;                                       \
-        mailp_vstore(to, mailp_vmadd(_mm512_cvtepi32_ps(s##r##c), f##c, block > 0 ? mailp_vload(to) : mailp_vzero())); \
+        mailp_vstore(to, mailp_vmadd(_mm512_cvtepi32_ps(s##r##c), f##c, block > 0 ? mailp_vload(to) :        \
+                                     bias != NULL ? mailp_vload(bias + (c) * MAILP_LANES) : mailp_vzero()));  \
     }
 #define MAILP_U8_ROW_ZERO(r, n) MAILP_C##n(MAILP_U8_ZERO, r)
 #define MAILP_U8_ROW_PUT(r, n)  MAILP_C##n(MAILP_U8_PUT, r)
@@ -4938,7 +4939,7 @@ MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, s
 #define MAILP_U8_TILE(mr, nv)                                                                                          \
     MAILP_ATTR_VNNI static void MAILP_FN(conv_u8_##mr##x##nv)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, \
                                                               const size_t *at, const int8_t *w, const float *w_scale, \
-                                                              size_t step, const mailp_conv_shape *shape, size_t block, \
+                                                              const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, \
                                                               size_t end, const unsigned char *ahead, size_t ahead_step) { \
         MAILP_R##mr(MAILP_U8_INIT, nv)                                                                                 \
         for (; block < end; block++) {                                                                                 \
@@ -4946,7 +4947,7 @@ MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, s
             MAILP_C##nv(MAILP_U8_SCALE, 0)                                                                             \
             MAILP_R##mr(MAILP_U8_ROW_ZERO, nv)                                                                         \
             for (t = 0; t < shape->n_taps; t++) {                                                                      \
-                size_t i = shape->tap[t] + block * shape->plane, stop = i + MAILP_LANES;                               \
+                size_t i = shape->tap[t] + block * shape->plane, stop = i + shape->depth;                              \
                 for (; i < stop; i += 4, w += step, ahead += ahead_step) {                                             \
                     MAILP_C##nv(MAILP_U8_GETW, 0)                                                                      \
                     MAILP_PREFETCH(ahead);                                                                             \
@@ -4963,7 +4964,8 @@ MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, s
     { MAILP_FN(conv_u8_1x##nv), MAILP_FN(conv_u8_2x##nv), MAILP_FN(conv_u8_3x##nv), \
       MAILP_FN(conv_u8_4x##nv), MAILP_FN(conv_u8_5x##nv), MAILP_FN(conv_u8_6x##nv) }
 typedef void (*MAILP_FN(conv_u8_tile))(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const size_t *at, const int8_t *w,
-                                       const float *w_scale, size_t step, const mailp_conv_shape *shape, size_t block, size_t end,
+                                       const float *w_scale, const float *bias, size_t step, const mailp_conv_shape *shape,
+                                       size_t block, size_t end,
                                        const unsigned char *ahead, size_t ahead_step);
 MAILP_U8_TILES(1)
 MAILP_U8_TILES(2)
@@ -4971,16 +4973,18 @@ MAILP_U8_TILES(3)
 MAILP_U8_TILES(4)
 static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[4][6] = { MAILP_U8_ROW(1), MAILP_U8_ROW(2), MAILP_U8_ROW(3), MAILP_U8_ROW(4) };
 
-/* y[p][m][j] = (block > 0 ? y[p][m][j] : 0) + sum over blocks block <= b < end of x_scale[b] * w_scale[p][j] *
-                sum over taps t, i < 16 of x[at(m) + tap[t] + b * plane + i] * w[(b, t, i / 4)][p][j][i % 4]
+/* y[p][m][j] = (block > 0 ? y[p][m][j] : bias[p][j]) + sum over blocks block <= b < end of x_scale[b] * w_scale[p][j] *
+                sum over taps t, i < depth of x[at(m) + tap[t] + b * plane + i] * w[(b, t, i / 4)][p][j][i % 4]
 
    x  maps of 8 bits laid out as those of floats (mailp_conv_shape), a scale for each block;
-   w  [end - block][n_taps][4][group][16][4], of which the first `panels` panels are used;  w_scale [panels][16]
+   w  [end - block][n_taps][depth / 4][group][16][4], of which the first `panels` panels are used;
+   w_scale, bias [panels][16];  bias NULL: zeros
    Numbers: the inner sums are exact, so results do not depend on their order. */
 MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const int8_t *w, const float *w_scale,
-                                    size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels,
-                                    size_t panels, const unsigned char *ahead, size_t lines) {
-    const size_t tiles = (pixels + 5) / 6, steps = (end - block) * shape->n_taps * 4, ahead_step = mailp_pace(lines, tiles * steps);
+                                    const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end,
+                                    size_t pixels, size_t panels, const unsigned char *ahead, size_t lines) {
+    const size_t tiles = (pixels + 5) / 6, steps = (end - block) * shape->n_taps * (shape->depth / 4),
+                 ahead_step = mailp_pace(lines, tiles * steps);
     size_t       t, m = 0, row = 0, column = 0;
     for (t = 0; t < tiles; t++) {
         size_t mr = (pixels - m) / (tiles - t), r, at[6];
@@ -4991,7 +4995,7 @@ MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, cons
                 row++;
             }
         }
-        MAILP_FN(conv_u8_tiles)[panels - 1][mr - 1](y + m * MAILP_LANES, ldy, x, x_scale, at, w, w_scale, group * 4 * MAILP_LANES, shape,
+        MAILP_FN(conv_u8_tiles)[panels - 1][mr - 1](y + m * MAILP_LANES, ldy, x, x_scale, at, w, w_scale, bias, group * 4 * MAILP_LANES, shape,
                                                     block, end, ahead, ahead_step);
         ahead += steps * ahead_step;
         m += mr;
@@ -6357,6 +6361,20 @@ static void mailp_image_prepare(float *to, const mail_image *image, size_t y, si
     }
 }
 
+/* The same as 8-bit values, not normalised.   line  scratch, [width][3] */
+static void mailp_image_prepare_u8(uint8_t *to, const mail_image *image, size_t y, size_t height, size_t width, const float *table,
+                                   unsigned char *rgb, double *sums, float *line) {
+    size_t x;
+    if (image->height == height && image->width == width && image->format != MAIL_F32_PLANAR) {
+        memcpy(to, mailp_image_row(rgb, image, y), 3 * width);
+        return;
+    }
+    mailp_image_prepare(line, image, y, height, width, table, rgb, sums);
+    for (x = 0; x < 3 * width; x++) {
+        to[x] = mailp_u8((int)floorf((line[x] * mailp_image_std[x % 3] + mailp_image_mean[x % 3]) * 255.0f + 0.5f));
+    }
+}
+
 /* ---- the network ------------------------------------------------------------------------------------------------- */
 
 /* A map as a convolution reads it: [blocks][rows][columns][16], the picture's pixel (0, 0) at row 1, column 1, zeros
@@ -6389,6 +6407,7 @@ typedef struct mailp_conv {
     int              u8;           /* 1: int8 weights meet activations of 8 bits; 0: they are widened to float */
     const void      *w;            /* see mailp_conv_pack */
     const float     *scale;        /* [c_out] for int8 */
+    const float     *bias;         /* [c_out] for the stem in 8 bits: what the pictures' mean takes away; or NULL */
     const float     *gamma, *beta; /* [c_out] */
 } mailp_conv;
 
@@ -6418,6 +6437,7 @@ typedef struct mailp_resnet_buffers {
     float         *m;          /* [threads][n * n][4][MAILP_TILES][16], its products */
     float         *u;          /* [threads][u_floats], weights made ready: transformed or widened */
     size_t         u_floats;
+    uint8_t       *image_u8;   /* the same in 8 bits, border mailp_image_mean, for a stem in 8 bits */
     uint8_t       *q[2];       /* maps of 8 bits for this convolution and the next */
     float         *q_scale[2]; /* one for each of their blocks */
     unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
@@ -6505,6 +6525,7 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->map[1]    = mailp_take_floats(arena, map);
     buffers->map[2]    = mailp_take_floats(arena, map);
     buffers->v[0]      = mailp_take_floats(arena, v);
+    buffers->image_u8  = (uint8_t *)mailp_take(arena, net->stem.u8 ? (net->height + 6) * (net->width + 6) * 3 + MAILP_ALIGN : 0);
     buffers->q[0]      = (uint8_t *)mailp_take(arena, q);
     buffers->q[1]      = (uint8_t *)mailp_take(arena, q);
     buffers->q_scale[0] = mailp_take_floats(arena, blocks);
@@ -6586,6 +6607,32 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
     }
 }
 
+/* The stem's weights [c_out][3][7][7] for pictures in 8 bits: [groups][7][6][group][16][4]. A row of 7 pixels is 21 values and three
+   whose weight is zero. The normalisation goes into the weights and the bias:
+       sum w * (u / 255 - mean) / std = scale * (sum q * u - sum q * 255 * mean),  q = round(w / (255 * std) / scale)  */
+static void mailp_stem_pack_u8(int8_t *to, float *scale, float *bias, const float *from, size_t c_out, size_t group) {
+    size_t o, i, first;
+    memset(to, 0, c_out * 7 * 24);
+    for (o = 0; o < c_out; o++) {
+        const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, c_out / MAILP_LANES, group);
+        const float *v = from + o * 147;
+        float        most = 0;
+        double       sum = 0;
+        for (i = 0; i < 147; i++) {
+            most = MAILP_MAX(most, fabsf(v[i] / mailp_image_std[i / 49] / 255.0f));
+        }
+        most = most > 1e-30f ? most / 127.0f : 1.0f;
+        for (i = 0; i < 147; i++) {
+            const size_t c = i / 49, y = i / 7 % 7, at = i % 7 * 3 + c;
+            const float  q = floorf(v[i] / mailp_image_std[c] / 255.0f / most + 0.5f);
+            to[first * 7 * 24 * MAILP_LANES + (((y * 6 + at / 4) * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * 4 + at % 4] = (int8_t)q;
+            sum += (double)q * 255.0 * (double)mailp_image_mean[c];
+        }
+        scale[o] = most;
+        bias[o]  = (float)(-sum * (double)most);
+    }
+}
+
 /* Outputs on a side of Winograd's tile, or 0. Transforming the weights pays when there are enough tiles to use each on. */
 static size_t mailp_winograd_choose(size_t h, size_t w) {
     return ((h + 3) / 4) * ((w + 3) / 4) >= 12 ? 4 : ((h + 1) / 2) * ((w + 1) / 2) >= 12 ? 2 : 0;
@@ -6603,7 +6650,12 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     const size_t      columns = mailp_map_side(w_in);
     size_t            y, x;
 
-    conv->type  = size == 7 || norm == NULL ? MAIL_WEIGHTS_F32 : loader->weights;  /* the first and the last keep all bits */
+    conv->type  = norm == NULL ? MAIL_WEIGHTS_F32 : loader->weights;  /* the keypoints' keep all bits */
+    conv->u8    = conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->conv_u8 != NULL && mailp_cpu_vnni();
+    conv->bias  = NULL;
+    if (size == 7 && !conv->u8) {
+        conv->type = MAIL_WEIGHTS_F32;
+    }
     conv->c_in  = c_in;
     conv->c_out = c_out;
     conv->h_in  = h_in;
@@ -6620,6 +6672,9 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         shape->n_taps     = 7;
         for (y = 0; y < 7; y++) {
             shape->tap[y] = y * (w_in + 6) * c_in;
+        }
+        if (conv->u8) {
+            shape->depth = 24;  /* 21, and three of no weight */
         }
     } else {
         shape->pixel_step = stride * MAILP_LANES;
@@ -6638,8 +6693,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
     conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out) : 0;
-    if (conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->conv_u8 != NULL && mailp_cpu_vnni()) {
-        conv->u8   = 1;
+    if (conv->u8) {
         conv->tile = 0;
     }
     if (conv->tile != 0) {
@@ -6657,8 +6711,15 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     if (conv->type == MAIL_WEIGHTS_INT8) {
         conv->scale = scale = mailp_take_floats(&loader->arena, mailp_pad(c_out));
     }
-    w = mailp_take(&loader->arena, mailp_pad(c_out) * c_in * size * size * mailp_weight_bytes(conv->type));
-    if (from != NULL && w != NULL) {
+    w = mailp_take(&loader->arena, size == 7 && conv->u8 ? c_out * 7 * 24 :
+                                   mailp_pad(c_out) * c_in * size * size * mailp_weight_bytes(conv->type));
+    if (size == 7 && conv->u8) {
+        float *bias = mailp_take_floats(&loader->arena, c_out);
+        if (from != NULL && w != NULL) {
+            mailp_stem_pack_u8((int8_t *)w, scale, bias, from, c_out, loader->kernels->conv_group);
+        }
+        conv->bias = bias;
+    } else if (from != NULL && w != NULL) {
         mailp_conv_pack(w, scale, from, c_out, c_in, size * size, loader->kernels->conv_group,
                         conv->tile != 0 ? MAILP_WINOGRAD : conv->u8 ? MAILP_U8 : MAILP_DIRECT, conv->type);
     }
@@ -6809,6 +6870,23 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
     mailp_share(&y, &end, net->height + 6, i, step->n_shares);
     for (; y < end; y++) {
         float *to = step->buffers->image + y * row;
+        if (net->stem.u8) {
+            uint8_t *q = step->buffers->image_u8 + y * row;
+            size_t   x;
+            if (y >= 3 && y < net->height + 3) {
+                mailp_image_prepare_u8(q + 9, step->image, y - 3, net->height, net->width, net->table, rgb, sums, to);
+            }
+            for (x = 0; x < row; x++) {
+                if (x == 9 && y >= 3 && y < net->height + 3) {
+                    x = row - 9;
+                }
+                q[x] = (uint8_t)(mailp_image_mean[x % 3] * 255.0f + 0.5f);
+            }
+            if (y + 1 == net->height + 6) {
+                memset(q + row, 0, 4);  /* read with weight zero after the last pixel */
+            }
+            continue;
+        }
         if (y < 3 || y >= net->height + 3) {
             memset(to, 0, row * sizeof(float));
             continue;
@@ -6842,12 +6920,13 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
     const float   *scale = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
     size_t         first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, kernels->conv_group);
     if (conv->u8) {
-        const size_t  bytes = shape.n_taps * MAILP_LANES * group * MAILP_LANES;  /* of a block */
-        const int8_t *w = (const int8_t *)conv->w + first * shape.n_taps * conv->c_in * MAILP_LANES + (begin - first) * 4 * MAILP_LANES;
+        const size_t  bytes = shape.n_taps * shape.depth * group * MAILP_LANES;  /* of a block */
+        const int8_t *w = (const int8_t *)conv->w + (first * shape.n_taps * shape.n_blocks * shape.depth + (begin - first) * 4) * MAILP_LANES;
+        const float  *bias = conv->bias == NULL ? NULL : conv->bias + begin * MAILP_LANES;
         size_t        b, end;
         for (b = 0; b < shape.n_blocks; b = end, w += bytes * 2) {
             end = MAILP_MIN(b + 2, shape.n_blocks);
-            kernels->conv_u8(y, pixels * MAILP_LANES, q, q_scale, w, scale, group, &shape, b, end, pixels, n,
+            kernels->conv_u8(y, pixels * MAILP_LANES, q, q_scale, w, scale, bias, group, &shape, b, end, pixels, n,
                              (const unsigned char *)w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
         }
     } else if (conv->tile == 0) {
@@ -6952,12 +7031,13 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
     const mailp_conv        *conv = step->conv;
     const size_t             pixels = conv->h_out * conv->w_out, h = (conv->h_out + 1) / 2, w = (conv->w_out + 1) / 2;
     const size_t             columns = mailp_map_side(w), plane = mailp_map_side(h) * columns * MAILP_LANES;
+    const float              one = 1.0f;
     size_t                   b, begin, end, n;
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
     for (; begin < end; begin += n) {
         float *raw = step->buffers->raw + begin * pixels * MAILP_LANES;
         n = MAILP_MIN(end - begin, step->kernels->conv_group - begin % step->kernels->conv_group);
-        mailp_conv_run(raw, NULL, NULL, conv, step->kernels, step->in, NULL, NULL, begin, n);
+        mailp_conv_run(raw, NULL, NULL, conv, step->kernels, step->in, step->buffers->image_u8, &one, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             step->kernels->group_norm(raw, conv->w_out * MAILP_LANES, raw, NULL, conv->gamma + b * MAILP_LANES,
                                       conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out, 1);
