@@ -4,8 +4,8 @@
        ./play examples/conveyor/d_ma_h5_ddpm.safetensors [episodes [first_seed [spread]]]
 
    The robot is the simulator in sim.h: put yours in its place. With the word "spread" the denoising steps of a decision
-   are spread over SPREAD ticks instead of being done at once, so that no tick is much longer than another; the loop then
-   begins to plan while it still executes the old chunk.
+   are spread over SPREAD ticks instead of being done at once, so that no tick is much longer than another; the loop
+   plans while it executes the chunk before.
    Exit status: 0 if at least one episode succeeds, 1 if none does, 2 if the policy cannot be used.
    Next: demo.c draws what the policy sees and plans. */
 
@@ -46,25 +46,22 @@ static mail_status look(mail_session *session, const mail_info *info, const conv
     return mail_observe(session, frames, CONVEYOR_CAMERAS, err);
 }
 
-/* Begin a new chunk SPREAD ticks before the old one ends, do a share of its steps in each tick, and then put it to use.
-   `tick` counts from the first action. With the option align_plan the new chunk goes on with the action for the tick at
-   which it is ready, so no time is lost. */
+/* In each tick a share of a decision's steps; every SPREAD ticks the finished chunk is put to use and the next one begun
+   from the newest frame. `tick` counts from the first action. With the option align_plan the new chunk goes on with the
+   action for the tick at which it is ready. */
 static mail_status plan_ahead(mail_session *session, const mail_info *info, int tick, mail_error *err) {
-    int         period = (int)info->act_seq - SPREAD, at = tick % period, i;
+    int         i;
     size_t      left;
     mail_status status = MAIL_OK;
     if (tick == 0) {
         return mail_plan(session, NULL, err); /* there is no old chunk yet */
     }
-    if (tick >= period && at < SPREAD) {
-        if (at == 0) {
-            status = mail_plan_begin(session, err);
-        }
-        for (i = 0; i < (int)info->n_timesteps / SPREAD && status == MAIL_OK; i++) {
-            status = mail_plan_step(session, &left, err);
-        }
-    } else if (tick > period && at == SPREAD) {
-        status = mail_plan_end(session, NULL, err);
+    if ((tick - 1) % SPREAD == 0) {
+        status = tick > 1 ? mail_plan_end(session, NULL, err) : MAIL_OK;
+        status = status ? status : mail_plan_begin(session, err);
+    }
+    for (i = 0; i < (int)info->n_timesteps / SPREAD && status == MAIL_OK; i++) {
+        status = mail_plan_step(session, &left, err);
     }
     return status;
 }
@@ -94,6 +91,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     options.align_plan = spread;
+    options.n_action_steps = spread ? info->act_seq : 0; /* spread: mail_act must never have to plan by itself */
     if (mail_session_create(&session, policy, &options, &err)) {
         fprintf(stderr, "play: %s\n", err.text);
         mail_policy_free(policy);

@@ -37,6 +37,7 @@
 #define CONVEYOR_RAIL_X 0.78f     /* the puck's centre turns round at +-this */
 #define CONVEYOR_PUCK_R 0.10f
 #define CONVEYOR_HAND_R 0.06f
+#define CONVEYOR_SOFT 0.02f       /* the hand's rim gives way by this much before a touch counts */
 #define CONVEYOR_CATCH_R 0.16f    /* the gripper holds the puck if the hand touches it: the sum of both radii */
 #define CONVEYOR_TRIES 3          /* the gripper may close on nothing twice */
 #define CONVEYOR_REOPEN 4         /* ticks that it takes to open again; the arm is held meanwhile */
@@ -168,7 +169,7 @@ CONVEYOR_API int conveyor_step(conveyor_sim *s, const float *action) {
         x = y = 0.0f;
     }
     conveyor_advance(s, x, y);
-    if (conveyor_obstacle_distance(s) < s->obstacle_r + CONVEYOR_HAND_R) {
+    if (conveyor_obstacle_distance(s) < s->obstacle_r + CONVEYOR_HAND_R - CONVEYOR_SOFT) {
         s->status = CONVEYOR_HIT;
     } else if (s->reopening > 0) {
         s->reopening--;
