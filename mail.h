@@ -4181,7 +4181,15 @@ typedef struct mailp_kernels {
 #  include MAIL_SELF
 #  undef MAILP_PASS
 #  define MAILP_PASS MAILP_PASS_AVX512
+#  if defined(__GNUC__) && !defined(__clang__)
+#    pragma GCC diagnostic push
+#    pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  /* gcc's own AVX-512 intrinsics begin from an undefined register */
+#    pragma GCC diagnostic ignored "-Wuninitialized"
+#  endif
 #  include MAIL_SELF
+#  if defined(__GNUC__) && !defined(__clang__)
+#    pragma GCC diagnostic pop
+#  endif
 #  undef MAILP_PASS
 #endif
 #ifdef MAILP_ARM
@@ -5391,10 +5399,7 @@ static void mailp_cpu(int *avx2, int *avx512) {
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27)) || !(c & (1u << 12)) || !(c & (1u << 28))) {
         return;  /* no osxsave, fma or avx */
     }
-    {
-        unsigned high;
-        __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
-    }
+    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(d) : "c"(0));
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
         return;
     }

@@ -48,9 +48,9 @@ if [ -x build/inspect_checkpoint ]; then
     fails "cut" build/inspect_checkpoint $out/cut.safetensors
 fi
 if [ -x build/convert_checkpoint ]; then
-    ok build/convert_checkpoint $cases/store_f32/model.pth $cases/store_f32/config.json $out/converted.safetensors
+    ok build/convert_checkpoint $cases/store_f32/model.pth $out/converted.safetensors $cases/store_f32/config.json
     ok build/run_case --model $out/converted.safetensors $cases/store_f32
-    fails "cut" build/convert_checkpoint $out/cut.safetensors $cases/store_f32/config.json $out/not.safetensors
+    fails "cut" build/convert_checkpoint $out/cut.safetensors $out/not.safetensors $cases/store_f32/config.json
 fi
 [ $failed -eq 0 ] && echo "examples ran"
 exit $failed

@@ -833,7 +833,7 @@ static void test_pickle(void) {
 
 static mail_status open_file(mail_tensors **t, const char *name, mail_error *err) {
     char path[512];
-    snprintf(path, sizeof path, "%s/%s", data_folder, name);
+    snprintf(path, sizeof path, "%.300s/%.200s", data_folder, name);
     return mail_tensors_open(t, path, NULL, err);
 }
 
