@@ -1364,13 +1364,11 @@ static int mailp_json_u64s(uint64_t *numbers, unsigned *n, unsigned most, mailp_
 /* Any number. Exact to about one unit in the last place of a double (strtod would ask the locale what a point is), which
    gives back every float32 that was written with nine digits. Too large: infinity. */
 static int mailp_json_number(double *number, mailp_json v) {
-    static const double tens[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                   1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
     const char *p = v.at;
     uint64_t    digits = 0;
     int64_t     exponent = 0, shift = 0, step;
     int         negative, after_point = 0, negative_exponent = 0;
-    double      x;
+    double      x, power;
     if (p == NULL || !(*p == '-' || (*p >= '0' && *p <= '9'))) {
         return 0;
     }
@@ -1394,8 +1392,10 @@ static int mailp_json_number(double *number, mailp_json v) {
     }
     exponent = shift + (negative_exponent ? -exponent : exponent);
     for (x = (double)digits; exponent != 0 && x > 0 && x <= DBL_MAX; exponent += exponent > 0 ? -step : step) {
-        step = MAILP_MIN(exponent > 0 ? exponent : -exponent, (int64_t)22);
-        x    = exponent > 0 ? x * tens[step] : x / tens[step];
+        for (power = 1, step = 0; step < 22 && step != exponent && step != -exponent; step++) {
+            power *= 10;  /* exact up to 10^22 */
+        }
+        x = exponent > 0 ? x * power : x / power;
     }
     *number = negative ? -x : x;
     return 1;
@@ -1421,13 +1421,12 @@ typedef struct mailp_pair {
 struct mail_tensors {
     mail_allocator allocator;
     mailp_file     file;      /* data NULL: the bytes are the caller's */
-    mail_tensor   *tensor;    /* [n] in the order of the file */
+    mail_tensor   *tensor;    /* [n] in the order of the file; begins the block that holds the other arrays and the strings too */
     const void   **by_name;   /* [n] const mail_tensor *, sorted */
     size_t         n;
     mailp_pair    *pair;      /* [n_pairs] metadata */
     const void   **by_key;    /* [n_pairs] const mailp_pair *, sorted */
     size_t         n_pairs;
-    void          *block;     /* holds the four arrays and the strings */
 };
 
 static const struct {
@@ -1459,25 +1458,17 @@ static int mailp_shape_count(uint64_t *count, const uint64_t *shape, unsigned n_
 
 /* ---- the table: two passes over a file count and fill it, mailp_tensors_finish sorts it ---------------------------- */
 
-/* Room for n tensors, n_pairs of metadata and text_size bytes of strings; *text: where the strings go. */
+/* Room for n tensors, n_pairs of metadata and text_size bytes of strings, in one block; *text: where the strings go. */
 static mail_status mailp_tensors_reserve(mail_tensors *t, char **text, size_t n, size_t n_pairs, size_t text_size, mail_error *err) {
-    mailp_arena arena;
-    int         pass;
-    memset(&arena, 0, sizeof arena);
-    for (pass = 0; pass < 2; pass++) {
-        arena.used = 0;
-        t->tensor  = (mail_tensor *)mailp_take(&arena, n * sizeof *t->tensor);
-        t->by_name = (const void **)mailp_take(&arena, 2 * n * sizeof *t->by_name);  /* twice: room to sort */
-        t->pair    = (mailp_pair *)mailp_take(&arena, n_pairs * sizeof *t->pair);
-        t->by_key  = (const void **)mailp_take(&arena, 2 * n_pairs * sizeof *t->by_key);
-        *text      = (char *)mailp_take(&arena, text_size + 1);
-        if (pass == 0) {
-            t->block = arena.base = (unsigned char *)mailp_alloc(&t->allocator, arena.used);
-            if (t->block == NULL) {
-                return mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of %llu tensors (%llu bytes)", MAILP_LLU(n), MAILP_LLU(arena.used));
-            }
-        }
+    size_t bytes = n * (sizeof *t->tensor + 2 * sizeof *t->by_name) + n_pairs * (sizeof *t->pair + 2 * sizeof *t->by_key) + text_size + 1;
+    t->tensor = (mail_tensor *)mailp_alloc(&t->allocator, bytes);
+    if (t->tensor == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of %llu tensors (%llu bytes)", MAILP_LLU(n), MAILP_LLU(bytes));
     }
+    t->pair    = (mailp_pair *)(void *)(t->tensor + n);
+    t->by_name = (const void **)(void *)(t->pair + n_pairs);  /* twice: room to sort */
+    t->by_key  = t->by_name + 2 * n;
+    *text      = (char *)(void *)(t->by_key + 2 * n_pairs);
     return MAIL_OK;
 }
 
@@ -1491,25 +1482,16 @@ static int mailp_by_data(const void *a, const void *b) {
     return x->data != y->data ? (x->data < y->data ? -1 : 1) : (x->count > y->count) - (x->count < y->count);
 }
 
-/* Pointers to the n entries of an array, sorted.   by [2 n] */
-static void mailp_index(const void **by, const void *entries, size_t n, size_t size, int (*compare)(const void *a, const void *b)) {
+/* Pointers to the n entries of an array, sorted.   by [2 n]   Returns the place in it of the second of two equal entries, or 0. */
+static size_t mailp_index(const void **by, const void *entries, size_t n, size_t size, int (*compare)(const void *a, const void *b)) {
     size_t i;
     for (i = 0; i < n; i++) {
         by[i] = (const char *)entries + i * size;
     }
     mailp_sort(by, by + n, n, compare);
-}
-
-/* The same by name, each of which may be there once. */
-static mail_status mailp_index_names(const void **by, const void *entries, size_t n, size_t size, const char *what, mail_error *err) {
-    size_t i;
-    mailp_index(by, entries, n, size, mailp_by_name);
-    for (i = 1; i < n; i++) {
-        if (mailp_by_name(by[i - 1], by[i]) == 0) {
-            return mailp_fail(err, MAIL_E_FORMAT, "%s '%s' is there twice", what, mailp_show_text(*(const char *const *)by[i]).text);
-        }
+    for (i = 1; i < n && compare(by[i - 1], by[i]) != 0; i++) {
     }
-    return MAIL_OK;
+    return i < n ? i : 0;
 }
 
 /* The one of n sorted entries that compares equal to key, or NULL. */
@@ -1531,8 +1513,15 @@ static const void *mailp_search(const void **by, size_t n, const void *key, int 
 }
 
 static mail_status mailp_tensors_finish(mail_tensors *t, mail_error *err) {
-    mail_status status = mailp_index_names(t->by_name, t->tensor, t->n, sizeof *t->tensor, "tensor", err);
-    return status ? status : mailp_index_names(t->by_key, t->pair, t->n_pairs, sizeof *t->pair, "metadata key", err);
+    size_t twice = mailp_index(t->by_name, t->tensor, t->n, sizeof *t->tensor, mailp_by_name);
+    if (twice > 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s' is there twice", mailp_show_text(mail_tensors_at(t, twice)->name).text);
+    }
+    twice = mailp_index(t->by_key, t->pair, t->n_pairs, sizeof *t->pair, mailp_by_name);
+    if (twice > 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "metadata key '%s' is there twice", mailp_show_text(*(const char *const *)t->by_key[twice]).text);
+    }
+    return MAIL_OK;
 }
 
 /* ---- safetensors ---------------------------------------------------------------------------------------------------
@@ -1649,7 +1638,7 @@ static mail_status mailp_safetensors_parse(mail_tensors *t, const unsigned char 
     if (status) {
         return status;
     }
-    mailp_index(t->by_name, t->tensor, t->n, sizeof *t->tensor, mailp_by_data);
+    (void)mailp_index(t->by_name, t->tensor, t->n, sizeof *t->tensor, mailp_by_data);
     for (i = 0, end = data; i <= t->n; i++) {
         const mail_tensor   *x = mail_tensors_at(t, i);
         const unsigned char *begin = x != NULL ? x->data : data + size;
@@ -1687,13 +1676,11 @@ typedef struct mailp_zip_entry {
 
 typedef struct mailp_zip {
     const unsigned char *bytes;
-    uint64_t             size;
-    mailp_zip_entry     *entry;
+    mailp_zip_entry     *entry;    /* [n]; begins a block that ends with by_name */
     const void         **by_name;  /* [n] const mailp_zip_entry *, sorted, and as much room to sort */
     size_t               n;
     const unsigned char *folder;   /* that of torch's entries, with the slash at its end */
     size_t               folder_size;
-    void                *block;
 } mailp_zip;
 
 static int mailp_zip_by_name(const void *a, const void *b) {
@@ -1813,31 +1800,21 @@ static mail_status mailp_zip_entry_read(mailp_zip_entry *e, uint64_t *used, cons
     return MAIL_OK;
 }
 
-/* Read the directory. zip->block is the caller's to free, also on failure. */
+/* Read the directory. zip->entry is the caller's to free, also on failure. */
 static mail_status mailp_zip_open(mailp_zip *zip, const unsigned char *bytes, size_t size, const mail_allocator *allocator, mail_error *err) {
     uint64_t    offset = 0, dir_size = 0, n = 0, at = 0, used = 0;
     size_t      i;
     mail_status status;
-    mailp_arena arena;
-    int         pass;
     zip->bytes = bytes;
-    zip->size  = size;
     status     = mailp_zip_end(&offset, &dir_size, &n, bytes, size, err);
     if (status) {
         return status;
     }
-    memset(&arena, 0, sizeof arena);
-    for (pass = 0; pass < 2; pass++) {
-        arena.used   = 0;
-        zip->entry   = (mailp_zip_entry *)mailp_take(&arena, (size_t)n * sizeof *zip->entry);
-        zip->by_name = (const void **)mailp_take(&arena, 2 * (size_t)n * sizeof *zip->by_name + 1);
-        if (pass == 0) {
-            zip->block = arena.base = (unsigned char *)mailp_alloc(allocator, arena.used);
-            if (zip->block == NULL) {
-                return mailp_fail(err, MAIL_E_MEMORY, "no memory for a zip directory of %llu entries", MAILP_LLU(n));
-            }
-        }
+    zip->entry = (mailp_zip_entry *)mailp_alloc(allocator, (size_t)n * (sizeof *zip->entry + 2 * sizeof *zip->by_name) + 1);
+    if (zip->entry == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a zip directory of %llu entries", MAILP_LLU(n));
     }
+    zip->by_name = (const void **)(void *)(zip->entry + n);
     for (zip->n = 0; zip->n < n; zip->n++, at += used) {
         status = mailp_zip_entry_read(&zip->entry[zip->n], &used, zip, bytes + offset + at, dir_size - at, offset, err);
         if (status) {
@@ -1847,18 +1824,16 @@ static mail_status mailp_zip_open(mailp_zip *zip, const unsigned char *bytes, si
     if (at != dir_size) {
         return mailp_fail(err, MAIL_E_FORMAT, "zip: its directory has %llu bytes more than its %llu entries", MAILP_LLU(dir_size - at), MAILP_LLU(n));
     }
-    mailp_index(zip->by_name, zip->entry, zip->n, sizeof *zip->entry, mailp_zip_by_place);
+    (void)mailp_index(zip->by_name, zip->entry, zip->n, sizeof *zip->entry, mailp_zip_by_place);
     for (i = 1; i < zip->n; i++) {
         const mailp_zip_entry *a = (const mailp_zip_entry *)zip->by_name[i - 1], *b = (const mailp_zip_entry *)zip->by_name[i];
         if (b->at < a->data + a->size) {
             return mailp_fail(err, MAIL_E_FORMAT, "zip: entries '%s' and '%s' overlap", mailp_zip_show(a).text, mailp_zip_show(b).text);
         }
     }
-    mailp_index(zip->by_name, zip->entry, zip->n, sizeof *zip->entry, mailp_zip_by_name);
-    for (i = 1; i < zip->n; i++) {
-        if (mailp_zip_by_name(zip->by_name[i - 1], zip->by_name[i]) == 0) {
-            return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' is there twice", mailp_zip_show((const mailp_zip_entry *)zip->by_name[i]).text);
-        }
+    i = mailp_index(zip->by_name, zip->entry, zip->n, sizeof *zip->entry, mailp_zip_by_name);
+    if (i > 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' is there twice", mailp_zip_show((const mailp_zip_entry *)zip->by_name[i]).text);
     }
     return MAIL_OK;
 }
@@ -1893,8 +1868,8 @@ static const mailp_zip_entry *mailp_zip_find(const mailp_zip *zip, const char *m
 
    '17' is the entry FOLDER/data/17 of the zip; the location behind it does not matter here.
 
-   The program runs once over the bytes (there is no jump), so time is linear. A first pass counts what it can push,
-   store and build; each list below has room for just that. */
+   The program runs once over the bytes (there is no jump), so time is linear. An opcode takes at least one byte and pushes,
+   moves or stores at most one value, and a pair for a dictionary takes two: that is the room the lists below have. */
 
 typedef enum mailp_pickle_kind {
     MAILP_P_OTHER,    /* a value that no tensor depends on */
@@ -2342,39 +2317,24 @@ static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, u
     return status ? status : mailp_tensors_finish(t, err);
 }
 
-/* Run a pickle with lists as long as its opcodes can make them. */
 static mail_status mailp_pickle_parse(mail_tensors *t, mailp_pickle *vm, mail_error *err) {
-    const mailp_opcode *o = mailp_opcodes;
-    uint64_t            at = 0, arg = 0, arg_size = 0, top = 0, n_push = 0, n_put = 0, n_set = 0;
-    mailp_arena         arena;
-    mail_status         status;
-    int                 pass;
-    /* a failure is left to the run, which may meet a more telling one before it */
-    while (o->code != '.' && mailp_pickle_fetch(&o, &arg, &arg_size, vm, &at, NULL) == MAIL_OK) {
-        n_push += strchr("su0.1bae", o->code) == NULL;  /* all others push at most one value */
-        n_put  += o->code == 'q' || o->code == 'r' || o->code == 0x94;
-        n_set  += o->code == 's' || o->code == 'u' || o->code == 'd';
+    size_t      n = (size_t)vm->size;
+    uint64_t    top = 0;
+    mail_status status;
+    if (vm->size < SIZE_MAX / 128) {
+        vm->stack = (mailp_pickle_value *)mailp_alloc(&t->allocator, 3 * n * sizeof *vm->stack + (n / 2 + 1) * sizeof *vm->item);
     }
-    n_set = n_set > 0 ? n_push / 2 : 0;
-    memset(&arena, 0, sizeof arena);
-    for (pass = 0; pass < 2; pass++) {
-        arena.used = 0;
-        vm->stack  = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_push + 1) * sizeof *vm->stack);
-        vm->pool   = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_push + 8) * sizeof *vm->pool);
-        vm->memo   = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_put + 1) * sizeof *vm->memo);
-        vm->item   = (mailp_pickle_item *)mailp_take(&arena, ((size_t)n_set + 1) * sizeof *vm->item);
-        if (pass == 0) {
-            arena.base = (unsigned char *)mailp_alloc(&t->allocator, arena.used);
-            if (arena.base == NULL) {
-                return mailp_fail(err, MAIL_E_MEMORY, "no memory to read a pickle of %llu bytes", MAILP_LLU(vm->size));
-            }
-        }
+    if (vm->stack == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory to read a pickle of %llu bytes", MAILP_LLU(vm->size));
     }
-    status = mailp_pickle_run(&top, vm, err);
+    vm->pool = vm->stack + n;
+    vm->memo = vm->pool + n;
+    vm->item = (mailp_pickle_item *)(void *)(vm->memo + n);
+    status   = mailp_pickle_run(&top, vm, err);
     if (status == MAIL_OK) {
         status = mailp_pickle_table(t, vm, top, err);
     }
-    mailp_free(&t->allocator, arena.base);
+    mailp_free(&t->allocator, vm->stack);
     return status;
 }
 
@@ -2416,7 +2376,7 @@ static mail_status mailp_pth_parse(mail_tensors *t, const unsigned char *bytes, 
     if (status == MAIL_OK) {
         status = mailp_pth_entries(t, &zip, err);
     }
-    mailp_free(&t->allocator, zip.block);
+    mailp_free(&t->allocator, zip.entry);
     return status;
 }
 
@@ -2495,7 +2455,7 @@ MAIL_API mail_status mail_tensors_open(mail_tensors **tensors, const char *path,
 MAIL_API void mail_tensors_close(mail_tensors *tensors) {
     if (tensors != NULL) {
         mail_allocator allocator = tensors->allocator;
-        mailp_free(&allocator, tensors->block);
+        mailp_free(&allocator, tensors->tensor);
 #ifndef MAIL_NO_STDIO
         mailp_file_close(&tensors->file, &allocator);
 #endif
@@ -3039,44 +2999,48 @@ static void mailp_config_bad(mailp_config_reader *r, const char *name, const cha
     MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s in %s: expected %s, found %s", name, r->source, expected, mailp_json_show(found).text);
 }
 
-/* What the source says of a setting, and 1; 0 if it says nothing. "scaler.mean" is member mean of member scaler. *plain: 1
-   if the value is plain text (a word or free text in metadata), not JSON. */
-static int mailp_config_get(mailp_config_reader *r, mailp_json *value, int *plain, const char *name, int text) {
-    const char *point = strchr(name, '.'), *found;
+/* What the source says of a setting, and 1; 0 if it says nothing. "scaler.mean" is member mean of member scaler.
+   type: '[' or '{' if it must be that, 'w' for a word or free text, which metadata hold as it is and not as JSON; else 0. */
+static int mailp_config_get(mailp_config_reader *r, mailp_json *value, const char *name, char type, const char *expected) {
+    const char *point = strchr(name, '.'), *member = point == NULL ? name : point + 1, *found;
     char        part[96];
     int         n = 1;
-    *plain = 0;
     if (r->status) {
         return 0;
     }
-    if (r->object.at == NULL) {
+    if (r->object.at != NULL) {
+        *value = r->object;
+        if (point != NULL) {
+            (void)snprintf(part, sizeof part, "%.*s", (int)(point - name), name);
+            n = mailp_json_find(value, r->object, part);
+            if (n == 1 && !mailp_json_type(*value, '{') && !mailp_json_type(*value, 'n')) {
+                mailp_config_bad(r, part, "an object", *value);
+            }
+        }
+        n = n == 1 ? mailp_json_find(value, *value, member) : n;
+        if (n > 1) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s: it is there twice in %s", name, r->source);
+        }
+        if (n == 0 || mailp_json_type(*value, 'n')) {  /* null: not given */
+            return 0;
+        }
+    } else {
         (void)snprintf(part, sizeof part, "mail.%s", name);
-        found  = mail_tensors_metadata(r->t, part);
-        *plain = text;
-        if (found != NULL && text) {
-            value->at  = found;
-            value->end = found + strlen(found);
-        } else if (found != NULL) {
+        found = mail_tensors_metadata(r->t, part);
+        if (found == NULL) {
+            return 0;
+        }
+        value->at  = found;
+        value->end = found + strlen(found);
+        if (type != 'w') {
             (void)snprintf(part, sizeof part, "mail.%s in %s", name, r->source);
             r->status = mailp_json_check(value, found, strlen(found), part, MAIL_E_CONFIG, r->err);
         }
-        return found != NULL && r->status == MAIL_OK;
     }
-    *value = r->object;
-    if (point != NULL) {
-        (void)snprintf(part, sizeof part, "%.*s", (int)(point - name), name);
-        n = mailp_json_find(value, r->object, part);
-        if (n == 1 && !mailp_json_type(*value, '{') && !mailp_json_type(*value, 'n')) {
-            mailp_config_bad(r, part, "an object", *value);
-        }
+    if (r->status == MAIL_OK && (type == '[' || type == '{') && !mailp_json_type(*value, type)) {
+        mailp_config_bad(r, name, expected, *value);
     }
-    if (n == 1) {
-        n = mailp_json_find(value, *value, point == NULL ? name : point + 1);
-    }
-    if (n > 1) {
-        MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s: it is there twice in %s", name, r->source);
-    }
-    return n == 1 && !mailp_json_type(*value, 'n') && r->status == MAIL_OK;  /* null: not given */
+    return r->status == MAIL_OK;
 }
 
 /* The word number k of a list such as "false or true", and its length; NULL if there are fewer. */
@@ -3128,8 +3092,8 @@ static void mailp_config_take(mailp_config_reader *r, mailp_setting s) {
     uint64_t    value = 0;
     char        word[16];
     size_t      n;
-    int         plain, ok;
-    if (!mailp_config_get(r, &v, &plain, mailp_settings[s].name, words != NULL)) {
+    int         ok;
+    if (!mailp_config_get(r, &v, mailp_settings[s].name, words != NULL ? 'w' : 0, NULL)) {
         return;
     }
     n = (size_t)(v.end - v.at);
@@ -3138,7 +3102,7 @@ static void mailp_config_take(mailp_config_reader *r, mailp_setting s) {
         ok    = mailp_json_u64(&value, v) && value <= 0xffffffffu;
     } else if (strcmp(words, MAILP_TRUTH) == 0) {  /* also as Python prints it */
         ok = mailp_word_find(&value, words, v.at, n) || mailp_word_find(&value, "False or True", v.at, n) || mailp_word_find(&value, "0 or 1", v.at, n);
-    } else if (plain) {
+    } else if (r->object.at == NULL) {
         ok = mailp_word_find(&value, words, v.at, n);
     } else {
         n  = mailp_json_type(v, '"') ? mailp_json_string(word, sizeof word, v) : 0;
@@ -3159,12 +3123,7 @@ static void mailp_config_vector(mailp_config_reader *r, int k) {
     mailp_json  v, key, item;
     size_t      n;
     double      value;
-    int         plain;
-    if (!mailp_config_get(r, &v, &plain, name, 0)) {
-        return;
-    }
-    if (!mailp_json_type(v, '[')) {
-        mailp_config_bad(r, name, "an array of numbers", v);
+    if (!mailp_config_get(r, &v, name, '[', "an array of numbers")) {
         return;
     }
     for (n = 0; mailp_json_next(v, &at, &key, &item); n++) {
@@ -3192,15 +3151,11 @@ static void mailp_config_camera_sizes(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
     const char   *at = NULL;
     mailp_json    v, key, item;
-    int           plain, seen[MAIL_MAX_CAMERAS];
+    int           seen[MAIL_MAX_CAMERAS];
     uint64_t      size[2], map[2];
     unsigned      n;
     size_t        i;
-    if (!mailp_config_get(r, &v, &plain, "cameras", 0)) {
-        return;
-    }
-    if (!mailp_json_type(v, '{')) {
-        mailp_config_bad(r, "cameras", "an object of name: [height, width]", v);
+    if (!mailp_config_get(r, &v, "cameras", '{', "an object of name: [height, width]")) {
         return;
     }
     memset(seen, 0, sizeof seen);
@@ -3237,7 +3192,8 @@ static void mailp_config_camera_sizes(mailp_config_reader *r) {
     }
 }
 
-/* Copy a string into text of at most 256 bytes. before: the source that it was copied from before, and must be like, or NULL. */
+/* Copy a string to text, of at most 256 bytes. before: NULL, or the source that gave it before: then both must be alike.
+   plain: v is the text itself and not a JSON string. */
 static void mailp_config_text(mailp_config_reader *r, char *text, size_t capacity, const char *name, const char *before, mailp_json v, int plain) {
     char   found[256] = "", expected[48];
     size_t n = (size_t)(v.end - v.at);
@@ -3258,17 +3214,12 @@ static void mailp_config_texts(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
     const char   *at = NULL;
     mailp_json    v, key, item;
-    int           plain;
     size_t        n;
-    if (mailp_config_get(r, &v, &plain, "description", 1)) {
-        mailp_config_text(r, cfg->description, sizeof cfg->description, "description", r->description_where, v, plain);
+    if (mailp_config_get(r, &v, "description", 'w', NULL)) {
+        mailp_config_text(r, cfg->description, sizeof cfg->description, "description", r->description_where, v, r->object.at == NULL);
         r->description_where = r->source;
     }
-    if (!mailp_config_get(r, &v, &plain, "action_names", 0)) {
-        return;
-    }
-    if (!mailp_json_type(v, '[')) {
-        mailp_config_bad(r, "action_names", "an array of strings", v);
+    if (!mailp_config_get(r, &v, "action_names", '[', "an array of strings")) {
         return;
     }
     for (n = 0; mailp_json_next(v, &at, &key, &item); n++) {
