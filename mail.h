@@ -23,6 +23,7 @@
               MAIL_STATIC      every function static: the library stays private to this file
               MAIL_NO_STDIO    no files: only the _memory functions remain
               MAIL_NO_SIMD     plain C kernels only
+              MAIL_NO_MMAP     files are read into memory, never mapped
               MAIL_THREADS     offer mail_pool, a small thread pool (POSIX threads)
               MAIL_SELF        this file's name as the compiler finds it, if it is not "mail.h"
 
@@ -870,6 +871,12 @@ static mailp_shown mailp_show(const void *bytes, size_t n) {
     return shown;
 }
 
+static mailp_shown mailp_show_text(const char *text) {
+    return mailp_show(text, strlen(text));
+}
+
+#define MAILP_LLU(n) ((unsigned long long)(n))  /* for %llu */
+
 /* Merge sort of pointers: stable, n log n for every input.   tmp [n] */
 static void mailp_sort(const void **items, const void **tmp, size_t n, int (*compare)(const void *a, const void *b)) {
     const void **from = items, **to = tmp, **swap;
@@ -1018,7 +1025,7 @@ typedef struct mailp_json {
 } mailp_json;
 
 typedef struct mailp_json_scanner {
-    const char *at, *end;
+    const char *at, *end;  /* what is left of the text */
     const char *expected;  /* what should have stood at `at`, once a scan has failed */
 } mailp_json_scanner;
 
@@ -1027,44 +1034,70 @@ static int mailp_json_expected(mailp_json_scanner *s, const char *expected) {
     return 0;
 }
 
+/* Pass over the next character if it is one of these. */
+static int mailp_json_accept(mailp_json_scanner *s, const char *these) {
+    if (s->at == s->end || *s->at == 0 || strchr(these, *s->at) == NULL) {
+        return 0;
+    }
+    s->at++;
+    return 1;
+}
+
 static void mailp_json_space(mailp_json_scanner *s) {
-    while (s->at < s->end && (*s->at == ' ' || *s->at == '\t' || *s->at == '\n' || *s->at == '\r')) {
-        s->at++;
+    while (mailp_json_accept(s, " \t\n\r")) {
     }
 }
 
-/* The four hexadecimal digits at p as a number, or -1. */
+/* The number of the \uXXXX at p, or -1. */
 static long mailp_json_hex(const char *p, const char *end) {
-    long value = 0;
-    int  i;
-    if (end - p < 4) {
+    static const char digits[] = "0123456789abcdefABCDEF";
+    long              value = 0;
+    int               i;
+    if (end - p < 6 || p[0] != '\\' || p[1] != 'u') {
         return -1;
     }
-    for (i = 0; i < 4; i++) {
-        char c = p[i];
-        int  digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-        if (digit < 0) {
+    for (i = 2; i < 6; i++) {
+        const char *digit = p[i] == 0 ? NULL : strchr(digits, p[i]);
+        if (digit == NULL) {
             return -1;
         }
-        value = value * 16 + digit;
+        value = value * 16 + (long)(digit - digits) - (digit - digits < 16 ? 0 : 6);
     }
     return value;
 }
 
-/* Bytes of the UTF-8 character at p, 0 if it is none (also overlong forms, surrogates and numbers above 10ffff). */
-static size_t mailp_utf8(const unsigned char *p, size_t n) {
-    size_t   i, length;
-    unsigned low = 0x80, high = 0xbf;  /* what the second byte may be */
-    if (p[0] < 0x80) {
-        return 1;
+/* The character that the escape sequence at *p means, and *p moves behind it; 0 if it is NUL, half a surrogate pair or no
+   escape sequence. */
+static unsigned long mailp_json_escape(const char **p, const char *end) {
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    const char       *at = *p, *simple = end - at < 2 || at[1] == 0 ? NULL : strchr(from, at[1]);
+    long              code, low;
+    if (simple != NULL) {
+        *p = at + 2;
+        return (unsigned char)to[simple - from];
     }
-    length = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
-    if (length == 0 || length > n) {
+    code = mailp_json_hex(at, end);
+    if (code <= 0) {
         return 0;
     }
-    low  = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : low;
-    high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : high;
-    if (p[1] < low || p[1] > high) {
+    *p = at + 6;
+    if (code >= 0xd800 && code <= 0xdfff) {
+        low = mailp_json_hex(*p, end);
+        if (code > 0xdbff || low < 0xdc00 || low > 0xdfff) {
+            return 0;
+        }
+        *p  += 6;
+        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+    }
+    return (unsigned long)code;
+}
+
+/* Bytes of the UTF-8 character at p, 0 if it is none (also overlong forms, surrogates and numbers above 10ffff). */
+static size_t mailp_utf8(const unsigned char *p, size_t n) {
+    size_t   i, length = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+    unsigned low  = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;  /* what the second byte may be */
+    unsigned high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
+    if (length > n || (length > 1 && (p[1] < low || p[1] > high))) {
         return 0;
     }
     for (i = 2; i < length; i++) {
@@ -1082,27 +1115,11 @@ static int mailp_json_scan_string(mailp_json_scanner *s) {
             return mailp_json_expected(s, "no control character in a string");
         }
         if (*s->at == '\\') {
-            if (s->end - s->at < 2) {
-                return mailp_json_expected(s, "an escape sequence");
+            const char *p = s->at;
+            if (mailp_json_escape(&p, s->end) == 0) {
+                return mailp_json_expected(s, "an escape sequence of a character other than NUL, surrogates in pairs");
             }
-            if (s->at[1] == 'u') {
-                long code = mailp_json_hex(s->at + 2, s->end);
-                if (code <= 0 || (code >= 0xdc00 && code <= 0xdfff)) {
-                    return mailp_json_expected(s, "an escape sequence of a character other than NUL");
-                }
-                s->at += 6;
-                if (code >= 0xd800 && code <= 0xdbff) {  /* the first half of a pair */
-                    long low = s->end - s->at >= 6 && s->at[0] == '\\' && s->at[1] == 'u' ? mailp_json_hex(s->at + 2, s->end) : -1;
-                    if (low < 0xdc00 || low > 0xdfff) {
-                        return mailp_json_expected(s, "the second half of a surrogate pair");
-                    }
-                    s->at += 6;
-                }
-            } else if (strchr("\"\\/bfnrt", s->at[1]) != NULL && s->at[1] != 0) {
-                s->at += 2;
-            } else {
-                return mailp_json_expected(s, "an escape sequence");
-            }
+            s->at = p;
         } else {
             size_t n = mailp_utf8((const unsigned char *)s->at, (size_t)(s->end - s->at));
             if (n == 0) {
@@ -1111,43 +1128,28 @@ static int mailp_json_scan_string(mailp_json_scanner *s) {
             s->at += n;
         }
     }
-    if (s->at == s->end) {
-        return mailp_json_expected(s, "the end of a string");
-    }
-    s->at++;
-    return 1;
+    return mailp_json_accept(s, "\"") || mailp_json_expected(s, "the end of a string");
 }
 
 static int mailp_json_scan_digits(mailp_json_scanner *s) {
-    if (s->at == s->end || *s->at < '0' || *s->at > '9') {
+    if (!mailp_json_accept(s, "0123456789")) {
         return mailp_json_expected(s, "a digit");
     }
-    while (s->at < s->end && *s->at >= '0' && *s->at <= '9') {
-        s->at++;
+    while (mailp_json_accept(s, "0123456789")) {
     }
     return 1;
 }
 
 static int mailp_json_scan_number(mailp_json_scanner *s) {
-    if (*s->at == '-') {
-        s->at++;
-    }
-    if (s->at < s->end && *s->at == '0') {
-        s->at++;
-    } else if (!mailp_json_scan_digits(s)) {
+    (void)mailp_json_accept(s, "-");
+    if (!mailp_json_accept(s, "0") && !mailp_json_scan_digits(s)) {
         return 0;
     }
-    if (s->at < s->end && *s->at == '.') {
-        s->at++;
-        if (!mailp_json_scan_digits(s)) {
-            return 0;
-        }
+    if (mailp_json_accept(s, ".") && !mailp_json_scan_digits(s)) {
+        return 0;
     }
-    if (s->at < s->end && (*s->at == 'e' || *s->at == 'E')) {
-        s->at++;
-        if (s->at < s->end && (*s->at == '+' || *s->at == '-')) {
-            s->at++;
-        }
+    if (mailp_json_accept(s, "eE")) {
+        (void)mailp_json_accept(s, "+-");
         return mailp_json_scan_digits(s);
     }
     return 1;
@@ -1166,20 +1168,18 @@ static int mailp_json_scan(mailp_json_scanner *s, unsigned depth);
 
 /* An object or array, from its opening bracket. */
 static int mailp_json_scan_members(mailp_json_scanner *s, unsigned depth) {
-    int  object = *s->at == '{';
-    char close = object ? '}' : ']';
+    int         object = *s->at++ == '{';
+    const char *close = object ? "}" : "]";
     if (depth == 0) {
         return mailp_json_expected(s, "fewer nested brackets");
     }
-    s->at++;
     mailp_json_space(s);
-    if (s->at < s->end && *s->at == close) {
-        s->at++;
+    if (mailp_json_accept(s, close)) {
         return 1;
     }
-    for (;;) {
+    do {
+        mailp_json_space(s);
         if (object) {
-            mailp_json_space(s);
             if (s->at == s->end || *s->at != '"') {
                 return mailp_json_expected(s, "a name in quotes");
             }
@@ -1187,33 +1187,22 @@ static int mailp_json_scan_members(mailp_json_scanner *s, unsigned depth) {
                 return 0;
             }
             mailp_json_space(s);
-            if (s->at == s->end || *s->at != ':') {
+            if (!mailp_json_accept(s, ":")) {
                 return mailp_json_expected(s, "':'");
             }
-            s->at++;
         }
         if (!mailp_json_scan(s, depth - 1)) {
             return 0;
         }
         mailp_json_space(s);
-        if (s->at < s->end && *s->at == close) {
-            s->at++;
-            return 1;
-        }
-        if (s->at == s->end || *s->at != ',') {
-            return mailp_json_expected(s, object ? "',' or '}'" : "',' or ']'");
-        }
-        s->at++;
-    }
+    } while (mailp_json_accept(s, ","));
+    return mailp_json_accept(s, close) || mailp_json_expected(s, object ? "',' or '}'" : "',' or ']'");
 }
 
 /* Pass over one value and the white space before it. */
 static int mailp_json_scan(mailp_json_scanner *s, unsigned depth) {
     mailp_json_space(s);
-    if (s->at == s->end) {
-        return mailp_json_expected(s, "a value");
-    }
-    switch (*s->at) {
+    switch (s->at < s->end ? *s->at : 0) {
     case '{': case '[': return mailp_json_scan_members(s, depth);
     case '"': return mailp_json_scan_string(s);
     case 't': return mailp_json_scan_word(s, "true");
@@ -1242,13 +1231,16 @@ static mail_status mailp_json_check(mailp_json *value, const char *text, size_t 
         (void)mailp_json_expected(&s, "the end");
     }
     value->at = value->end = NULL;
-    return mailp_fail(err, code, "%s: byte %lu: expected %s, found %s%s%s", what, (unsigned long)(s.at - text), s.expected,
-                      s.at == s.end ? "" : "'", s.at == s.end ? "the end" : mailp_show(s.at, MAILP_MIN((size_t)(s.end - s.at), (size_t)12)).text,
-                      s.at == s.end ? "" : "'");
+    return mailp_fail(err, code, "%s: byte %llu: expected %s, found %s%s%s", what, MAILP_LLU(s.at - text), s.expected, s.at == s.end ? "" : "'",
+                      s.at == s.end ? "the end" : mailp_show(s.at, MAILP_MIN((size_t)(s.end - s.at), (size_t)12)).text, s.at == s.end ? "" : "'");
 }
 
 MAILP_INLINE int mailp_json_type(mailp_json v, char first) {
     return v.at != NULL && *v.at == first;
+}
+
+static mailp_shown mailp_json_show(mailp_json v) {
+    return mailp_show(v.at, (size_t)(v.end - v.at));
 }
 
 /* Step through an object or array: *at is NULL before the first step. Returns 0 after the last. key: objects only. */
@@ -1257,10 +1249,7 @@ static int mailp_json_next(mailp_json container, const char **at, mailp_json *ke
     s.at       = *at == NULL ? container.at + 1 : *at;
     s.end      = container.end - 1;
     s.expected = NULL;
-    mailp_json_space(&s);
-    if (s.at < s.end && *s.at == ',') {
-        s.at++;
-        mailp_json_space(&s);
+    while (mailp_json_accept(&s, " \t\n\r,")) {
     }
     if (s.at >= s.end) {
         return 0;
@@ -1269,61 +1258,33 @@ static int mailp_json_next(mailp_json container, const char **at, mailp_json *ke
         key->at = s.at;
         (void)mailp_json_scan_string(&s);
         key->end = s.at;
-        mailp_json_space(&s);
-        s.at++;  /* the colon */
-        mailp_json_space(&s);
+        while (mailp_json_accept(&s, " \t\n\r:")) {
+        }
     }
     value->at = s.at;
     (void)mailp_json_scan(&s, MAILP_JSON_DEPTH);
-    value->end = s.at;
-    *at        = s.at;
+    value->end = *at = s.at;
     return 1;
 }
 
 /* The next character of a string as UTF-8: *p moves on; returns how many bytes of utf8 are set, 0 at the closing quote. */
 static size_t mailp_json_char(const char **p, const char *end, unsigned char utf8[4]) {
-    const char   *c = *p;
     unsigned long code;
-    if (*c == '"') {
+    size_t        n, i;
+    if (**p == '"') {
         return 0;
     }
-    if (*c != '\\') {
-        utf8[0] = (unsigned char)*c;  /* longer characters byte by byte */
-        *p      = c + 1;
+    if (**p != '\\') {  /* longer characters byte by byte */
+        utf8[0] = (unsigned char)*(*p)++;
         return 1;
     }
-    if (c[1] != 'u') {
-        static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-        utf8[0] = (unsigned char)to[strchr(from, c[1]) - from];
-        *p      = c + 2;
-        return 1;
+    code = mailp_json_escape(p, end);
+    n    = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (i = n; i-- > 1; code >>= 6) {
+        utf8[i] = (unsigned char)(0x80 | (code & 0x3f));
     }
-    code = (unsigned long)mailp_json_hex(c + 2, end);
-    *p   = c + 6;
-    if (code >= 0xd800 && code <= 0xdbff) {
-        code = 0x10000 + ((code - 0xd800) << 10) + ((unsigned long)mailp_json_hex(c + 8, end) - 0xdc00);
-        *p   = c + 12;
-    }
-    if (code < 0x80) {
-        utf8[0] = (unsigned char)code;
-        return 1;
-    }
-    if (code < 0x800) {
-        utf8[0] = (unsigned char)(0xc0 | code >> 6);
-        utf8[1] = (unsigned char)(0x80 | (code & 0x3f));
-        return 2;
-    }
-    if (code < 0x10000) {
-        utf8[0] = (unsigned char)(0xe0 | code >> 12);
-        utf8[1] = (unsigned char)(0x80 | (code >> 6 & 0x3f));
-        utf8[2] = (unsigned char)(0x80 | (code & 0x3f));
-        return 3;
-    }
-    utf8[0] = (unsigned char)(0xf0 | code >> 18);
-    utf8[1] = (unsigned char)(0x80 | (code >> 12 & 0x3f));
-    utf8[2] = (unsigned char)(0x80 | (code >> 6 & 0x3f));
-    utf8[3] = (unsigned char)(0x80 | (code & 0x3f));
-    return 4;
+    utf8[0] = (unsigned char)((n == 1 ? 0 : 0xf00 >> n & 0xff) | code);  /* as many ones as bytes, then a zero */
+    return n;
 }
 
 /* A string with its escapes undone and a NUL at its end. Returns the bytes written, 0 if they are more than capacity. They
@@ -1365,12 +1326,10 @@ static int mailp_json_find(mailp_json *value, mailp_json object, const char *nam
     mailp_json  key, v;
     int         n = 0;
     value->at = value->end = NULL;
-    if (mailp_json_type(object, '{')) {
-        while (mailp_json_next(object, &at, &key, &v)) {
-            if (mailp_json_is(key, name)) {
-                *value = v;
-                n += n < 2;
-            }
+    while (mailp_json_type(object, '{') && mailp_json_next(object, &at, &key, &v)) {
+        if (mailp_json_is(key, name)) {
+            *value = v;
+            n += n < 2;
         }
     }
     return n;
@@ -1391,16 +1350,25 @@ static int mailp_json_u64(uint64_t *number, mailp_json v) {
     return 1;
 }
 
+/* An array of at most `most` whole numbers; *n: how many. */
+static int mailp_json_u64s(uint64_t *numbers, unsigned *n, unsigned most, mailp_json v) {
+    const char *at = NULL;
+    mailp_json  key, item;
+    int         ok = mailp_json_type(v, '[');
+    for (*n = 0; ok && mailp_json_next(v, &at, &key, &item); ++*n) {
+        ok = *n < most && mailp_json_u64(&numbers[*n], item);
+    }
+    return ok;
+}
+
 /* Any number. Exact to about one unit in the last place of a double (strtod would ask the locale what a point is), which
    gives back every float32 that was written with nine digits. Too large: infinity. */
 static int mailp_json_number(double *number, mailp_json v) {
-    static const double tens[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                   1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
     const char *p = v.at;
     uint64_t    digits = 0;
-    int64_t     exponent = 0, shift = 0;
+    int64_t     exponent = 0, shift = 0, step;
     int         negative, after_point = 0, negative_exponent = 0;
-    double      x;
+    double      x, power;
     if (p == NULL || !(*p == '-' || (*p >= '0' && *p <= '9'))) {
         return 0;
     }
@@ -1423,16 +1391,11 @@ static int mailp_json_number(double *number, mailp_json v) {
         }
     }
     exponent = shift + (negative_exponent ? -exponent : exponent);
-    x        = (double)digits;
-    while (exponent > 0 && x > 0 && x <= DBL_MAX) {
-        int64_t step = MAILP_MIN(exponent, (int64_t)22);
-        x *= tens[step];
-        exponent -= step;
-    }
-    while (exponent < 0 && x > 0) {
-        int64_t step = MAILP_MIN(-exponent, (int64_t)22);
-        x /= tens[step];
-        exponent += step;
+    for (x = (double)digits; exponent != 0 && x > 0 && x <= DBL_MAX; exponent += exponent > 0 ? -step : step) {
+        for (power = 1, step = 0; step < 22 && step != exponent && step != -exponent; step++) {
+            power *= 10;  /* exact up to 10^22 */
+        }
+        x = exponent > 0 ? x * power : x / power;
     }
     *number = negative ? -x : x;
     return 1;
@@ -1456,15 +1419,14 @@ typedef struct mailp_pair {
 } mailp_pair;
 
 struct mail_tensors {
-    mail_allocator     allocator;
-    mailp_file         file;      /* data NULL: the bytes are the caller's */
-    mail_tensor       *tensor;    /* [n] in the order of the file */
-    const void       **by_name;   /* [n] const mail_tensor *, sorted */
-    size_t             n;
-    mailp_pair        *pair;      /* [n_pairs] metadata */
-    const void       **by_key;    /* [n_pairs] const mailp_pair *, sorted */
-    size_t             n_pairs;
-    void              *block;     /* holds the four arrays and the strings */
+    mail_allocator allocator;
+    mailp_file     file;      /* data NULL: the bytes are the caller's */
+    mail_tensor   *tensor;    /* [n] in the order of the file; begins the block that holds the other arrays and the strings too */
+    const void   **by_name;   /* [n] const mail_tensor *, sorted */
+    size_t         n;
+    mailp_pair    *pair;      /* [n_pairs] metadata */
+    const void   **by_key;    /* [n_pairs] const mailp_pair *, sorted */
+    size_t         n_pairs;
 };
 
 static const struct {
@@ -1496,68 +1458,68 @@ static int mailp_shape_count(uint64_t *count, const uint64_t *shape, unsigned n_
 
 /* ---- the table: two passes over a file count and fill it, mailp_tensors_finish sorts it ---------------------------- */
 
-/* Room for n tensors, n_pairs of metadata and text_size bytes of strings; *text: where the strings go. */
+/* Room for n tensors, n_pairs of metadata and text_size bytes of strings, in one block; *text: where the strings go. */
 static mail_status mailp_tensors_reserve(mail_tensors *t, char **text, size_t n, size_t n_pairs, size_t text_size, mail_error *err) {
-    mailp_arena arena;
-    int         pass;
-    memset(&arena, 0, sizeof arena);
-    for (pass = 0; pass < 2; pass++) {
-        arena.used = 0;
-        t->tensor  = (mail_tensor *)mailp_take(&arena, n * sizeof *t->tensor);
-        t->by_name = (const void **)mailp_take(&arena, 2 * n * sizeof *t->by_name);  /* twice: room to sort */
-        t->pair    = (mailp_pair *)mailp_take(&arena, n_pairs * sizeof *t->pair);
-        t->by_key  = (const void **)mailp_take(&arena, 2 * n_pairs * sizeof *t->by_key);
-        *text      = (char *)mailp_take(&arena, text_size + 1);
-        if (pass == 0) {
-            t->block = arena.base = (unsigned char *)mailp_alloc(&t->allocator, arena.used);
-            if (t->block == NULL) {
-                return mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of %lu tensors (%lu bytes)", (unsigned long)n,
-                                  (unsigned long)arena.used);
-            }
-        }
+    size_t bytes = n * (sizeof *t->tensor + 2 * sizeof *t->by_name) + n_pairs * (sizeof *t->pair + 2 * sizeof *t->by_key) + text_size + 1;
+    t->tensor = (mail_tensor *)mailp_alloc(&t->allocator, bytes);
+    if (t->tensor == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of %llu tensors (%llu bytes)", MAILP_LLU(n), MAILP_LLU(bytes));
     }
+    t->pair    = (mailp_pair *)(void *)(t->tensor + n);
+    t->by_name = (const void **)(void *)(t->pair + n_pairs);  /* twice: room to sort */
+    t->by_key  = t->by_name + 2 * n;
+    *text      = (char *)(void *)(t->by_key + 2 * n_pairs);
     return MAIL_OK;
 }
 
-static int mailp_tensor_by_name(const void *a, const void *b) {
-    return strcmp(((const mail_tensor *)a)->name, ((const mail_tensor *)b)->name);
+/* A mail_tensor begins with its name, a mailp_pair with its key. */
+static int mailp_by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int mailp_tensor_by_data(const void *a, const void *b) {
+static int mailp_by_data(const void *a, const void *b) {
     const mail_tensor *x = (const mail_tensor *)a, *y = (const mail_tensor *)b;
     return x->data != y->data ? (x->data < y->data ? -1 : 1) : (x->count > y->count) - (x->count < y->count);
 }
 
-static int mailp_pair_by_key(const void *a, const void *b) {
-    return strcmp(((const mailp_pair *)a)->key, ((const mailp_pair *)b)->key);
+/* Pointers to the n entries of an array, sorted.   by [2 n]   Returns the place in it of the second of two equal entries, or 0. */
+static size_t mailp_index(const void **by, const void *entries, size_t n, size_t size, int (*compare)(const void *a, const void *b)) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        by[i] = (const char *)entries + i * size;
+    }
+    mailp_sort(by, by + n, n, compare);
+    for (i = 1; i < n && compare(by[i - 1], by[i]) != 0; i++) {
+    }
+    return i < n ? i : 0;
 }
 
-static void mailp_tensors_sort(mail_tensors *t, int (*compare)(const void *a, const void *b)) {
-    size_t i;
-    for (i = 0; i < t->n; i++) {
-        t->by_name[i] = &t->tensor[i];
+/* The one of n sorted entries that compares equal to key, or NULL. */
+static const void *mailp_search(const void **by, size_t n, const void *key, int (*compare)(const void *a, const void *b)) {
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t at = low + (high - low) / 2;
+        int    c = compare(key, by[at]);
+        if (c == 0) {
+            return by[at];
+        }
+        if (c > 0) {
+            low = at + 1;
+        } else {
+            high = at;
+        }
     }
-    mailp_sort(t->by_name, t->by_name + t->n, t->n, compare);
+    return NULL;
 }
 
 static mail_status mailp_tensors_finish(mail_tensors *t, mail_error *err) {
-    size_t i;
-    mailp_tensors_sort(t, mailp_tensor_by_name);
-    for (i = 1; i < t->n; i++) {
-        if (mailp_tensor_by_name(t->by_name[i - 1], t->by_name[i]) == 0) {
-            const char *name = mail_tensors_at(t, i)->name;
-            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s' is there twice", mailp_show(name, strlen(name)).text);
-        }
+    size_t twice = mailp_index(t->by_name, t->tensor, t->n, sizeof *t->tensor, mailp_by_name);
+    if (twice > 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s' is there twice", mailp_show_text(mail_tensors_at(t, twice)->name).text);
     }
-    for (i = 0; i < t->n_pairs; i++) {
-        t->by_key[i] = &t->pair[i];
-    }
-    mailp_sort(t->by_key, t->by_key + t->n_pairs, t->n_pairs, mailp_pair_by_key);
-    for (i = 1; i < t->n_pairs; i++) {
-        if (mailp_pair_by_key(t->by_key[i - 1], t->by_key[i]) == 0) {
-            const char *key = ((const mailp_pair *)t->by_key[i])->key;
-            return mailp_fail(err, MAIL_E_FORMAT, "metadata key '%s' is there twice", mailp_show(key, strlen(key)).text);
-        }
+    twice = mailp_index(t->by_key, t->pair, t->n_pairs, sizeof *t->pair, mailp_by_name);
+    if (twice > 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "metadata key '%s' is there twice", mailp_show_text(*(const char *const *)t->by_key[twice]).text);
     }
     return MAIL_OK;
 }
@@ -1573,58 +1535,35 @@ static mail_status mailp_tensors_finish(mail_tensors *t, mail_error *err) {
 
 #define MAILP_HEADER_MAX 100000000u  /* bytes; the format's reference reader has the same limit */
 
-/* An array of at most `most` whole numbers; *n: how many. */
-static int mailp_json_u64s(uint64_t *numbers, unsigned *n, unsigned most, mailp_json v) {
-    const char *at = NULL;
-    mailp_json  key, item;
-    *n = 0;
-    if (!mailp_json_type(v, '[')) {
-        return 0;
-    }
-    while (mailp_json_next(v, &at, &key, &item)) {
-        if (*n == most || !mailp_json_u64(&numbers[*n], item)) {
-            return 0;
-        }
-        ++*n;
-    }
-    return 1;
-}
-
 /* One tensor from its JSON object. data, size: the bytes behind the header. */
 static mail_status mailp_safetensors_entry(mail_tensor *x, mailp_json entry, const unsigned char *data, uint64_t size, mail_error *err) {
     const char *at = NULL;
     mailp_json  key, v;
     uint64_t    range[2];
     unsigned    n, has_dtype = 0, has_shape = 0, has_range = 0, d;
-    mailp_shown name = mailp_show(x->name, strlen(x->name));
+    mailp_shown name = mailp_show_text(x->name);
     if (!mailp_json_type(entry, '{')) {
         return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected an object with dtype, shape and data_offsets", name.text);
     }
     while (mailp_json_next(entry, &at, &key, &v)) {
-        if (mailp_json_is(key, "dtype") && !has_dtype) {
+        if (mailp_json_is(key, "dtype") && !has_dtype++) {
             for (d = 0; d < MAIL_DTYPE_COUNT && !mailp_json_is(v, mailp_dtypes[d].name); d++) {
             }
             if (d == MAIL_DTYPE_COUNT) {
-                return mailp_fail(err, MAIL_E_UNSUPPORTED, "tensor '%s': dtype %s is not supported", name.text,
-                                  mailp_show(v.at, (size_t)(v.end - v.at)).text);
+                return mailp_fail(err, MAIL_E_UNSUPPORTED, "tensor '%s': dtype %s is not supported", name.text, mailp_json_show(v).text);
             }
-            x->dtype  = (mail_dtype)d;
-            has_dtype = 1;
-        } else if (mailp_json_is(key, "shape") && !has_shape) {
+            x->dtype = (mail_dtype)d;
+        } else if (mailp_json_is(key, "shape") && !has_shape++) {
             if (!mailp_json_u64s(x->shape, &x->n_dims, MAIL_MAX_DIMS, v)) {
                 return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected a shape of at most %d whole numbers, found %s", name.text,
-                                  MAIL_MAX_DIMS, mailp_show(v.at, (size_t)(v.end - v.at)).text);
+                                  MAIL_MAX_DIMS, mailp_json_show(v).text);
             }
-            has_shape = 1;
-        } else if (mailp_json_is(key, "data_offsets") && !has_range) {
+        } else if (mailp_json_is(key, "data_offsets") && !has_range++) {
             if (!mailp_json_u64s(range, &n, 2, v) || n != 2) {
-                return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected two data_offsets, found %s", name.text,
-                                  mailp_show(v.at, (size_t)(v.end - v.at)).text);
+                return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': expected two data_offsets, found %s", name.text, mailp_json_show(v).text);
             }
-            has_range = 1;
         } else {
-            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': member %s is unknown or there twice", name.text,
-                              mailp_show(key.at, (size_t)(key.end - key.at)).text);
+            return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': member %s is unknown or there twice", name.text, mailp_json_show(key).text);
         }
     }
     if (!has_dtype || !has_shape || !has_range) {
@@ -1632,12 +1571,12 @@ static mail_status mailp_safetensors_entry(mail_tensor *x, mailp_json entry, con
                           !has_dtype ? "dtype" : !has_shape ? "shape" : "data_offsets");
     }
     if (range[0] > range[1] || range[1] > size) {
-        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': bytes %llu..%llu, but the file has 0..%llu", name.text,
-                          (unsigned long long)range[0], (unsigned long long)range[1], (unsigned long long)size);
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': bytes %llu..%llu, but the file has 0..%llu", name.text, MAILP_LLU(range[0]),
+                          MAILP_LLU(range[1]), MAILP_LLU(size));
     }
     if (!mailp_shape_count(&x->count, x->shape, x->n_dims, x->dtype) || x->count * mail_dtype_size(x->dtype) != range[1] - range[0]) {
         return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its shape does not take the %llu bytes of its data_offsets", name.text,
-                          (unsigned long long)(range[1] - range[0]));
+                          MAILP_LLU(range[1] - range[0]));
     }
     x->data = data + range[0];
     for (d = x->n_dims; d-- > 0;) {
@@ -1652,11 +1591,11 @@ static mail_status mailp_safetensors_parse(mail_tensors *t, const unsigned char 
     const char          *at, *at2;
     char                *text;
     mailp_json           header, key, v, key2, v2;
-    size_t               n = 0, n_pairs = 0, text_size = 0, i;
+    size_t               n = 0, n_pairs = 0, i;
     mail_status          status;
     if (header_size > size - 8 || header_size > MAILP_HEADER_MAX) {
         return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: it is said to have %llu bytes, but the file has %llu and the limit is %u",
-                          (unsigned long long)header_size, (unsigned long long)size - 8, MAILP_HEADER_MAX);
+                          MAILP_LLU(header_size), MAILP_LLU(size - 8), MAILP_HEADER_MAX);
     }
     data   = bytes + 8 + header_size;
     size  -= 8 + (size_t)header_size;
@@ -1667,26 +1606,20 @@ static mail_status mailp_safetensors_parse(mail_tensors *t, const unsigned char 
     for (at = NULL; mailp_json_next(header, &at, &key, &v);) {
         if (!mailp_json_is(key, "__metadata__")) {
             n++;
-            text_size += (size_t)(key.end - key.at);
             continue;
         }
         if (!mailp_json_type(v, '{') || n_pairs > 0) {
             return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: expected one __metadata__, an object");
         }
-        for (at2 = NULL; mailp_json_next(v, &at2, &key2, &v2);) {
+        for (at2 = NULL; mailp_json_next(v, &at2, &key2, &v2); n_pairs++) {
             if (!mailp_json_type(v2, '"')) {
                 return mailp_fail(err, MAIL_E_FORMAT, "safetensors header: __metadata__ %s: expected a string, found %s",
-                                  mailp_show(key2.at, (size_t)(key2.end - key2.at)).text, mailp_show(v2.at, (size_t)(v2.end - v2.at)).text);
+                                  mailp_json_show(key2).text, mailp_json_show(v2).text);
             }
-            n_pairs++;
-            text_size += (size_t)(v2.end - key2.at);
         }
     }
-    status = mailp_tensors_reserve(t, &text, n, n_pairs, text_size, err);
-    if (status) {
-        return status;
-    }
-    for (at = NULL; mailp_json_next(header, &at, &key, &v);) {
+    status = mailp_tensors_reserve(t, &text, n, n_pairs, (size_t)header_size, err);  /* no string grows by being decoded */
+    for (at = NULL; status == MAIL_OK && mailp_json_next(header, &at, &key, &v);) {
         if (mailp_json_is(key, "__metadata__")) {
             for (at2 = NULL; mailp_json_next(v, &at2, &key2, &v2); t->n_pairs++) {
                 t->pair[t->n_pairs].key   = text;
@@ -1700,24 +1633,21 @@ static mail_status mailp_safetensors_parse(mail_tensors *t, const unsigned char 
             x->name = text;
             text += mailp_json_string(text, (size_t)(key.end - key.at), key);
             status = mailp_safetensors_entry(x, v, data, size, err);
-            if (status) {
-                return status;
-            }
         }
     }
-    mailp_tensors_sort(t, mailp_tensor_by_data);
+    if (status) {
+        return status;
+    }
+    (void)mailp_index(t->by_name, t->tensor, t->n, sizeof *t->tensor, mailp_by_data);
     for (i = 0, end = data; i <= t->n; i++) {
         const mail_tensor   *x = mail_tensors_at(t, i);
         const unsigned char *begin = x != NULL ? x->data : data + size;
         if (begin != end) {
-            const char *name = x != NULL ? x->name : "the end of the file";
             return mailp_fail(err, MAIL_E_FORMAT, "safetensors data: %s before '%s': byte %llu follows byte %llu",
-                              begin < end ? "overlap" : "unused bytes", mailp_show(name, strlen(name)).text,
-                              (unsigned long long)(begin - data), (unsigned long long)(end - data));
+                              begin < end ? "overlap" : "unused bytes", mailp_show_text(x != NULL ? x->name : "the end of the file").text,
+                              MAILP_LLU(begin - data), MAILP_LLU(end - data));
         }
-        if (x != NULL) {
-            end = begin + x->count * mail_dtype_size(x->dtype);
-        }
+        end = x != NULL ? begin + x->count * mail_dtype_size(x->dtype) : end;
     }
     return mailp_tensors_finish(t, err);
 }
@@ -1745,27 +1675,27 @@ typedef struct mailp_zip_entry {
 } mailp_zip_entry;
 
 typedef struct mailp_zip {
-    const unsigned char    *bytes;
-    uint64_t                size;
-    mailp_zip_entry        *entry;
-    const void            **by_name;  /* [n] const mailp_zip_entry *, sorted, and as much room to sort */
-    size_t                  n;
-    void                   *block;
+    const unsigned char *bytes;
+    mailp_zip_entry     *entry;    /* [n]; begins a block that ends with by_name */
+    const void         **by_name;  /* [n] const mailp_zip_entry *, sorted, and as much room to sort */
+    size_t               n;
+    const unsigned char *folder;   /* that of torch's entries, with the slash at its end */
+    size_t               folder_size;
 } mailp_zip;
-
-static int mailp_bytes_compare(const unsigned char *a, size_t na, const unsigned char *b, size_t nb) {
-    int c = memcmp(a, b, MAILP_MIN(na, nb));
-    return c != 0 ? c : (na > nb) - (na < nb);
-}
 
 static int mailp_zip_by_name(const void *a, const void *b) {
     const mailp_zip_entry *x = (const mailp_zip_entry *)a, *y = (const mailp_zip_entry *)b;
-    return mailp_bytes_compare(x->name, x->name_size, y->name, y->name_size);
+    int                    c = memcmp(x->name, y->name, MAILP_MIN(x->name_size, y->name_size));
+    return c != 0 ? c : (x->name_size > y->name_size) - (x->name_size < y->name_size);
 }
 
 static int mailp_zip_by_place(const void *a, const void *b) {
     const mailp_zip_entry *x = (const mailp_zip_entry *)a, *y = (const mailp_zip_entry *)b;
     return (x->at > y->at) - (x->at < y->at);
+}
+
+static mailp_shown mailp_zip_show(const mailp_zip_entry *e) {
+    return mailp_show(e->name, e->name_size);
 }
 
 /* The directory's place and number of entries. */
@@ -1796,39 +1726,36 @@ static mail_status mailp_zip_end(uint64_t *offset, uint64_t *dir_size, uint64_t 
     }
     if (!mailp_inside(limit, *offset, *dir_size) || *n > *dir_size / 46) {
         return mailp_fail(err, MAIL_E_FORMAT, "zip: central directory of %llu entries at bytes %llu + %llu does not lie before byte %llu",
-                          (unsigned long long)*n, (unsigned long long)*offset, (unsigned long long)*dir_size, (unsigned long long)limit);
+                          MAILP_LLU(*n), MAILP_LLU(*offset), MAILP_LLU(*dir_size), MAILP_LLU(limit));
     }
     return MAIL_OK;
 }
 
-/* Numbers of a directory entry that did not fit into 32 bits. */
-static int mailp_zip64_extra(uint64_t *size, uint64_t *stored, uint64_t *at, const unsigned char *extra, size_t n) {
-    while (n >= 4) {
-        size_t field = mailp_le16(extra + 2), used = 0;
+/* Size, stored size and offset of a directory entry: those that did not fit into 32 bits stand in an extra field. */
+static int mailp_zip64_extra(uint64_t number[3], const unsigned char *extra, size_t n) {
+    const unsigned char *p = NULL;
+    size_t               field, left = 0, i;
+    for (; n >= 4 && p == NULL; extra += 4 + field, n -= 4 + field) {
+        field = mailp_le16(extra + 2);
         if (field > n - 4) {
             return 0;
         }
         if (mailp_le16(extra) == 1) {
-            uint64_t *number[3];
-            int       i;
-            number[0] = size;
-            number[1] = stored;
-            number[2] = at;
-            for (i = 0; i < 3; i++) {
-                if (*number[i] == 0xffffffffu) {
-                    if (field - used < 8) {
-                        return 0;
-                    }
-                    *number[i] = mailp_le64(extra + 4 + used);
-                    used += 8;
-                }
-            }
-            return 1;
+            p    = extra + 4;
+            left = field;
         }
-        extra += 4 + field;
-        n -= 4 + field;
     }
-    return *size != 0xffffffffu && *stored != 0xffffffffu && *at != 0xffffffffu;
+    for (i = 0; i < 3; i++) {
+        if (number[i] == 0xffffffffu) {
+            if (left < 8) {
+                return 0;
+            }
+            number[i] = mailp_le64(p);
+            p += 8;
+            left -= 8;
+        }
+    }
+    return 1;
 }
 
 /* One directory entry at p, with `left` bytes of directory from there; *used: its length. dir: where the directory begins. */
@@ -1836,122 +1763,96 @@ static mail_status mailp_zip_entry_read(mailp_zip_entry *e, uint64_t *used, cons
                                         uint64_t dir, mail_error *err) {
     const unsigned char *b = zip->bytes;
     mailp_shown          name;
-    uint64_t             stored;
+    uint64_t             number[3];  /* size, stored, offset */
     unsigned             extra;
     if (left < 46 || memcmp(p, "PK\1\2", 4) != 0) {
-        return mailp_fail(err, MAIL_E_FORMAT, "zip: expected a directory entry at byte %llu", (unsigned long long)(p - b));
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: expected a directory entry at byte %llu", MAILP_LLU(p - b));
     }
     e->name      = p + 46;
     e->name_size = mailp_le16(p + 28);
     extra        = mailp_le16(p + 30);
     *used        = 46 + (uint64_t)e->name_size + extra + mailp_le16(p + 32);
     if (*used > left) {
-        return mailp_fail(err, MAIL_E_FORMAT, "zip: the directory entry at byte %llu is cut off", (unsigned long long)(p - b));
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: the directory entry at byte %llu is cut off", MAILP_LLU(p - b));
     }
-    name    = mailp_show(e->name, e->name_size);
-    stored  = mailp_le32(p + 20);
-    e->size = mailp_le32(p + 24);
-    e->at   = mailp_le32(p + 42);
+    name      = mailp_zip_show(e);
+    number[0] = mailp_le32(p + 24);
+    number[1] = mailp_le32(p + 20);
+    number[2] = mailp_le32(p + 42);
     if ((mailp_le16(p + 8) & 1) != 0 || mailp_le16(p + 10) != 0) {
         return mailp_fail(err, MAIL_E_UNSUPPORTED, "zip: entry '%s' is compressed or encrypted; torch.save stores plain bytes", name.text);
     }
-    if (!mailp_zip64_extra(&e->size, &stored, &e->at, e->name + e->name_size, extra) || stored != e->size) {
+    if (!mailp_zip64_extra(number, e->name + e->name_size, extra) || number[0] != number[1]) {
         return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' has contradictory sizes", name.text);
     }
+    e->size = number[0];
+    e->at   = number[2];
     if (!mailp_inside(dir, e->at, 30) || memcmp(b + e->at, "PK\3\4", 4) != 0 || mailp_le16(b + e->at + 26) != e->name_size ||
         !mailp_inside(dir - e->at - 30, 0, e->name_size + mailp_le16(b + e->at + 28)) ||
         memcmp(b + e->at + 30, e->name, e->name_size) != 0) {
-        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s': its local header is not at byte %llu", name.text, (unsigned long long)e->at);
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s': its local header is not at byte %llu", name.text, MAILP_LLU(e->at));
     }
     e->data = e->at + 30 + e->name_size + mailp_le16(b + e->at + 28);
     if (!mailp_inside(dir, e->data, e->size)) {
         return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s': bytes %llu + %llu run into the directory at %llu", name.text,
-                          (unsigned long long)e->data, (unsigned long long)e->size, (unsigned long long)dir);
+                          MAILP_LLU(e->data), MAILP_LLU(e->size), MAILP_LLU(dir));
     }
     return MAIL_OK;
 }
 
-/* Read the directory. zip->block is the caller's to free, also on failure. */
+/* Read the directory. zip->entry is the caller's to free, also on failure. */
 static mail_status mailp_zip_open(mailp_zip *zip, const unsigned char *bytes, size_t size, const mail_allocator *allocator, mail_error *err) {
     uint64_t    offset = 0, dir_size = 0, n = 0, at = 0, used = 0;
     size_t      i;
     mail_status status;
-    mailp_arena arena;
-    int         pass;
     zip->bytes = bytes;
-    zip->size  = size;
     status     = mailp_zip_end(&offset, &dir_size, &n, bytes, size, err);
     if (status) {
         return status;
     }
-    memset(&arena, 0, sizeof arena);
-    for (pass = 0; pass < 2; pass++) {
-        arena.used   = 0;
-        zip->entry   = (mailp_zip_entry *)mailp_take(&arena, (size_t)n * sizeof *zip->entry);
-        zip->by_name = (const void **)mailp_take(&arena, 2 * (size_t)n * sizeof *zip->by_name + 1);
-        if (pass == 0) {
-            zip->block = arena.base = (unsigned char *)mailp_alloc(allocator, arena.used);
-            if (zip->block == NULL) {
-                return mailp_fail(err, MAIL_E_MEMORY, "no memory for a zip directory of %llu entries", (unsigned long long)n);
-            }
-        }
+    zip->entry = (mailp_zip_entry *)mailp_alloc(allocator, (size_t)n * (sizeof *zip->entry + 2 * sizeof *zip->by_name) + 1);
+    if (zip->entry == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a zip directory of %llu entries", MAILP_LLU(n));
     }
+    zip->by_name = (const void **)(void *)(zip->entry + n);
     for (zip->n = 0; zip->n < n; zip->n++, at += used) {
         status = mailp_zip_entry_read(&zip->entry[zip->n], &used, zip, bytes + offset + at, dir_size - at, offset, err);
         if (status) {
             return status;
         }
-        zip->by_name[zip->n] = &zip->entry[zip->n];
     }
     if (at != dir_size) {
-        return mailp_fail(err, MAIL_E_FORMAT, "zip: its directory has %llu bytes more than its %llu entries", (unsigned long long)(dir_size - at),
-                          (unsigned long long)n);
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: its directory has %llu bytes more than its %llu entries", MAILP_LLU(dir_size - at), MAILP_LLU(n));
     }
-    mailp_sort(zip->by_name, zip->by_name + zip->n, zip->n, mailp_zip_by_place);
+    (void)mailp_index(zip->by_name, zip->entry, zip->n, sizeof *zip->entry, mailp_zip_by_place);
     for (i = 1; i < zip->n; i++) {
         const mailp_zip_entry *a = (const mailp_zip_entry *)zip->by_name[i - 1], *b = (const mailp_zip_entry *)zip->by_name[i];
         if (b->at < a->data + a->size) {
-            return mailp_fail(err, MAIL_E_FORMAT, "zip: entries '%s' and '%s' overlap", mailp_show(a->name, a->name_size).text,
-                              mailp_show(b->name, b->name_size).text);
+            return mailp_fail(err, MAIL_E_FORMAT, "zip: entries '%s' and '%s' overlap", mailp_zip_show(a).text, mailp_zip_show(b).text);
         }
     }
-    mailp_sort(zip->by_name, zip->by_name + zip->n, zip->n, mailp_zip_by_name);
-    for (i = 1; i < zip->n; i++) {
-        const mailp_zip_entry *e = (const mailp_zip_entry *)zip->by_name[i];
-        if (mailp_zip_by_name(zip->by_name[i - 1], e) == 0) {
-            return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' is there twice", mailp_show(e->name, e->name_size).text);
-        }
+    i = mailp_index(zip->by_name, zip->entry, zip->n, sizeof *zip->entry, mailp_zip_by_name);
+    if (i > 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "zip: entry '%s' is there twice", mailp_zip_show((const mailp_zip_entry *)zip->by_name[i]).text);
     }
     return MAIL_OK;
 }
 
-/* The entry called folder + middle + key, or NULL. */
-static const mailp_zip_entry *mailp_zip_find(const mailp_zip *zip, const unsigned char *folder, size_t folder_size, const char *middle,
-                                             const unsigned char *key, size_t key_size) {
-    size_t low = 0, high = zip->n, middle_size = strlen(middle);
-    while (low < high) {
-        size_t                 at = low + (high - low) / 2, part, n;
-        const mailp_zip_entry *e = (const mailp_zip_entry *)zip->by_name[at];
-        const unsigned char   *p = e->name;
-        size_t                 left = e->name_size;
-        int                    c = 0;
-        for (part = 0; part < 3 && c == 0; part++) {
-            const unsigned char *text = part == 0 ? folder : part == 1 ? (const unsigned char *)middle : key;
-            n = part == 0 ? folder_size : part == 1 ? middle_size : key_size;
-            c = mailp_bytes_compare(p, MAILP_MIN(left, n), text, n);
-            p += MAILP_MIN(left, n);
-            left -= MAILP_MIN(left, n);
-        }
-        if (c == 0 && left == 0) {
-            return e;
-        }
-        if (c < 0) {
-            low = at + 1;
-        } else {
-            high = at;
-        }
+/* The entry called folder + middle + key, or NULL. torch names the folder after the file and numbers the rest: longer names
+   than there is room for are none of its. */
+static const mailp_zip_entry *mailp_zip_find(const mailp_zip *zip, const char *middle, const unsigned char *key, size_t key_size) {
+    unsigned char   name[1024];
+    size_t          middle_size = strlen(middle);
+    mailp_zip_entry e;
+    if (zip->folder_size > 512 || key_size > 256) {
+        return NULL;
     }
-    return NULL;
+    memcpy(name, zip->folder, zip->folder_size);
+    memcpy(name + zip->folder_size, middle, middle_size);
+    memcpy(name + zip->folder_size + middle_size, key, key_size);
+    e.name      = name;
+    e.name_size = zip->folder_size + middle_size + key_size;
+    return (const mailp_zip_entry *)mailp_search(zip->by_name, zip->n, &e, mailp_zip_by_name);
 }
 
 /* ---- pickle --------------------------------------------------------------------------------------------------------
@@ -1967,8 +1868,8 @@ static const mailp_zip_entry *mailp_zip_find(const mailp_zip *zip, const unsigne
 
    '17' is the entry FOLDER/data/17 of the zip; the location behind it does not matter here.
 
-   The program runs once over the bytes (there is no jump), so time is linear. A first pass counts what it can push,
-   store and build; each list below has room for just that. */
+   The program runs once over the bytes (there is no jump), so time is linear. An opcode takes at least one byte and pushes,
+   moves or stores at most one value, and a pair for a dictionary takes two: that is the room the lists below have. */
 
 typedef enum mailp_pickle_kind {
     MAILP_P_OTHER,    /* a value that no tensor depends on */
@@ -1997,8 +1898,6 @@ typedef struct mailp_pickle {
     const unsigned char *p;
     uint64_t             size;
     const mailp_zip     *zip;
-    const unsigned char *folder;
-    size_t               folder_size;
     mailp_pickle_value  *stack, *pool, *memo;
     mailp_pickle_item   *item;
     size_t               n_stack, n_pool, n_memo, n_items;  /* in use */
@@ -2017,90 +1916,88 @@ static const struct {
     { "torch._utils", "_rebuild_tensor_v2" }, { "torch._utils", "_rebuild_parameter" }
 };
 
-#define MAILP_PICKLE_LINES (-1)  /* argument: two lines of text */
-#define MAILP_PICKLE_TEXT1 (-2)  /* a length of 1, 4 or 8 bytes, and so much text */
-#define MAILP_PICKLE_TEXT4 (-3)
-#define MAILP_PICKLE_TEXT8 (-4)
-#define MAILP_PICKLE_NO    (-5)
+#define MAILP_ARG_LINES   (-2)  /* two lines of text */
+#define MAILP_ARG_TEXT(n) (-(n)) /* a length of n = 1, 4 or 8 bytes, and so much text */
+#define MAILP_ARG_REFUSED (-9)
+#define MAILP_TO_MARK     9
 
-/* Opcodes understood: how many bytes of argument follow, and how many values are pushed, stored in a tuple, and so on. */
-static int mailp_pickle_argument(unsigned char op) {
-    switch (op) {
-    case '.': case '(': case '0': case '1': case 'N': case 0x88: case 0x89: case '}': case ']': case ')': case 't':
-    case 0x85: case 0x86: case 0x87: case 0x94: case 0x93: case 'R': case 'b': case 'Q': case 's': case 'u': case 'a': case 'e': case 'd':
-    case 'l': return 0;
-    case 0x80: case 'K': case 'q': case 'h': return 1;
-    case 'M': return 2;
-    case 'J': case 'r': case 'j': return 4;
-    case 'G': case 0x95: return 8;
-    case 0x8a: case 'U': case 0x8c: return MAILP_PICKLE_TEXT1;
-    case 'X': case 'T': return MAILP_PICKLE_TEXT4;
-    case 0x8d: return MAILP_PICKLE_TEXT8;
-    case 'c': return MAILP_PICKLE_LINES;
-    default: return MAILP_PICKLE_NO;
-    }
-}
+/* argument: bytes, or what stands above. needs: values on the stack, MAILP_TO_MARK: a mark. The commonest come first. */
+typedef struct mailp_opcode {
+    unsigned char code;
+    signed char   argument, needs;
+    const char   *name;
+} mailp_opcode;
 
-/* Names of opcodes that are refused, for the message. */
-static const char *mailp_pickle_name(unsigned char op) {
-    switch (op) {
-    case 0x81: return "NEWOBJ";
-    case 0x92: return "NEWOBJ_EX";
-    case 'i': return "INST";
-    case 'o': return "OBJ";
-    case 0x82: case 0x83: case 0x84: return "EXT";
-    case 'P': return "PERSID";
-    case 'B': case 'C': case 0x8e: return "BINBYTES";
-    case 0x96: return "BYTEARRAY8";
-    case 0x8f: case 0x90: case 0x91: return "SET";
-    case 'I': case 'L': case 'F': case 'S': case 'V': case 'p': case 'g': return "protocol 0";
-    default: return "unknown";
-    }
-}
+static const mailp_opcode mailp_opcodes[] = {
+    { 'h', 1, 0, "BINGET" },                     { 'q', 1, 1, "BINPUT" },                  { 'K', 1, 0, "BININT1" },
+    { 'X', MAILP_ARG_TEXT(4), 0, "BINUNICODE" }, { 'r', 4, 1, "LONG_BINPUT" },             { 'j', 4, 0, "LONG_BINGET" },
+    { '(', 0, 0, "MARK" },                       { 't', 0, MAILP_TO_MARK, "TUPLE" },       { 0x94, 0, 1, "MEMOIZE" },
+    { 'R', 0, 2, "REDUCE" },                     { 'Q', 0, 1, "BINPERSID" },               { 'M', 2, 0, "BININT2" },
+    { 'J', 4, 0, "BININT" },                     { 0x89, 0, 0, "NEWFALSE" },               { 0x88, 0, 0, "NEWTRUE" },
+    { ')', 0, 0, "EMPTY_TUPLE" },                { 0x85, 0, 1, "TUPLE1" },                 { 0x86, 0, 2, "TUPLE2" },
+    { 0x87, 0, 3, "TUPLE3" },                    { 'N', 0, 0, "NONE" },                    { 'G', 8, 0, "BINFLOAT" },
+    { '}', 0, 0, "EMPTY_DICT" },                 { 'd', 0, MAILP_TO_MARK, "DICT" },        { 's', 0, 3, "SETITEM" },
+    { 'u', 0, MAILP_TO_MARK, "SETITEMS" },       { ']', 0, 0, "EMPTY_LIST" },              { 'l', 0, MAILP_TO_MARK, "LIST" },
+    { 'a', 0, 2, "APPEND" },                     { 'e', 0, MAILP_TO_MARK, "APPENDS" },     { '0', 0, 1, "POP" },
+    { '1', 0, MAILP_TO_MARK, "POP_MARK" },       { 'c', MAILP_ARG_LINES, 0, "GLOBAL" },    { 0x93, 0, 2, "STACK_GLOBAL" },
+    { 0x8a, MAILP_ARG_TEXT(1), 0, "LONG1" },     { 'U', MAILP_ARG_TEXT(1), 0, "SHORT_BINSTRING" },
+    { 'T', MAILP_ARG_TEXT(4), 0, "BINSTRING" },  { 0x8c, MAILP_ARG_TEXT(1), 0, "SHORT_BINUNICODE" },
+    { 'b', 0, 2, "BUILD" },                      { 0x8d, MAILP_ARG_TEXT(8), 0, "BINUNICODE8" },
+    { 0x80, 1, 0, "PROTO" },                     { 0x95, 8, 0, "FRAME" },                  { '.', 0, 1, "STOP" },
+#define MAILP_NO(code, name) { code, MAILP_ARG_REFUSED, 0, name }
+    MAILP_NO(0x81, "NEWOBJ"), MAILP_NO(0x92, "NEWOBJ_EX"), MAILP_NO('i', "INST"), MAILP_NO('o', "OBJ"), MAILP_NO(0x82, "EXT"),
+    MAILP_NO(0x83, "EXT"), MAILP_NO(0x84, "EXT"), MAILP_NO('P', "PERSID"), MAILP_NO('B', "BINBYTES"), MAILP_NO('C', "BINBYTES"),
+    MAILP_NO(0x8e, "BINBYTES"), MAILP_NO(0x96, "BYTEARRAY8"), MAILP_NO(0x8f, "SET"), MAILP_NO(0x90, "SET"), MAILP_NO(0x91, "SET"),
+    MAILP_NO('I', "protocol 0"), MAILP_NO('L', "protocol 0"), MAILP_NO('F', "protocol 0"), MAILP_NO('S', "protocol 0"),
+    MAILP_NO('V', "protocol 0"), MAILP_NO('p', "protocol 0"), MAILP_NO('g', "protocol 0"), MAILP_NO(0, "unknown")
+#undef MAILP_NO
+};
 
-/* The instruction at *at: its opcode and argument (text: without its length). Moves *at behind it. */
-static mail_status mailp_pickle_fetch(unsigned char *op, uint64_t *arg, uint64_t *arg_size, const mailp_pickle *vm, uint64_t *at, mail_error *err) {
+/* The instruction at *at and its argument, of n bytes from arg (text: without its length). Moves *at behind it. */
+static mail_status mailp_pickle_fetch(const mailp_opcode **opcode, uint64_t *arg, uint64_t *n, const mailp_pickle *vm, uint64_t *at,
+                                      mail_error *err) {
     const unsigned char *p = vm->p;
-    uint64_t             here = *at, n;
-    int                  kind;
+    uint64_t             here = *at, width;
+    const mailp_opcode  *o = mailp_opcodes;
     if (here == vm->size) {
-        return mailp_fail(err, MAIL_E_FORMAT, "pickle: it ends at byte %llu without STOP", (unsigned long long)here);
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: it ends at byte %llu without STOP", MAILP_LLU(here));
     }
-    *op  = p[here];
-    kind = mailp_pickle_argument(*op);
+    while (o->code != p[here] && o->code != 0) {
+        o++;
+    }
+    if (o->argument == MAILP_ARG_REFUSED) {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: opcode 0x%02x (%s) at byte %llu is not needed by a state_dict and is refused",
+                          p[here], o->name, MAILP_LLU(here));
+    }
     *arg = here + 1;
-    if (kind == MAILP_PICKLE_NO) {
-        return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: opcode 0x%02x (%s) at byte %llu is not needed by a state_dict and is refused", *op,
-                          mailp_pickle_name(*op), (unsigned long long)here);
-    }
-    if (kind == MAILP_PICKLE_LINES) {
-        int lines;
-        for (n = 0, lines = 0; *arg + n < vm->size && lines < 2; n++) {
-            lines += p[*arg + n] == '\n';
+    *n   = vm->size;  /* too much, unless the argument is there */
+    if (o->argument >= 0) {
+        *n = (uint64_t)o->argument;
+    } else if (o->argument == MAILP_ARG_LINES) {
+        uint64_t i;
+        int      lines = 0;
+        for (i = *arg; i < vm->size && lines < 2; i++) {
+            lines += p[i] == '\n';
         }
-        if (lines < 2) {
-            n = vm->size;
-        }
-    } else if (kind >= 0) {
-        n = (uint64_t)kind;
+        *n = lines < 2 ? *n : i - *arg;
     } else {
-        uint64_t width = kind == MAILP_PICKLE_TEXT1 ? 1 : kind == MAILP_PICKLE_TEXT4 ? 4 : 8;
-        n              = vm->size;
+        width = (uint64_t)-o->argument;
         if (mailp_inside(vm->size, *arg, width)) {
-            n = width == 1 ? p[*arg] : width == 4 ? mailp_le32(p + *arg) : mailp_le64(p + *arg);
+            *n = width == 1 ? p[*arg] : width == 4 ? mailp_le32(p + *arg) : mailp_le64(p + *arg);
             *arg += width;
         }
     }
-    if (!mailp_inside(vm->size, *arg, n)) {
-        return mailp_fail(err, MAIL_E_FORMAT, "pickle: the argument of opcode 0x%02x at byte %llu runs over the end", *op, (unsigned long long)here);
+    if (!mailp_inside(vm->size, *arg, *n)) {
+        return mailp_fail(err, MAIL_E_FORMAT, "pickle: the argument of opcode 0x%02x (%s) at byte %llu runs over the end", o->code, o->name,
+                          MAILP_LLU(here));
     }
-    *arg_size = n;
-    *at       = *arg + n;
+    *opcode = o;
+    *at     = *arg + *n;
     return MAIL_OK;
 }
 
 static mail_status mailp_pickle_damaged(uint64_t at, const char *expected, mail_error *err) {
-    return mailp_fail(err, MAIL_E_FORMAT, "pickle: before byte %llu: expected %s", (unsigned long long)at, expected);
+    return mailp_fail(err, MAIL_E_FORMAT, "pickle: before byte %llu: expected %s", MAILP_LLU(at), expected);
 }
 
 static void mailp_pickle_push(mailp_pickle *vm, mailp_pickle_kind kind, uint64_t n, uint64_t at) {
@@ -2110,32 +2007,40 @@ static void mailp_pickle_push(mailp_pickle *vm, mailp_pickle_kind kind, uint64_t
     v->at   = at;
 }
 
-/* Take the n values on top of the stack into the pool and push them as a tuple. */
-static void mailp_pickle_tuple(mailp_pickle *vm, size_t n) {
-    uint64_t at = vm->n_pool;
-    memcpy(vm->pool + at, vm->stack + (vm->n_stack - n), n * sizeof *vm->pool);
+/* Move the values from the stack's place first to its top into the pool; as a tuple they come back at place base. */
+static void mailp_pickle_tuple(mailp_pickle *vm, size_t base, size_t first) {
+    size_t at = vm->n_pool, n = vm->n_stack - first;
+    memcpy(vm->pool + at, vm->stack + first, n * sizeof *vm->pool);
     vm->n_pool += n;
-    vm->n_stack -= n;
+    vm->n_stack = base;
     mailp_pickle_push(vm, MAILP_P_TUPLE, n, at);
 }
 
-/* Enter the pairs (key, value) from the stack's place first to its top into the dictionary below them. */
-static int mailp_pickle_set(mailp_pickle *vm, size_t first) {
+/* Enter the pairs (key, value) from the stack's place first to its top into the dictionary at place dict, which stays. */
+static int mailp_pickle_set(mailp_pickle *vm, size_t dict, size_t first) {
     size_t i;
-    if (first == 0 || (vm->n_stack - first) % 2 != 0 || vm->stack[first - 1].kind != MAILP_P_DICT) {
+    if (dict >= first || (vm->n_stack - first) % 2 != 0 || vm->stack[dict].kind != MAILP_P_DICT) {
         return 0;
     }
     for (i = first; i < vm->n_stack; i += 2) {
         uint32_t kind = vm->stack[i + 1].kind;
         if (kind == MAILP_P_TENSOR || kind == MAILP_P_DICT) {
             mailp_pickle_item *item = &vm->item[vm->n_items++];
-            item->dict  = vm->stack[first - 1].at;
+            item->dict  = vm->stack[dict].at;
             item->key   = vm->stack[i];
             item->value = vm->stack[i + 1];
         }
     }
-    vm->n_stack = first;
+    vm->n_stack = dict + 1;
     return 1;
+}
+
+static int mailp_text_is(const unsigned char *p, size_t n, const char *text) {
+    return strlen(text) == n && memcmp(p, text, n) == 0;
+}
+
+static int mailp_pickle_is(const mailp_pickle *vm, const mailp_pickle_value *v, const char *text) {
+    return v->kind == MAILP_P_STRING && mailp_text_is(vm->p + v->at, v->n, text);
 }
 
 /* Push the global module.name. */
@@ -2143,8 +2048,7 @@ static mail_status mailp_pickle_global(mailp_pickle *vm, const unsigned char *mo
                                        size_t name_size, mail_error *err) {
     size_t i;
     for (i = 0; i < sizeof mailp_globals / sizeof *mailp_globals; i++) {
-        if (strlen(mailp_globals[i].module) == module_size && memcmp(mailp_globals[i].module, module, module_size) == 0 &&
-            strlen(mailp_globals[i].name) == name_size && memcmp(mailp_globals[i].name, name, name_size) == 0) {
+        if (mailp_text_is(module, module_size, mailp_globals[i].module) && mailp_text_is(name, name_size, mailp_globals[i].name)) {
             mailp_pickle_push(vm, MAILP_P_GLOBAL, i, 0);
             return MAIL_OK;
         }
@@ -2155,24 +2059,22 @@ static mail_status mailp_pickle_global(mailp_pickle *vm, const unsigned char *mo
 
 /* ('storage', torch.FloatStorage, '17', 'cuda:0', numel) on top of the stack -> the storage */
 static mail_status mailp_pickle_storage(mailp_pickle *vm, mail_error *err) {
-    const mailp_pickle_value *tuple = &vm->stack[vm->n_stack - 1];
-    const mailp_pickle_value *v = tuple->kind == MAILP_P_TUPLE ? vm->pool + tuple->at : vm->pool;
+    const mailp_pickle_value *tuple = &vm->stack[vm->n_stack - 1], *v = vm->pool + (tuple->kind == MAILP_P_TUPLE ? tuple->at : 0);
     const mailp_zip_entry    *e;
     mailp_shown               key;
     uint64_t                  bytes;
-    if (tuple->kind != MAILP_P_TUPLE || tuple->n != 5 || v[0].kind != MAILP_P_STRING || v[0].n != 7 ||
-        memcmp(vm->p + v[0].at, "storage", 7) != 0 || v[1].kind != MAILP_P_GLOBAL || v[1].n >= MAILP_G_STORAGE ||
-        v[2].kind != MAILP_P_STRING || v[4].kind != MAILP_P_INT) {
+    if (tuple->kind != MAILP_P_TUPLE || tuple->n != 5 || !mailp_pickle_is(vm, &v[0], "storage") || v[1].kind != MAILP_P_GLOBAL ||
+        v[1].n >= MAILP_G_STORAGE || v[2].kind != MAILP_P_STRING || v[4].kind != MAILP_P_INT) {
         return mailp_fail(err, MAIL_E_FORMAT, "pickle: a persistent id is not ('storage', type, key, location, size)");
     }
     key = mailp_show(vm->p + v[2].at, v[2].n);
-    e   = mailp_zip_find(vm->zip, vm->folder, vm->folder_size, "data/", vm->p + v[2].at, v[2].n);
+    e   = mailp_zip_find(vm->zip, "data/", vm->p + v[2].at, v[2].n);
     if (e == NULL) {
         return mailp_fail(err, MAIL_E_FORMAT, "storage '%s': the archive has no entry data/%s", key.text, key.text);
     }
     if (!mailp_mul(&bytes, v[4].at, mail_dtype_size((mail_dtype)v[1].n)) || bytes != e->size) {
         return mailp_fail(err, MAIL_E_FORMAT, "storage '%s': %llu elements of %s do not take the %llu bytes of its entry", key.text,
-                          (unsigned long long)v[4].at, mailp_dtypes[v[1].n].name, (unsigned long long)e->size);
+                          MAILP_LLU(v[4].at), mailp_dtypes[v[1].n].name, MAILP_LLU(e->size));
     }
     vm->n_stack--;
     mailp_pickle_push(vm, MAILP_P_STORAGE, v[1].n, (uint64_t)(e - vm->zip->entry));
@@ -2182,38 +2084,26 @@ static mail_status mailp_pickle_storage(mailp_pickle *vm, mail_error *err) {
 /* A call: function and argument tuple on top of the stack -> its result. */
 static mail_status mailp_pickle_reduce(mailp_pickle *vm, uint64_t at, mail_error *err) {
     const mailp_pickle_value *f = &vm->stack[vm->n_stack - 2], *tuple = f + 1;
-    const mailp_pickle_value *v = tuple->kind == MAILP_P_TUPLE ? vm->pool + tuple->at : vm->pool;
+    const mailp_pickle_value *v = vm->pool + (tuple->kind == MAILP_P_TUPLE ? tuple->at : 0);
     if (f->kind != MAILP_P_GLOBAL || tuple->kind != MAILP_P_TUPLE) {
         return mailp_pickle_damaged(at, "a global and a tuple to call it with", err);
     }
     vm->n_stack -= 2;
     if (f->n == MAILP_G_ORDERED_DICT && tuple->n == 0) {
         mailp_pickle_push(vm, MAILP_P_DICT, 0, vm->n_dicts++);
-        return MAIL_OK;
-    }
-    if (f->n == MAILP_G_REBUILD_TENSOR && tuple->n >= 4 && v[0].kind == MAILP_P_STORAGE && v[1].kind == MAILP_P_INT &&
-        v[2].kind == MAILP_P_TUPLE && v[3].kind == MAILP_P_TUPLE) {
+    } else if (f->n == MAILP_G_REBUILD_TENSOR && tuple->n >= 4 && v[0].kind == MAILP_P_STORAGE && v[1].kind == MAILP_P_INT &&
+               v[2].kind == MAILP_P_TUPLE && v[3].kind == MAILP_P_TUPLE) {
         mailp_pickle_push(vm, MAILP_P_TENSOR, 0, tuple->at);
-        return MAIL_OK;
-    }
-    if (f->n == MAILP_G_REBUILD_PARAMETER && tuple->n >= 1 && v[0].kind == MAILP_P_TENSOR) {
+    } else if (f->n == MAILP_G_REBUILD_PARAMETER && tuple->n >= 1 && v[0].kind == MAILP_P_TENSOR) {
         mailp_pickle_push(vm, MAILP_P_TENSOR, 0, v[0].at);
-        return MAIL_OK;
+    } else {
+        return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: before byte %llu: %s.%s is called with arguments that a state_dict does not have",
+                          MAILP_LLU(at), mailp_globals[f->n].module, mailp_globals[f->n].name);
     }
-    return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: before byte %llu: %s.%s is called with arguments that a state_dict does not have",
-                      (unsigned long long)at, mailp_globals[f->n].module, mailp_globals[f->n].name);
+    return MAIL_OK;
 }
 
-/* Stack place behind the topmost mark; 0: there is none. Marks are found once: the values above it are popped then. */
-static size_t mailp_pickle_mark(const mailp_pickle *vm) {
-    size_t at = vm->n_stack;
-    while (at > 0 && vm->stack[at - 1].kind != MAILP_P_MARK) {
-        at--;
-    }
-    return at;
-}
-
-/* Two's complement little-endian of n <= 8 bytes */
+/* Little-endian number of n <= 8 bytes, two's complement */
 static uint64_t mailp_pickle_int(const unsigned char *p, uint64_t n) {
     uint64_t value = n > 0 && p[n - 1] >= 0x80 ? UINT64_MAX : 0;
     while (n-- > 0) {
@@ -2224,33 +2114,28 @@ static uint64_t mailp_pickle_int(const unsigned char *p, uint64_t n) {
 
 /* Run the program. *top: the number of the dictionary it ends with. */
 static mail_status mailp_pickle_run(uint64_t *top, mailp_pickle *vm, mail_error *err) {
-    uint64_t at = 0;
+    const mailp_opcode *opcode = NULL;
+    uint64_t            at = 0, arg = 0, n = 0, slot;
     for (;;) {
-        unsigned char        op = 0;
-        uint64_t             arg = 0, n = 0, here = at;
-        const unsigned char *p;
-        size_t               mark = 0, need = 0;
-        mail_status          status = mailp_pickle_fetch(&op, &arg, &n, vm, &at, err);
+        uint64_t                  here = at;
+        mail_status               status = mailp_pickle_fetch(&opcode, &arg, &n, vm, &at, err);
+        const unsigned char      *p = vm->p + arg;
+        const mailp_pickle_value *v;
+        size_t                    mark = vm->n_stack, line;  /* mark: place behind the topmost mark, which its opcodes remove */
         if (status) {
             return status;
         }
-        p = vm->p + arg;
-        if (op == 't' || op == 'u' || op == 'e' || op == '1' || op == 'd' || op == 'l') {
-            mark = mailp_pickle_mark(vm);
+        if (opcode->needs == MAILP_TO_MARK) {
+            while (mark > 0 && vm->stack[mark - 1].kind != MAILP_P_MARK) {
+                mark--;
+            }
             if (mark == 0) {
                 return mailp_pickle_damaged(at, "a mark on the stack", err);
             }
-        }
-        switch (op) {  /* values that must be there */
-        case '.': case '0': case 0x85: case 'q': case 'r': case 0x94: case 'Q': need = 1; break;
-        case 0x86: case 0x93: case 'R': case 'b': case 'a': need = 2; break;
-        case 0x87: case 's': need = 3; break;
-        default: break;
-        }
-        if (vm->n_stack < need) {
+        } else if (vm->n_stack < (size_t)opcode->needs) {
             return mailp_pickle_damaged(at, "more values on the stack", err);
         }
-        switch (op) {
+        switch (opcode->code) {
         case 0x80:
             if (here != 0 || *p < 2 || *p > 5) {
                 return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: protocol %u; 2 to 5 are understood", *p);
@@ -2260,41 +2145,26 @@ static mail_status mailp_pickle_run(uint64_t *top, mailp_pickle *vm, mail_error 
         case '(': mailp_pickle_push(vm, MAILP_P_MARK, 0, 0); break;
         case 'N': case 0x88: case 0x89: case 'G': mailp_pickle_push(vm, MAILP_P_OTHER, 0, 0); break;
         case 'K': case 'M': mailp_pickle_push(vm, MAILP_P_INT, 0, n == 1 ? *p : mailp_le16(p)); break;
-        case 'J': case 0x8a:
-            if (n > 8) {
-                mailp_pickle_push(vm, MAILP_P_OTHER, 0, 0);
-            } else {
-                mailp_pickle_push(vm, MAILP_P_INT, 0, mailp_pickle_int(p, n));
-            }
-            break;
+        case 'J': case 0x8a: mailp_pickle_push(vm, n > 8 ? MAILP_P_OTHER : MAILP_P_INT, 0, n > 8 ? 0 : mailp_pickle_int(p, n)); break;
         case 'U': case 'T': case 'X': case 0x8c: case 0x8d:
             if (n > UINT32_MAX) {
                 return mailp_pickle_damaged(at, "a string of less than 4 GiB", err);
             }
             mailp_pickle_push(vm, MAILP_P_STRING, n, arg);
             break;
-        case ')': mailp_pickle_tuple(vm, 0); break;
-        case 0x85: case 0x86: case 0x87: mailp_pickle_tuple(vm, need); break;
-        case 't': {
-            size_t count = vm->n_stack - mark;
-            mailp_pickle_tuple(vm, count);
-            vm->n_stack--;
-            vm->stack[vm->n_stack - 1] = vm->stack[vm->n_stack];  /* onto the mark */
+        case ')': case 0x85: case 0x86: case 0x87:
+            mailp_pickle_tuple(vm, vm->n_stack - (size_t)opcode->needs, vm->n_stack - (size_t)opcode->needs);
+            break;
+        case 't': mailp_pickle_tuple(vm, mark - 1, mark); break;
+        case ']': mailp_pickle_push(vm, MAILP_P_LIST, 0, 0); break;
+        case 'a': case 'e': {
+            size_t list = (opcode->code == 'a' ? vm->n_stack : mark) - 2;
+            if (list >= vm->n_stack || vm->stack[list].kind != MAILP_P_LIST) {
+                return mailp_pickle_damaged(at, "a list to append to", err);
+            }
+            vm->n_stack = list + 1;
             break;
         }
-        case ']': mailp_pickle_push(vm, MAILP_P_LIST, 0, 0); break;
-        case 'a':
-            if (vm->stack[vm->n_stack - 2].kind != MAILP_P_LIST) {
-                return mailp_pickle_damaged(at, "a list to append to", err);
-            }
-            vm->n_stack--;
-            break;
-        case 'e':
-            if (mark < 2 || vm->stack[mark - 2].kind != MAILP_P_LIST) {
-                return mailp_pickle_damaged(at, "a list to append to", err);
-            }
-            vm->n_stack = mark - 1;
-            break;
         case 'l':
             vm->n_stack = mark - 1;
             mailp_pickle_push(vm, MAILP_P_LIST, 0, 0);
@@ -2303,62 +2173,49 @@ static mail_status mailp_pickle_run(uint64_t *top, mailp_pickle *vm, mail_error 
         case 'd':
             vm->stack[mark - 1].kind = MAILP_P_DICT;
             vm->stack[mark - 1].at   = vm->n_dicts++;
-            if (!mailp_pickle_set(vm, mark)) {
+            if (!mailp_pickle_set(vm, mark - 1, mark)) {
                 return mailp_pickle_damaged(at, "pairs for a dictionary", err);
             }
             break;
-        case 's':
-            if (!mailp_pickle_set(vm, vm->n_stack - 2)) {
-                return mailp_pickle_damaged(at, "a dictionary to set an item of", err);
-            }
-            break;
-        case 'u':
-            if (mark >= 2) {  /* close the gap of the mark */
-                memmove(vm->stack + mark - 1, vm->stack + mark, (vm->n_stack - mark) * sizeof *vm->stack);
-                vm->n_stack--;
-            }
-            if (mark < 2 || !mailp_pickle_set(vm, mark - 1)) {
-                return mailp_pickle_damaged(at, "a dictionary to set items of", err);
+        case 's': case 'u':
+            if (opcode->code == 's' ? !mailp_pickle_set(vm, vm->n_stack - 3, vm->n_stack - 2) : !mailp_pickle_set(vm, mark - 2, mark)) {
+                return mailp_pickle_damaged(at, "pairs and a dictionary to set items of", err);
             }
             break;
         case '0': vm->n_stack--; break;
         case '1': vm->n_stack = mark - 1; break;
-        case 'q': case 'r': case 0x94: {
-            uint64_t slot = n == 0 ? vm->n_memo : n == 1 ? *p : mailp_le32(p);
+        case 'q': case 'r': case 0x94:
+            slot = n == 0 ? vm->n_memo : n == 1 ? *p : mailp_le32(p);
             if (slot > vm->n_memo) {
                 return mailp_pickle_damaged(at, "memo places in ascending order", err);
             }
             vm->memo[slot] = vm->stack[vm->n_stack - 1];
             vm->n_memo += slot == vm->n_memo;
             break;
-        }
-        case 'h': case 'j': {
-            uint64_t slot = n == 1 ? *p : mailp_le32(p);
+        case 'h': case 'j':
+            slot = n == 1 ? *p : mailp_le32(p);
             if (slot >= vm->n_memo) {
                 return mailp_pickle_damaged(at, "a memo place that is filled", err);
             }
             vm->stack[vm->n_stack++] = vm->memo[slot];
             break;
-        }
-        case 'c': {
-            size_t line = (size_t)((const unsigned char *)memchr(p, '\n', (size_t)n) - p);
+        case 'c':
+            line   = (size_t)((const unsigned char *)memchr(p, '\n', (size_t)n) - p);
             status = mailp_pickle_global(vm, p, line, p + line + 1, (size_t)n - line - 2, err);
             break;
-        }
-        case 0x93: {
-            const mailp_pickle_value *v = &vm->stack[vm->n_stack - 2];
+        case 0x93:
+            v = &vm->stack[vm->n_stack - 2];
             if (v[0].kind != MAILP_P_STRING || v[1].kind != MAILP_P_STRING) {
                 return mailp_pickle_damaged(at, "two strings that name a global", err);
             }
             vm->n_stack -= 2;
             status = mailp_pickle_global(vm, vm->p + v[0].at, v[0].n, vm->p + v[1].at, v[1].n, err);
             break;
-        }
         case 'R': status = mailp_pickle_reduce(vm, at, err); break;
         case 'Q': status = mailp_pickle_storage(vm, err); break;
         case 'b':  /* attributes (_metadata) for what is below them */
-            vm->n_stack--;
-            if (vm->stack[vm->n_stack - 1].kind != MAILP_P_DICT && vm->stack[vm->n_stack - 1].kind != MAILP_P_TENSOR) {
+            v = &vm->stack[--vm->n_stack - 1];
+            if (v->kind != MAILP_P_DICT && v->kind != MAILP_P_TENSOR) {
                 return mailp_pickle_damaged(at, "a dictionary or tensor to set attributes of", err);
             }
             break;
@@ -2378,7 +2235,7 @@ static mail_status mailp_pickle_run(uint64_t *top, mailp_pickle *vm, mail_error 
 /* A tensor from storage, offset, shape and stride in the pool. */
 static mail_status mailp_pickle_tensor(mail_tensor *x, const mailp_pickle *vm, const mailp_pickle_value *v, mail_error *err) {
     const mailp_zip_entry *e = &vm->zip->entry[v[0].at];
-    mailp_shown            name = mailp_show(x->name, strlen(x->name));
+    mailp_shown            name = mailp_show_text(x->name);
     uint64_t               numel, last = v[1].at;
     unsigned               d;
     int                    fits = 1;
@@ -2406,12 +2263,11 @@ static mail_status mailp_pickle_tensor(mail_tensor *x, const mailp_pickle *vm, c
         last += step;
     }
     if (!fits || (x->count > 0 ? last >= numel : last > numel)) {
-        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its view reaches beyond the %llu elements of its storage", name.text,
-                          (unsigned long long)numel);
+        return mailp_fail(err, MAIL_E_FORMAT, "tensor '%s': its view reaches beyond the %llu elements of its storage", name.text, MAILP_LLU(numel));
     }
     if (x->count > numel) {
         return mailp_fail(err, MAIL_E_UNSUPPORTED, "tensor '%s': an expanded view (%llu elements of %llu); save a contiguous copy", name.text,
-                          (unsigned long long)x->count, (unsigned long long)numel);
+                          MAILP_LLU(x->count), MAILP_LLU(numel));
     }
     x->data = vm->zip->bytes + e->data + v[1].at * mail_dtype_size(x->dtype);
     return MAIL_OK;
@@ -2419,22 +2275,19 @@ static mail_status mailp_pickle_tensor(mail_tensor *x, const mailp_pickle *vm, c
 
 /* The tensors of dictionary top become the table. If it holds none but a dictionary 'state_dict', that one's. */
 static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, uint64_t top, mail_error *err) {
-    const mailp_pickle_item *item;
+    const mailp_pickle_item *item, *end = vm->item + vm->n_items;
     uint64_t                 inner = top;
-    size_t                   i, n = 0, text_size = 0;
+    size_t                   n = 0, text_size = 0;
     char                    *text;
     mail_status              status;
-    for (i = 0; i < vm->n_items; i++) {
-        item = &vm->item[i];
-        if (item->dict == top && item->value.kind == MAILP_P_DICT && item->key.kind == MAILP_P_STRING && item->key.n == 10 &&
-            memcmp(vm->p + item->key.at, "state_dict", 10) == 0) {
+    for (item = vm->item; item < end; item++) {
+        if (item->dict == top && item->value.kind == MAILP_P_DICT && mailp_pickle_is(vm, &item->key, "state_dict")) {
             inner = item->value.at;
         }
         n += item->dict == top && item->value.kind == MAILP_P_TENSOR;
     }
     top = n == 0 ? inner : top;
-    for (i = 0, n = 0; i < vm->n_items; i++) {
-        item = &vm->item[i];
+    for (item = vm->item, n = 0; item < end; item++) {
         if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
             if (item->key.kind != MAILP_P_STRING || memchr(vm->p + item->key.at, 0, item->key.n) != NULL) {
                 return mailp_fail(err, MAIL_E_FORMAT, "pickle: a tensor's name is not a plain string");
@@ -2450,8 +2303,7 @@ static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, u
         return mailp_fail(err, MAIL_E_FORMAT, "pickle: a name is there twice");
     }
     status = mailp_tensors_reserve(t, &text, n, 0, text_size, err);
-    for (i = 0; i < vm->n_items && status == MAIL_OK; i++) {
-        item = &vm->item[i];
+    for (item = vm->item; item < end && status == MAIL_OK; item++) {
         if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
             mail_tensor *x = &t->tensor[t->n++];
             memset(x, 0, sizeof *x);
@@ -2465,53 +2317,36 @@ static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, u
     return status ? status : mailp_tensors_finish(t, err);
 }
 
-/* Run a pickle with lists as long as its opcodes can make them. */
 static mail_status mailp_pickle_parse(mail_tensors *t, mailp_pickle *vm, mail_error *err) {
-    uint64_t      at = 0, arg = 0, arg_size = 0, top = 0, n_push = 0, n_put = 0, n_set = 0;
-    unsigned char op = 0;
-    mailp_arena   arena;
-    mail_status   status;
-    int           pass;
-    /* a failure is left to the run, which may meet a more telling one before it */
-    while (op != '.' && mailp_pickle_fetch(&op, &arg, &arg_size, vm, &at, NULL) == MAIL_OK) {
-        n_push += strchr("su0.1bae", op) == NULL;  /* all others push at most one value */
-        n_put  += op == 'q' || op == 'r' || op == 0x94;
-        n_set  += op == 's' || op == 'u' || op == 'd';
+    size_t      n = (size_t)vm->size;
+    uint64_t    top = 0;
+    mail_status status;
+    if (vm->size < SIZE_MAX / 128) {
+        vm->stack = (mailp_pickle_value *)mailp_alloc(&t->allocator, 3 * n * sizeof *vm->stack + (n / 2 + 1) * sizeof *vm->item);
     }
-    n_set = n_set > 0 ? n_push / 2 : 0;
-    memset(&arena, 0, sizeof arena);
-    for (pass = 0; pass < 2; pass++) {
-        arena.used = 0;
-        vm->stack  = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_push + 1) * sizeof *vm->stack);
-        vm->pool   = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_push + 8) * sizeof *vm->pool);
-        vm->memo   = (mailp_pickle_value *)mailp_take(&arena, ((size_t)n_put + 1) * sizeof *vm->memo);
-        vm->item   = (mailp_pickle_item *)mailp_take(&arena, ((size_t)n_set + 1) * sizeof *vm->item);
-        if (pass == 0) {
-            arena.base = (unsigned char *)mailp_alloc(&t->allocator, arena.used);
-            if (arena.base == NULL) {
-                return mailp_fail(err, MAIL_E_MEMORY, "no memory to read a pickle of %llu bytes", (unsigned long long)vm->size);
-            }
-        }
+    if (vm->stack == NULL) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory to read a pickle of %llu bytes", MAILP_LLU(vm->size));
     }
-    status = mailp_pickle_run(&top, vm, err);
+    vm->pool = vm->stack + n;
+    vm->memo = vm->pool + n;
+    vm->item = (mailp_pickle_item *)(void *)(vm->memo + n);
+    status   = mailp_pickle_run(&top, vm, err);
     if (status == MAIL_OK) {
         status = mailp_pickle_table(t, vm, top, err);
     }
-    mailp_free(&t->allocator, arena.base);
+    mailp_free(&t->allocator, vm->stack);
     return status;
 }
 
 /* FOLDER/data.pkl, FOLDER/data/N, and perhaps FOLDER/byteorder; other entries do not matter. */
-static mail_status mailp_pth_entries(mail_tensors *t, const mailp_zip *zip, mail_error *err) {
-    const mailp_zip_entry *program = NULL, *order;
+static mail_status mailp_pth_entries(mail_tensors *t, mailp_zip *zip, mail_error *err) {
+    const mailp_zip_entry *program = NULL, *order, *e;
     mailp_pickle           vm;
-    size_t                 i;
-    for (i = 0; i < zip->n; i++) {
-        const mailp_zip_entry *e = &zip->entry[i];
+    for (e = zip->entry; e < zip->entry + zip->n; e++) {
         if (e->name_size >= 9 && memcmp(e->name + e->name_size - 9, "/data.pkl", 9) == 0) {
             if (program != NULL) {
-                return mailp_fail(err, MAIL_E_FORMAT, "zip: two entries end in /data.pkl: '%s' and '%s'",
-                                  mailp_show(program->name, program->name_size).text, mailp_show(e->name, e->name_size).text);
+                return mailp_fail(err, MAIL_E_FORMAT, "zip: two entries end in /data.pkl: '%s' and '%s'", mailp_zip_show(program).text,
+                                  mailp_zip_show(e).text);
             }
             program = e;
         }
@@ -2519,17 +2354,17 @@ static mail_status mailp_pth_entries(mail_tensors *t, const mailp_zip *zip, mail
     if (program == NULL) {
         return mailp_fail(err, MAIL_E_FORMAT, "zip: no entry ends in /data.pkl: not written by torch.save");
     }
-    memset(&vm, 0, sizeof vm);
-    vm.p           = zip->bytes + program->data;
-    vm.size        = program->size;
-    vm.zip         = zip;
-    vm.folder      = program->name;
-    vm.folder_size = program->name_size - 8;
-    order = mailp_zip_find(zip, vm.folder, vm.folder_size, "byteorder", vm.p, 0);
-    if (order != NULL && (order->size != 6 || memcmp(zip->bytes + order->data, "little", 6) != 0)) {
+    zip->folder      = program->name;
+    zip->folder_size = program->name_size - 8;
+    order            = mailp_zip_find(zip, "byteorder", program->name, 0);
+    if (order != NULL && !mailp_text_is(zip->bytes + order->data, (size_t)order->size, "little")) {
         return mailp_fail(err, MAIL_E_UNSUPPORTED, "zip: byteorder is '%s', only 'little' is read; save it again on a little-endian machine",
                           mailp_show(zip->bytes + order->data, (size_t)order->size).text);
     }
+    memset(&vm, 0, sizeof vm);
+    vm.p    = zip->bytes + program->data;
+    vm.size = program->size;
+    vm.zip  = zip;
     return mailp_pickle_parse(t, &vm, err);
 }
 
@@ -2541,7 +2376,7 @@ static mail_status mailp_pth_parse(mail_tensors *t, const unsigned char *bytes, 
     if (status == MAIL_OK) {
         status = mailp_pth_entries(t, &zip, err);
     }
-    mailp_free(&t->allocator, zip.block);
+    mailp_free(&t->allocator, zip.entry);
     return status;
 }
 
@@ -2560,73 +2395,67 @@ static mail_status mailp_tensors_parse(mail_tensors *t, const unsigned char *byt
     if (size > 8 && bytes[8] == '{') {
         return mailp_safetensors_parse(t, bytes, size, err);
     }
-    return mailp_fail(err, MAIL_E_FORMAT, "neither .safetensors nor a .pth written by torch.save: it begins with 0x%02x 0x%02x and has %lu bytes",
-                      size > 0 ? bytes[0] : 0, size > 1 ? bytes[1] : 0, (unsigned long)size);
+    return mailp_fail(err, MAIL_E_FORMAT, "neither .safetensors nor a .pth written by torch.save: it begins with 0x%02x 0x%02x and has %llu bytes",
+                      size > 0 ? bytes[0] : 0, size > 1 ? bytes[1] : 0, MAILP_LLU(size));
 }
 
-/* An empty table with its allocator, or NULL. */
-static mail_tensors *mailp_tensors_create(const mail_allocator *allocator, mail_error *err) {
+/* The table of a file, or if path is NULL of data. */
+static mail_status mailp_tensors_open(mail_tensors **tensors, const char *path, const void *data, size_t size, const mail_allocator *allocator,
+                                      mail_error *err) {
     mail_tensors *t = (mail_tensors *)mailp_alloc(allocator, sizeof *t);
+    mail_status   status = MAIL_OK;
+    *tensors = NULL;
     if (t == NULL) {
-        (void)mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of tensors");
-        return NULL;
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a table of tensors");
     }
     memset(t, 0, sizeof *t);
     if (allocator != NULL) {
         t->allocator = *allocator;
     }
-    return t;
-}
-
-MAIL_API mail_status mail_tensors_open_memory(mail_tensors **tensors, const void *data, size_t size, const mail_allocator *allocator,
-                                              mail_error *err) {
-    mail_status status;
-    if (tensors == NULL || data == NULL) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open_memory: tensors or data is NULL");
-    }
-    *tensors = mailp_tensors_create(allocator, err);
-    if (*tensors == NULL) {
-        return MAIL_E_MEMORY;
-    }
-    status = mailp_tensors_parse(*tensors, (const unsigned char *)data, size, err);
-    if (status) {
-        mail_tensors_close(*tensors);
-        *tensors = NULL;
-    }
-    return status;
-}
-
 #ifndef MAIL_NO_STDIO
-MAIL_API mail_status mail_tensors_open(mail_tensors **tensors, const char *path, const mail_allocator *allocator, mail_error *err) {
-    mail_status status;
-    if (tensors == NULL || path == NULL) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open: tensors or path is NULL");
+    if (path != NULL) {
+        status = mailp_file_open(&t->file, path, allocator, err);
+        data   = t->file.data;
+        size   = t->file.size;
     }
-    *tensors = mailp_tensors_create(allocator, err);
-    if (*tensors == NULL) {
-        return MAIL_E_MEMORY;
-    }
-    status = mailp_file_open(&(*tensors)->file, path, allocator, err);
+#endif
     if (status == MAIL_OK) {
-        status = mailp_tensors_parse(*tensors, (*tensors)->file.data, (*tensors)->file.size, err);
-        if (status && err != NULL) {
+        status = mailp_tensors_parse(t, (const unsigned char *)data, size, err);
+        if (status && path != NULL && err != NULL) {
             char text[sizeof err->text];
             memcpy(text, err->text, sizeof text);
             (void)mailp_fail(err, status, "%.120s: %.190s", path, text);
         }
     }
     if (status) {
-        mail_tensors_close(*tensors);
-        *tensors = NULL;
+        mail_tensors_close(t);
+    } else {
+        *tensors = t;
     }
     return status;
+}
+
+MAIL_API mail_status mail_tensors_open_memory(mail_tensors **tensors, const void *data, size_t size, const mail_allocator *allocator,
+                                              mail_error *err) {
+    if (tensors == NULL || data == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open_memory: tensors or data is NULL");
+    }
+    return mailp_tensors_open(tensors, NULL, data, size, allocator, err);
+}
+
+#ifndef MAIL_NO_STDIO
+MAIL_API mail_status mail_tensors_open(mail_tensors **tensors, const char *path, const mail_allocator *allocator, mail_error *err) {
+    if (tensors == NULL || path == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open: tensors or path is NULL");
+    }
+    return mailp_tensors_open(tensors, path, NULL, 0, allocator, err);
 }
 #endif
 
 MAIL_API void mail_tensors_close(mail_tensors *tensors) {
     if (tensors != NULL) {
         mail_allocator allocator = tensors->allocator;
-        mailp_free(&allocator, tensors->block);
+        mailp_free(&allocator, tensors->tensor);
 #ifndef MAIL_NO_STDIO
         mailp_file_close(&tensors->file, &allocator);
 #endif
@@ -2643,37 +2472,15 @@ MAIL_API const mail_tensor *mail_tensors_at(const mail_tensors *tensors, size_t 
 }
 
 MAIL_API const mail_tensor *mail_tensors_find(const mail_tensors *tensors, const char *name) {
-    size_t low = 0, high = mail_tensors_count(tensors);
-    while (low < high && name != NULL) {
-        size_t at = low + (high - low) / 2;
-        int    c = strcmp(name, ((const mail_tensor *)tensors->by_name[at])->name);
-        if (c == 0) {
-            return (const mail_tensor *)tensors->by_name[at];
-        }
-        if (c > 0) {
-            low = at + 1;
-        } else {
-            high = at;
-        }
-    }
-    return NULL;
+    return tensors == NULL || name == NULL ? NULL : (const mail_tensor *)mailp_search(tensors->by_name, tensors->n, &name, mailp_by_name);
 }
 
 MAIL_API const char *mail_tensors_metadata(const mail_tensors *tensors, const char *key) {
-    size_t low = 0, high = tensors == NULL ? 0 : tensors->n_pairs;
-    while (low < high && key != NULL) {
-        size_t at = low + (high - low) / 2;
-        int    c = strcmp(key, ((const mailp_pair *)tensors->by_key[at])->key);
-        if (c == 0) {
-            return ((const mailp_pair *)tensors->by_key[at])->value;
-        }
-        if (c > 0) {
-            low = at + 1;
-        } else {
-            high = at;
-        }
+    const mailp_pair *pair = NULL;
+    if (tensors != NULL && key != NULL) {
+        pair = (const mailp_pair *)mailp_search(tensors->by_key, tensors->n_pairs, &key, mailp_by_name);
     }
-    return NULL;
+    return pair == NULL ? NULL : pair->value;
 }
 
 MAILP_INLINE float mailp_f32_bits(uint32_t bits) {
@@ -2782,7 +2589,7 @@ MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, 
     }
     if (n != tensor->count) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "tensor '%s': room for %llu values, but it has %llu",
-                          mailp_show(tensor->name, strlen(tensor->name)).text, (unsigned long long)n, (unsigned long long)tensor->count);
+                          mailp_show_text(tensor->name).text, MAILP_LLU(n), MAILP_LLU(tensor->count));
     }
     mailp_tensor_values(values, tensor, 0, n);
     return MAIL_OK;
@@ -2864,55 +2671,66 @@ typedef struct mailp_config {
 
 /* ---- settings: their names and where they were given --------------------------------------------------------------- */
 
+#define MAILP_TRUTH "false or true"
+
+/* The words that a setting may be, in the order of its enum; NULL: it is a whole number. */
+#define MAILP_SETTING_LIST(X)                                              \
+    X(ARCH,            "arch",            "d_ma or ed_ma or d_tr or ed_tr") \
+    X(ALGO,            "algo",            "ddpm or bc")                     \
+    X(LANG,            "lang",            MAILP_TRUTH)                      \
+    X(OBS_SEQ,         "obs_seq",         NULL)                             \
+    X(ACT_SEQ,         "act_seq",         NULL)                             \
+    X(N_ACTION_STEPS,  "n_action_steps",  NULL)                             \
+    X(CHUNK,           "chunk",           NULL) /* another name of n_action_steps */ \
+    X(ACTION_DIM,      "action_dim",      NULL)                             \
+    X(STATE_DIM,       "state_dim",       NULL)                             \
+    X(D_MODEL,         "d_model",         NULL)                             \
+    X(LANG_DIM,        "lang_dim",        NULL)                             \
+    X(N_LAYERS,        "n_layers",        NULL)                             \
+    X(D_STATE,         "d_state",         NULL)                             \
+    X(D_CONV,          "d_conv",          NULL)                             \
+    X(ENC_LAYERS,      "enc_layers",      NULL)                             \
+    X(ENC_STATE,       "enc_state",       NULL)                             \
+    X(ENC_CONV,        "enc_conv",        NULL)                             \
+    X(DEC_LAYERS,      "dec_layers",      NULL)                             \
+    X(DEC_STATE,       "dec_state",       NULL)                             \
+    X(DEC_CONV,        "dec_conv",        NULL)                             \
+    X(EXPAND,          "expand",          NULL)                             \
+    X(N_HEADS,         "n_heads",         NULL)                             \
+    X(FEAT_DIM,        "feat_dim",        NULL)                             \
+    X(RES_WIDTH,       "res_width",       NULL)                             \
+    X(N_TIMESTEPS,     "n_timesteps",     NULL)                             \
+    X(SCHEDULE,        "schedule",        "cosine or linear or vp")         \
+    X(CLIP_DENOISED,   "clip_denoised",   MAILP_TRUTH)                      \
+    X(PREDICT_EPSILON, "predict_epsilon", MAILP_TRUTH)                      \
+    X(DIFFUSION_X,     "diffusion_x",     NULL)                             \
+    X(SCALE_DATA,      "scale_data",      MAILP_TRUTH)
+
 typedef enum mailp_setting {
-    MAILP_S_ARCH, MAILP_S_ALGO, MAILP_S_LANG, MAILP_S_OBS_SEQ, MAILP_S_ACT_SEQ, MAILP_S_N_ACTION_STEPS, MAILP_S_CHUNK,
-    MAILP_S_ACTION_DIM, MAILP_S_STATE_DIM, MAILP_S_D_MODEL, MAILP_S_LANG_DIM, MAILP_S_N_LAYERS, MAILP_S_D_STATE, MAILP_S_D_CONV,
-    MAILP_S_ENC_LAYERS, MAILP_S_DEC_LAYERS, MAILP_S_ENC_STATE, MAILP_S_DEC_STATE, MAILP_S_ENC_CONV, MAILP_S_DEC_CONV,
-    MAILP_S_EXPAND, MAILP_S_N_HEADS, MAILP_S_FEAT_DIM, MAILP_S_RES_WIDTH, MAILP_S_N_TIMESTEPS, MAILP_S_SCHEDULE, MAILP_S_CLIP_DENOISED,
-    MAILP_S_PREDICT_EPSILON, MAILP_S_DIFFUSION_X, MAILP_S_SCALE_DATA, MAILP_S_COUNT
+#define MAILP_X(id, name, words) MAILP_S_##id,
+    MAILP_SETTING_LIST(MAILP_X)
+#undef MAILP_X
+    MAILP_S_COUNT
 } mailp_setting;
 
-#define MAILP_WORDS_MAX 4
-
-/* words: the values in the order of the enum; none: a whole number; "false", "true": a truth value */
 static const struct {
-    const char *name;
-    const char *words[MAILP_WORDS_MAX];
+    const char *name, *words;
 } mailp_settings[MAILP_S_COUNT] = {
-    { "arch", { "d_ma", "ed_ma", "d_tr", "ed_tr" } },
-    { "algo", { "ddpm", "bc", NULL, NULL } },
-    { "lang", { "false", "true", NULL, NULL } },
-    { "obs_seq", { NULL, NULL, NULL, NULL } },
-    { "act_seq", { NULL, NULL, NULL, NULL } },
-    { "n_action_steps", { NULL, NULL, NULL, NULL } },
-    { "chunk", { NULL, NULL, NULL, NULL } },  /* another name of n_action_steps */
-    { "action_dim", { NULL, NULL, NULL, NULL } },
-    { "state_dim", { NULL, NULL, NULL, NULL } },
-    { "d_model", { NULL, NULL, NULL, NULL } },
-    { "lang_dim", { NULL, NULL, NULL, NULL } },
-    { "n_layers", { NULL, NULL, NULL, NULL } },
-    { "d_state", { NULL, NULL, NULL, NULL } },
-    { "d_conv", { NULL, NULL, NULL, NULL } },
-    { "enc_layers", { NULL, NULL, NULL, NULL } },
-    { "dec_layers", { NULL, NULL, NULL, NULL } },
-    { "enc_state", { NULL, NULL, NULL, NULL } },
-    { "dec_state", { NULL, NULL, NULL, NULL } },
-    { "enc_conv", { NULL, NULL, NULL, NULL } },
-    { "dec_conv", { NULL, NULL, NULL, NULL } },
-    { "expand", { NULL, NULL, NULL, NULL } },
-    { "n_heads", { NULL, NULL, NULL, NULL } },
-    { "feat_dim", { NULL, NULL, NULL, NULL } },
-    { "res_width", { NULL, NULL, NULL, NULL } },
-    { "n_timesteps", { NULL, NULL, NULL, NULL } },
-    { "schedule", { "cosine", "linear", "vp", NULL } },
-    { "clip_denoised", { "false", "true", NULL, NULL } },
-    { "predict_epsilon", { "false", "true", NULL, NULL } },
-    { "diffusion_x", { NULL, NULL, NULL, NULL } },
-    { "scale_data", { "false", "true", NULL, NULL } }
+#define MAILP_X(id, name, words) { name, words },
+    MAILP_SETTING_LIST(MAILP_X)
+#undef MAILP_X
 };
 
+/* Vectors of action_dim numbers. unset: the value that changes nothing, where a vector is not needed and not given. */
 #define MAILP_SCALER_VECTORS 4
-static const char *const mailp_scaler_names[MAILP_SCALER_VECTORS] = { "scaler.mean", "scaler.std", "scaler.min", "scaler.max" };
+static const struct {
+    const char *name;
+    size_t      offset;  /* in mailp_config */
+    float       unset;
+} mailp_scaler[MAILP_SCALER_VECTORS] = { { "scaler.mean", offsetof(mailp_config, mean), 0.0f },
+                                         { "scaler.std", offsetof(mailp_config, std), 1.0f },
+                                         { "scaler.min", offsetof(mailp_config, min), -FLT_MAX },
+                                         { "scaler.max", offsetof(mailp_config, max), FLT_MAX } };
 
 /* The first failure sticks in status, and every function below then does nothing. */
 typedef struct mailp_config_reader {
@@ -2921,23 +2739,21 @@ typedef struct mailp_config_reader {
     mail_error         *err;
     mail_status         status;
     const char         *head;                   /* what the names of the head's tensors begin with */
+    mailp_json          object;                 /* where settings are looked up now; at NULL: in the metadata */
+    const char         *source;                 /* what that is called */
     uint64_t            value[MAILP_S_COUNT];
-    const char         *where[MAILP_S_COUNT];   /* who gave it; NULL: nobody */
+    const char         *where[MAILP_S_COUNT];   /* the source that gave it; NULL: none */
     const char         *vector_where[MAILP_SCALER_VECTORS];
     const char         *camera_where[MAIL_MAX_CAMERAS];
     const char         *action_names_where, *description_where;
     char                missing[220];           /* names of required settings that nobody gave */
 } mailp_config_reader;
 
-/* Where settings are looked up: a JSON object, or the metadata if object.at is NULL. */
-typedef struct mailp_source {
-    mailp_json  object;
-    const char *where;
-} mailp_source;
+#define MAILP_CONFIG_FAIL(r, ...) ((r)->status = (r)->status ? (r)->status : mailp_fail((r)->err, __VA_ARGS__))
 
 /* ---- sizes from shapes --------------------------------------------------------------------------------------------- */
 
-/* The tensor called prefix + name (layer: its %u), or NULL. */
+/* The tensor called prefix + name, or NULL. */
 static const mail_tensor *mailp_config_find(const mailp_config_reader *r, const char *prefix, const char *name) {
     char full[320];
     int  n = snprintf(full, sizeof full, "%s%s", prefix, name);
@@ -2946,20 +2762,14 @@ static const mail_tensor *mailp_config_find(const mailp_config_reader *r, const 
 
 /* Its size along dimension `dim`, with n_dims dimensions expected; 0 if it failed. */
 static size_t mailp_config_size(mailp_config_reader *r, const char *prefix, const char *name, unsigned n_dims, unsigned dim) {
-    const mail_tensor *x = r->status ? NULL : mailp_config_find(r, prefix, name);
-    if (r->status) {
-        return 0;
-    }
+    const mail_tensor *x = mailp_config_find(r, prefix, name);
     if (x == NULL) {
-        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s' is missing", prefix, name);
-        return 0;
+        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%s%s' is missing", prefix, name);
+    } else if (x->n_dims != n_dims || x->count == 0 || x->shape[dim] > SIZE_MAX / 64) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%s%s': expected %u dimensions, none of them 0, found %u dimensions and %llu elements", prefix,
+                          name, n_dims, x->n_dims, MAILP_LLU(x->count));
     }
-    if (x->n_dims != n_dims || x->count == 0 || x->shape[dim] > SIZE_MAX / 64) {
-        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s': expected %u dimensions, none of them 0, found %u dimensions and %llu elements",
-                               prefix, name, n_dims, x->n_dims, (unsigned long long)x->count);
-        return 0;
-    }
-    return (size_t)x->shape[dim];
+    return r->status ? 0 : (size_t)x->shape[dim];
 }
 
 /* Layers there are: NAME.layers.0, 1, ... (Mamba) or NAME.blocks.0, 1, ... (transformer). */
@@ -2997,8 +2807,8 @@ static void mailp_config_arch(mailp_config_reader *r) {
     cfg->algorithm = ddpm ? MAIL_DDPM : MAIL_BC;
     r->head        = ddpm ? "model.model." : "model.";
     if (!ddpm && mail_tensors_find(r->t, "model.tok_emb.weight") == NULL) {
-        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "not a MaIL policy: neither 'model.model.tok_emb.weight' (DDPM) nor 'model.tok_emb.weight' (BC) "
-                               "is among its %lu tensors", (unsigned long)r->t->n);
+        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "not a MaIL policy: neither 'model.model.tok_emb.weight' (DDPM) nor 'model.tok_emb.weight' (BC) "
+                          "is among its %llu tensors", MAILP_LLU(r->t->n));
         return;
     }
     if (mailp_config_layers(r, "mamba", 1) > 0) {  /* DDPM only */
@@ -3008,19 +2818,21 @@ static void mailp_config_arch(mailp_config_reader *r) {
         mamba = mailp_config_layers(r, "encoder", 1) > 0;
         two   = mailp_config_layers(r, "decoder", mamba) > 0;
         if (!mamba && mailp_config_layers(r, "encoder", 0) == 0) {
-            r->status = mailp_fail(r->err, MAIL_E_TENSOR, "no layers: neither '%smamba.layers.0...' nor '%sencoder.layers.0...' nor "
-                                   "'%sencoder.blocks.0...' is there", r->head, r->head, r->head);
+            MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "no layers: neither '%smamba.layers.0...' nor '%sencoder.layers.0...' nor "
+                              "'%sencoder.blocks.0...' is there", r->head, r->head, r->head);
             return;
         }
     }
     cfg->arch = mamba ? (two ? MAIL_ED_MA : MAIL_D_MA) : (two ? MAIL_ED_TR : MAIL_D_TR);
-    if (two) {
+    if (two || !(mamba && ddpm)) {
         mailp_config_trunk(r, "encoder", mamba);
+    }
+    if (two || (mamba && ddpm)) {
         mailp_config_trunk(r, mamba && ddpm ? "mamba" : "decoder", mamba);
-    } else {
-        mailp_config_trunk(r, mamba && ddpm ? "mamba" : "encoder", mamba);
     }
 }
+
+#define MAILP_CAMERA_NAMES "obs_encoder.key_model_map."  /* then the camera's name and a point */
 
 /* Sizes of one camera's network from its tensors, which may be called backbone.* and pool.* or nets.0.* and nets.1.*. */
 static void mailp_config_camera(mailp_config_reader *r, mailp_camera_config *camera) {
@@ -3028,7 +2840,7 @@ static void mailp_config_camera(mailp_config_reader *r, mailp_camera_config *cam
     const mail_tensor *pos_x;
     size_t             n, period;
     float              first, value;
-    (void)snprintf(prefix, sizeof prefix, "obs_encoder.key_model_map.%s.", camera->name);
+    (void)snprintf(prefix, sizeof prefix, MAILP_CAMERA_NAMES "%s.", camera->name);
     (void)snprintf(backbone, sizeof backbone, "%s%s", prefix, "backbone.");
     if (mailp_config_find(r, backbone, "nets.0.weight") == NULL) {
         (void)snprintf(backbone, sizeof backbone, "%s%s", prefix, "nets.0.");
@@ -3044,16 +2856,7 @@ static void mailp_config_camera(mailp_config_reader *r, mailp_camera_config *cam
     if (r->status) {
         return;
     }
-    if (camera->res_width % 16 != 0) {
-        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "camera '%s': its ResNet has %lu channels; a multiple of 16 is needed", camera->name,
-                               (unsigned long)camera->res_width);
-        return;
-    }
     pos_x = mailp_config_find(r, pool, "pos_x");  /* row by row the same coordinates: their period is the map's width */
-    if (pos_x->shape[0] != 1) {
-        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_x': expected shape [1, height * width]", pool);
-        return;
-    }
     mailp_tensor_values(&first, pos_x, 0, 1);
     for (period = 1; period < n; period++) {
         mailp_tensor_values(&value, pos_x, period, 1);
@@ -3061,102 +2864,96 @@ static void mailp_config_camera(mailp_config_reader *r, mailp_camera_config *cam
             break;
         }
     }
-    if (n % period != 0) {
-        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_x': %lu coordinates do not make rows of %lu", pool, (unsigned long)n,
-                               (unsigned long)period);
-        return;
+    if (camera->res_width % 16 != 0) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_UNSUPPORTED, "camera '%s': its ResNet has %llu channels; a multiple of 16 is needed", camera->name,
+                          MAILP_LLU(camera->res_width));
+    } else if (pos_x->shape[0] != 1) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%spos_x': expected shape [1, height * width], found %llu rows", pool, MAILP_LLU(pos_x->shape[0]));
+    } else if (n % period != 0) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%spos_x': %llu coordinates do not make rows of %llu", pool, MAILP_LLU(n), MAILP_LLU(period));
     }
     camera->map_width  = period;
     camera->map_height = n / period;
 }
 
-/* Names between "obs_encoder.key_model_map." and the next point, sorted: features are joined in this order. */
+/* The cameras that tensors are named after, sorted: features are joined in this order. */
 static void mailp_config_cameras(mailp_config_reader *r) {
-    static const char start[] = "obs_encoder.key_model_map.";
+    static const char start[] = MAILP_CAMERA_NAMES;
     mailp_config     *cfg = r->cfg;
-    size_t            i, j, state_dim = 0;
-    for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
-        const char *name = mail_tensors_at(r->t, i)->name, *point;
-        size_t      n;
+    size_t            i, j, n, state_dim = 0;
+    for (i = 0; i < r->t->n; i++) {
+        const char *name = mail_tensors_at(r->t, i)->name;
+        char        camera[sizeof cfg->camera[0].name] = "";
+        int         order = 1;
         if (strncmp(name, start, sizeof start - 1) != 0) {
             continue;
         }
         name += sizeof start - 1;
-        point = strchr(name, '.');
-        n     = point == NULL ? 0 : (size_t)(point - name);
-        if (n == 0 || n >= sizeof cfg->camera[0].name) {
-            r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%s%s': expected a camera's name of 1 to %lu bytes and a point", start,
-                                   mailp_show(name, strlen(name)).text, (unsigned long)sizeof cfg->camera[0].name - 1);
+        n     = strcspn(name, ".");
+        if (n == 0 || n >= sizeof camera || name[n] == 0) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%s%s': expected a camera's name of 1 to %u bytes and a point", start,
+                              mailp_show_text(name).text, (unsigned)sizeof camera - 1);
             return;
         }
-        for (j = 0; j < cfg->n_cameras; j++) {
-            if (strlen(cfg->camera[j].name) == n && memcmp(cfg->camera[j].name, name, n) == 0) {
-                break;
-            }
+        memcpy(camera, name, n);
+        for (j = 0; j < cfg->n_cameras && (order = strcmp(cfg->camera[j].name, camera)) < 0; j++) {
         }
-        if (j < cfg->n_cameras) {
+        if (j < cfg->n_cameras && order == 0) {
             continue;
         }
         if (cfg->n_cameras == MAIL_MAX_CAMERAS) {
-            r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "more than %d cameras", MAIL_MAX_CAMERAS);
+            MAILP_CONFIG_FAIL(r, MAIL_E_UNSUPPORTED, "more than %d cameras", MAIL_MAX_CAMERAS);
             return;
         }
-        memset(&cfg->camera[j], 0, sizeof cfg->camera[j]);
-        memcpy(cfg->camera[j].name, name, n);
-        for (cfg->n_cameras++; j > 0 && strcmp(cfg->camera[j - 1].name, cfg->camera[j].name) > 0; j--) {
-            mailp_camera_config swap = cfg->camera[j];
-            cfg->camera[j]     = cfg->camera[j - 1];
-            cfg->camera[j - 1] = swap;
-        }
+        memmove(&cfg->camera[j + 1], &cfg->camera[j], (cfg->n_cameras++ - j) * sizeof *cfg->camera);
+        memset(&cfg->camera[j], 0, sizeof *cfg->camera);
+        memcpy(cfg->camera[j].name, camera, sizeof camera);
     }
     for (i = 0; i < cfg->n_cameras; i++) {
         mailp_config_camera(r, &cfg->camera[i]);
-        state_dim += r->status ? 0 : cfg->camera[i].feature_dim;
+        state_dim += cfg->camera[i].feature_dim;
     }
-    if (r->status == MAIL_OK && cfg->n_cameras > 0 && state_dim != cfg->state_dim) {
-        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%stok_emb.weight' takes %lu features, but the %lu cameras give %lu", r->head,
-                               (unsigned long)cfg->state_dim, (unsigned long)cfg->n_cameras, (unsigned long)state_dim);
+    if (cfg->n_cameras > 0 && state_dim != cfg->state_dim) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%stok_emb.weight' takes %llu features, but the %llu cameras give %llu", r->head,
+                          MAILP_LLU(cfg->state_dim), MAILP_LLU(cfg->n_cameras), MAILP_LLU(state_dim));
     }
 }
 
-/* A file may hold the vision tensors under both of their names. The values must then be the same. */
+/* A file may hold the vision tensors under both of their names. If x has the second: the tensor with the first, or NULL. */
+static const mail_tensor *mailp_first_name(const mail_tensors *t, const mail_tensor *x) {
+    const char *part = strncmp(x->name, MAILP_CAMERA_NAMES, sizeof MAILP_CAMERA_NAMES - 1) != 0 ? NULL
+                       : strchr(x->name + sizeof MAILP_CAMERA_NAMES - 1, '.');
+    const char *first = part == NULL ? NULL : strncmp(part, ".nets.0.", 8) == 0 ? "backbone." : strncmp(part, ".nets.1.", 8) == 0 ? "pool." : NULL;
+    char        name[320];
+    if (first == NULL || strlen(x->name) > sizeof name - 8) {
+        return NULL;
+    }
+    (void)snprintf(name, sizeof name, "%.*s%s%s", (int)(part + 1 - x->name), x->name, first, part + 8);
+    return mail_tensors_find(t, name);
+}
+
+/* The values under both names must be the same. */
 static void mailp_config_aliases(mailp_config_reader *r) {
-    static const char *const alias[2][2] = { { "nets.0.", "backbone." }, { "nets.1.", "pool." } };
-    char                     prefix[128], name[320];
-    float                    a[256], b[256];
-    size_t                   i, c, k;
-    uint64_t                 at;
-    for (c = 0; c < r->cfg->n_cameras && r->status == MAIL_OK; c++) {
-        (void)snprintf(prefix, sizeof prefix, "obs_encoder.key_model_map.%s.", r->cfg->camera[c].name);
-        for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
-            const mail_tensor *x = mail_tensors_at(r->t, i), *y = NULL;
-            size_t             used = strlen(prefix);
-            if (strncmp(x->name, prefix, used) != 0) {
-                continue;
+    float    a[256], b[256];
+    size_t   i, n;
+    uint64_t at;
+    for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
+        const mail_tensor *x = mail_tensors_at(r->t, i), *y = mailp_first_name(r->t, x);
+        if (y == NULL || (x->data == y->data && x->dtype == y->dtype && x->n_dims == y->n_dims &&
+                          memcmp(x->shape, y->shape, sizeof x->shape) == 0 && memcmp(x->strides, y->strides, sizeof x->strides) == 0)) {
+            continue;
+        }
+        for (at = 0; at < x->count && x->count == y->count; at += n) {
+            n = (size_t)MAILP_MIN(x->count - at, (uint64_t)256);
+            mailp_tensor_values(a, x, at, n);
+            mailp_tensor_values(b, y, at, n);
+            if (memcmp(a, b, n * sizeof *a) != 0) {
+                break;
             }
-            for (k = 0; k < 2 && y == NULL; k++) {
-                size_t n = strlen(alias[k][0]);
-                if (strncmp(x->name + used, alias[k][0], n) == 0) {
-                    (void)snprintf(name, sizeof name, "%s%s%.150s", prefix, alias[k][1], x->name + used + n);
-                    y = mail_tensors_find(r->t, name);
-                }
-            }
-            if (y == NULL || (x->data == y->data && x->dtype == y->dtype && x->n_dims == y->n_dims &&
-                              memcmp(x->shape, y->shape, sizeof x->shape) == 0 && memcmp(x->strides, y->strides, sizeof x->strides) == 0)) {
-                continue;
-            }
-            for (at = 0; at < x->count && x->count == y->count; at += k) {
-                k = (size_t)MAILP_MIN(x->count - at, (uint64_t)256);
-                mailp_tensor_values(a, x, at, k);
-                mailp_tensor_values(b, y, at, k);
-                if (memcmp(a, b, k * sizeof *a) != 0) {
-                    break;
-                }
-            }
-            if (x->count != y->count || at < x->count) {
-                r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one tensor, but they differ",
-                                       mailp_show(x->name, strlen(x->name)).text, name);
-            }
+        }
+        if (x->count != y->count || at < x->count) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one tensor, but they differ",
+                              mailp_show_text(x->name).text, mailp_show_text(y->name).text);
         }
     }
 }
@@ -3185,304 +2982,278 @@ static void mailp_config_shapes(mailp_config_reader *r) {
     if (table != NULL) {
         cfg->act_seq = mailp_config_size(r, r->head, table, 2, 0);
     }
-    if (r->status) {
-        return;
-    }
     total = cfg->pos_rows + 1 - (size_t)cfg->lang;  /* obs_seq + act_seq */
     if (total < 2 || (table != NULL && cfg->act_seq >= total)) {
-        r->status = mailp_fail(r->err, MAIL_E_TENSOR, "tensor '%spos_emb' has %lu rows, too few for %lu actions and a frame", r->head,
-                               (unsigned long)cfg->pos_rows, (unsigned long)MAILP_MAX(cfg->act_seq, (size_t)1));
-        return;
-    }
-    if (table != NULL) {
-        cfg->obs_seq = total - cfg->act_seq;
-    }
-    if (cfg->action_dim > MAIL_MAX_ACTION_DIM) {
-        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "actions have %lu dimensions; the limit is %d", (unsigned long)cfg->action_dim,
-                               MAIL_MAX_ACTION_DIM);
+        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%spos_emb' has %llu rows, too few for %llu actions and a frame", r->head,
+                          MAILP_LLU(cfg->pos_rows), MAILP_LLU(MAILP_MAX(cfg->act_seq, (size_t)1)));
+    } else if (cfg->action_dim > MAIL_MAX_ACTION_DIM) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_UNSUPPORTED, "actions have %llu dimensions; the limit is %d", MAILP_LLU(cfg->action_dim), MAIL_MAX_ACTION_DIM);
     } else if (cfg->algorithm == MAIL_DDPM && (cfg->d_model % 2 != 0 || cfg->d_model < 4)) {
-        r->status = mailp_fail(r->err, MAIL_E_UNSUPPORTED, "d_model is %lu; the time code needs an even number of at least 4",
-                               (unsigned long)cfg->d_model);
+        MAILP_CONFIG_FAIL(r, MAIL_E_UNSUPPORTED, "d_model is %llu; the time code needs an even number of at least 4", MAILP_LLU(cfg->d_model));
     }
 }
 
 /* ---- settings from JSON and metadata ------------------------------------------------------------------------------- */
 
-static void mailp_config_bad(mailp_config_reader *r, const char *name, const char *where, const char *expected, mailp_json found) {
-    if (r->status == MAIL_OK) {
-        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s in %s: expected %s, found %s", name, where, expected,
-                               mailp_show(found.at, (size_t)(found.end - found.at)).text);
-    }
+static void mailp_config_bad(mailp_config_reader *r, const char *name, const char *expected, mailp_json found) {
+    MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s in %s: expected %s, found %s", name, r->source, expected, mailp_json_show(found).text);
 }
 
-/* What a source says of a setting, value->at NULL: nothing. "scaler.mean" is member mean of member scaler.
-   *plain: 1 if the value is plain text (a word or free text in metadata), not JSON. */
-static void mailp_config_get(mailp_config_reader *r, mailp_json *value, int *plain, const mailp_source *source, const char *name, int text) {
-    const char *point = strchr(name, '.');
-    *plain    = 0;
-    value->at = value->end = NULL;
+/* What the source says of a setting, and 1; 0 if it says nothing. "scaler.mean" is member mean of member scaler.
+   type: '[' or '{' if it must be that, 'w' for a word or free text, which metadata hold as it is and not as JSON; else 0. */
+static int mailp_config_get(mailp_config_reader *r, mailp_json *value, const char *name, char type, const char *expected) {
+    const char *point = strchr(name, '.'), *member = point == NULL ? name : point + 1, *found;
+    char        part[96];
+    int         n = 1;
     if (r->status) {
-        return;
+        return 0;
     }
-    if (source->object.at != NULL) {
-        mailp_json object = source->object;
-        int        n = 1;
+    if (r->object.at != NULL) {
+        *value = r->object;
         if (point != NULL) {
-            char outer[32];
-            (void)snprintf(outer, sizeof outer, "%.*s", (int)(point - name), name);
-            n = mailp_json_find(&object, source->object, outer);
-            if (n == 1 && !mailp_json_type(object, '{') && !mailp_json_type(object, 'n')) {
-                mailp_config_bad(r, outer, source->where, "an object", object);
+            (void)snprintf(part, sizeof part, "%.*s", (int)(point - name), name);
+            n = mailp_json_find(value, r->object, part);
+            if (n == 1 && !mailp_json_type(*value, '{') && !mailp_json_type(*value, 'n')) {
+                mailp_config_bad(r, part, "an object", *value);
             }
         }
-        if (n == 1) {
-            n = mailp_json_find(value, object, point == NULL ? name : point + 1);
+        n = n == 1 ? mailp_json_find(value, *value, member) : n;
+        if (n > 1) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s: it is there twice in %s", name, r->source);
         }
-        if (n > 1 && r->status == MAIL_OK) {
-            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: it is there twice in %s", name, source->where);
-        }
-        if (mailp_json_type(*value, 'n')) {  /* null: not given */
-            value->at = value->end = NULL;
+        if (n == 0 || mailp_json_type(*value, 'n')) {  /* null: not given */
+            return 0;
         }
     } else {
-        char        key[64];
-        const char *found;
-        (void)snprintf(key, sizeof key, "mail.%s", name);
-        found = mail_tensors_metadata(r->t, key);
-        if (found != NULL && text) {
-            value->at  = found;
-            value->end = found + strlen(found);
-            *plain     = 1;
-        } else if (found != NULL) {
-            char what[96];
-            (void)snprintf(what, sizeof what, "%s in %s", key, source->where);
-            r->status = mailp_json_check(value, found, strlen(found), what, MAIL_E_CONFIG, r->err);
+        (void)snprintf(part, sizeof part, "mail.%s", name);
+        found = mail_tensors_metadata(r->t, part);
+        if (found == NULL) {
+            return 0;
         }
+        value->at  = found;
+        value->end = found + strlen(found);
+        if (type != 'w') {
+            (void)snprintf(part, sizeof part, "mail.%s in %s", name, r->source);
+            r->status = mailp_json_check(value, found, strlen(found), part, MAIL_E_CONFIG, r->err);
+        }
+    }
+    if (r->status == MAIL_OK && (type == '[' || type == '{') && !mailp_json_type(*value, type)) {
+        mailp_config_bad(r, name, expected, *value);
+    }
+    return r->status == MAIL_OK;
+}
+
+/* The word number k of a list such as "false or true", and its length; NULL if there are fewer. */
+static const char *mailp_word(size_t *length, const char *words, uint64_t k) {
+    const char *end;
+    for (; (end = strstr(words, " or ")) != NULL && k > 0; k--) {
+        words = end + 4;
+    }
+    *length = end == NULL ? strlen(words) : (size_t)(end - words);
+    return k == 0 ? words : NULL;
+}
+
+static int mailp_word_find(uint64_t *k, const char *words, const char *text, size_t n) {
+    const char *word;
+    size_t      length;
+    for (*k = 0; (word = mailp_word(&length, words, *k)) != NULL; ++*k) {
+        if (length == n && memcmp(word, text, n) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* A setting's value as a number or word. */
+static mailp_shown mailp_setting_show(mailp_setting s, uint64_t value) {
+    char        number[24];
+    size_t      n;
+    const char *word;
+    if (mailp_settings[s].words != NULL) {
+        word = mailp_word(&n, mailp_settings[s].words, value);
+        return mailp_show(word, n);
+    }
+    (void)snprintf(number, sizeof number, "%llu", MAILP_LLU(value));
+    return mailp_show_text(number);
+}
+
+/* What another source gave, or what the shapes say, must be what was given, if it was. */
+static void mailp_config_agree(mailp_config_reader *r, mailp_setting s, uint64_t value, const char *where) {
+    if (r->where[s] != NULL && r->value[s] != value) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s: %s in %s, but %s in %s", mailp_settings[s].name, mailp_setting_show(s, r->value[s]).text,
+                          r->where[s], mailp_setting_show(s, value).text, where);
     }
 }
 
-/* One setting of mailp_settings from one source. */
-static void mailp_config_take(mailp_config_reader *r, const mailp_source *source, mailp_setting s) {
-    const char *const *words = mailp_settings[s].words, *name = mailp_settings[s].name;
-    mailp_json         v;
-    int                plain, truth = words[0] != NULL && strcmp(words[0], "false") == 0;
-    uint64_t           value = 0;
-    mailp_config_get(r, &v, &plain, source, name, words[0] != NULL);
-    if (r->status || v.at == NULL) {
+/* One setting of mailp_settings. */
+static void mailp_config_take(mailp_config_reader *r, mailp_setting s) {
+    const char *words = mailp_settings[s].words;
+    mailp_json  v;
+    uint64_t    value = 0;
+    char        word[16];
+    size_t      n;
+    int         ok;
+    if (!mailp_config_get(r, &v, mailp_settings[s].name, words != NULL ? 'w' : 0, NULL)) {
         return;
     }
-    if (words[0] != NULL) {
-        char   text[64];
-        size_t i, n = (size_t)(v.end - v.at);
-        (void)snprintf(text, sizeof text, "%.*s", (int)MAILP_MIN(n, sizeof text - 1), v.at);
-        if (!plain && !truth) {
-            for (i = 0; i < MAILP_WORDS_MAX && words[i] != NULL && !mailp_json_is(v, words[i]); i++) {
-            }
-        } else {
-            if (truth && (strcmp(text, "True") == 0 || strcmp(text, "False") == 0)) {  /* as Python prints it */
-                text[0] = (char)(text[0] - 'A' + 'a');
-            }
-            for (i = 0; i < MAILP_WORDS_MAX && words[i] != NULL && strcmp(text, words[i]) != 0; i++) {
-            }
-            if (truth && (strcmp(text, "0") == 0 || strcmp(text, "1") == 0)) {
-                i = (size_t)(text[0] - '0');
-            }
+    n = (size_t)(v.end - v.at);
+    if (words == NULL) {
+        words = "a whole number";
+        ok    = mailp_json_u64(&value, v) && value <= 0xffffffffu;
+    } else if (strcmp(words, MAILP_TRUTH) == 0) {  /* also as Python prints it */
+        ok = mailp_word_find(&value, words, v.at, n) || mailp_word_find(&value, "False or True", v.at, n) || mailp_word_find(&value, "0 or 1", v.at, n);
+    } else if (r->object.at == NULL) {
+        ok = mailp_word_find(&value, words, v.at, n);
+    } else {
+        n  = mailp_json_type(v, '"') ? mailp_json_string(word, sizeof word, v) : 0;
+        ok = n > 0 && mailp_word_find(&value, words, word, n - 1);
+    }
+    if (!ok) {
+        mailp_config_bad(r, mailp_settings[s].name, words, v);
+    } else {
+        mailp_config_agree(r, s, value, r->source);
+        r->value[s] = value;
+        r->where[s] = r->source;
+    }
+}
+
+static void mailp_config_vector(mailp_config_reader *r, int k) {
+    const char *name = mailp_scaler[k].name, *at = NULL, *before = r->vector_where[k];
+    float      *vector = (float *)(void *)((char *)r->cfg + mailp_scaler[k].offset);
+    mailp_json  v, key, item;
+    size_t      n;
+    double      value;
+    if (!mailp_config_get(r, &v, name, '[', "an array of numbers")) {
+        return;
+    }
+    for (n = 0; mailp_json_next(v, &at, &key, &item); n++) {
+        if (n >= r->cfg->action_dim) {
+            continue;  /* counted for the message */
         }
-        if (i == MAILP_WORDS_MAX || words[i] == NULL) {
-            char expected[64];
-            (void)snprintf(expected, sizeof expected, "%s or %s%s%s%s%s", words[0], words[1], words[2] == NULL ? "" : " or ",
-                           words[2] == NULL ? "" : words[2], words[3] == NULL ? "" : " or ", words[3] == NULL ? "" : words[3]);
-            mailp_config_bad(r, name, source->where, expected, v);
+        if (!mailp_json_number(&value, item) || !(fabs(value) <= (double)FLT_MAX)) {
+            mailp_config_bad(r, name, "finite numbers", item);
             return;
         }
-        value = i;
-    } else if (!mailp_json_u64(&value, v) || value > 0xffffffffu) {
-        mailp_config_bad(r, name, source->where, "a whole number", v);
-        return;
-    }
-    if (r->where[s] != NULL && r->value[s] != value) {
-        r->status = words[0] != NULL
-            ? mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %s, %s says %s", name, r->where[s], words[r->value[s]], source->where, words[value])
-            : mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %llu, %s says %llu", name, r->where[s], (unsigned long long)r->value[s],
-                         source->where, (unsigned long long)value);
-        return;
-    }
-    r->value[s] = value;
-    r->where[s] = source->where;
-}
-
-static void mailp_config_vector(mailp_config_reader *r, const mailp_source *source, int k) {
-    const char *name = mailp_scaler_names[k], *at = NULL, *before = r->vector_where[k];
-    float      *vector = k == 0 ? r->cfg->mean : k == 1 ? r->cfg->std : k == 2 ? r->cfg->min : r->cfg->max;
-    mailp_json  v, key, item;
-    size_t      n = 0;
-    int         plain;
-    mailp_config_get(r, &v, &plain, source, name, 0);
-    if (r->status || v.at == NULL) {
-        return;
-    }
-    if (!mailp_json_type(v, '[')) {
-        mailp_config_bad(r, name, source->where, "an array of numbers", v);
-        return;
-    }
-    while (mailp_json_next(v, &at, &key, &item)) {
-        double value;
-        if (n < r->cfg->action_dim) {
-            if (!mailp_json_number(&value, item) || !(fabs(value) <= (double)FLT_MAX)) {
-                mailp_config_bad(r, name, source->where, "finite numbers", item);
-                return;
-            }
-            if (before != NULL && vector[n] != (float)value) {
-                r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s[%lu]: %s says %.9g, %s says %.9g", name, (unsigned long)n, before,
-                                       (double)vector[n], source->where, (double)(float)value);
-                return;
-            }
-            vector[n] = (float)value;
+        if (before != NULL && vector[n] != (float)value) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s[%llu]: %.9g in %s, but %.9g in %s", name, MAILP_LLU(n), (double)vector[n], before,
+                              (double)(float)value, r->source);
         }
-        n++;
+        vector[n] = (float)value;
     }
     if (n != r->cfg->action_dim) {
-        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s in %s: expected %lu numbers (action_dim), found %lu", name, source->where,
-                               (unsigned long)r->cfg->action_dim, (unsigned long)n);
-        return;
+        MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s in %s: expected %llu numbers (action_dim), found %llu", name, r->source,
+                          MAILP_LLU(r->cfg->action_dim), MAILP_LLU(n));
     }
-    r->vector_where[k] = source->where;
+    r->vector_where[k] = r->source;
 }
 
-static void mailp_config_camera_sizes(mailp_config_reader *r, const mailp_source *source) {
+static void mailp_config_camera_sizes(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
     const char   *at = NULL;
     mailp_json    v, key, item;
-    int           plain, seen[MAIL_MAX_CAMERAS];
-    mailp_config_get(r, &v, &plain, source, "cameras", 0);
-    if (r->status || v.at == NULL) {
-        return;
-    }
-    if (!mailp_json_type(v, '{')) {
-        mailp_config_bad(r, "cameras", source->where, "an object of name: [height, width]", v);
+    int           seen[MAIL_MAX_CAMERAS];
+    uint64_t      size[2], map[2];
+    unsigned      n;
+    size_t        i;
+    if (!mailp_config_get(r, &v, "cameras", '{', "an object of name: [height, width]")) {
         return;
     }
     memset(seen, 0, sizeof seen);
-    while (mailp_json_next(v, &at, &key, &item)) {
-        uint64_t size[2];
-        unsigned n;
-        size_t   i;
+    while (r->status == MAIL_OK && mailp_json_next(v, &at, &key, &item)) {
+        mailp_camera_config *camera;
         for (i = 0; i < cfg->n_cameras && !mailp_json_is(key, cfg->camera[i].name); i++) {
         }
         if (i == cfg->n_cameras || seen[i]) {
-            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "cameras in %s: %s %s", source->where, mailp_show(key.at, (size_t)(key.end - key.at)).text,
-                                   i < cfg->n_cameras ? "is there twice" : cfg->n_cameras == 0 ? "is named, but the file has no camera network"
-                                   : "is not a camera of the file's tensors");
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "cameras in %s: %s %s", r->source, mailp_json_show(key).text,
+                              i < cfg->n_cameras ? "is there twice" : cfg->n_cameras == 0 ? "is named, but the file has no camera network"
+                              : "is not a camera of the file's tensors");
             return;
         }
+        camera  = &cfg->camera[i];
         seen[i] = 1;
         if (!mailp_json_u64s(size, &n, 2, item) || n != 2 || size[0] == 0 || size[1] == 0 || size[0] > 0xffffffu || size[1] > 0xffffffu) {
-            mailp_config_bad(r, cfg->camera[i].name, source->where, "[height, width]", item);
+            mailp_config_bad(r, camera->name, "[height, width]", item);
             return;
         }
-        if ((size[0] + 31) / 32 != cfg->camera[i].map_height || (size[1] + 31) / 32 != cfg->camera[i].map_width) {
-            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "camera '%s' in %s: pictures of %llu x %llu (height x width) give a map of %llu x %llu, "
-                                   "but its pos_x is for %lu x %lu", cfg->camera[i].name, source->where, (unsigned long long)size[0],
-                                   (unsigned long long)size[1], (unsigned long long)(size[0] + 31) / 32, (unsigned long long)(size[1] + 31) / 32,
-                                   (unsigned long)cfg->camera[i].map_height, (unsigned long)cfg->camera[i].map_width);
-            return;
+        map[0] = (size[0] + 31) / 32;
+        map[1] = (size[1] + 31) / 32;
+        if (map[0] != camera->map_height || map[1] != camera->map_width) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "camera '%s' in %s: pictures of %llu x %llu (height x width) give a map of %llu x %llu, "
+                              "but its pos_x is for %llu x %llu", camera->name, r->source, MAILP_LLU(size[0]), MAILP_LLU(size[1]), MAILP_LLU(map[0]),
+                              MAILP_LLU(map[1]), MAILP_LLU(camera->map_height), MAILP_LLU(camera->map_width));
         }
-        if (r->camera_where[i] != NULL && (cfg->camera[i].height != size[0] || cfg->camera[i].width != size[1])) {
-            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "camera '%s': %s says %lu x %lu, %s says %llu x %llu", cfg->camera[i].name,
-                                   r->camera_where[i], (unsigned long)cfg->camera[i].height, (unsigned long)cfg->camera[i].width, source->where,
-                                   (unsigned long long)size[0], (unsigned long long)size[1]);
-            return;
+        if (r->camera_where[i] != NULL && (camera->height != size[0] || camera->width != size[1])) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "camera '%s': %llu x %llu in %s, but %llu x %llu in %s", camera->name, MAILP_LLU(camera->height),
+                              MAILP_LLU(camera->width), r->camera_where[i], MAILP_LLU(size[0]), MAILP_LLU(size[1]), r->source);
         }
-        cfg->camera[i].height = (size_t)size[0];
-        cfg->camera[i].width  = (size_t)size[1];
-        r->camera_where[i]    = source->where;
+        camera->height     = (size_t)size[0];
+        camera->width      = (size_t)size[1];
+        r->camera_where[i] = r->source;
     }
 }
 
-/* Copy a string; a change of what is there already is a contradiction. */
-static void mailp_config_text(mailp_config_reader *r, char *text, size_t capacity, mailp_json v, int plain, int again, const char *name,
-                              const char *where) {
-    char   found[256];
+/* Copy a string to text, of at most 256 bytes. before: NULL, or the source that gave it before: then both must be alike.
+   plain: v is the text itself and not a JSON string. */
+static void mailp_config_text(mailp_config_reader *r, char *text, size_t capacity, const char *name, const char *before, mailp_json v, int plain) {
+    char   found[256] = "", expected[48];
     size_t n = (size_t)(v.end - v.at);
-    if (plain) {
-        n = n < MAILP_MIN(capacity, sizeof found) ? n + 1 : 0;
-        memcpy(found, v.at, n > 0 ? n - 1 : 0);
-        found[n > 0 ? n - 1 : 0] = 0;
-    } else {
-        n = mailp_json_type(v, '"') ? mailp_json_string(found, MAILP_MIN(capacity, sizeof found), v) : 0;
+    if (plain && n < capacity) {
+        memcpy(found, v.at, n);
+    } else if (plain || !mailp_json_type(v, '"') || mailp_json_string(found, capacity, v) == 0) {
+        (void)snprintf(expected, sizeof expected, "text of at most %u bytes", (unsigned)capacity - 1);
+        mailp_config_bad(r, name, expected, v);
+        return;
     }
-    if (n == 0) {
-        char expected[48];
-        (void)snprintf(expected, sizeof expected, "text of at most %lu bytes", (unsigned long)capacity - 1);
-        mailp_config_bad(r, name, where, expected, v);
-    } else if (again && strcmp(text, found) != 0) {
-        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: '%.80s' from one source, '%.80s' from %s", name, text, found, where);
-    } else {
-        memcpy(text, found, n);
+    if (before != NULL && strcmp(text, found) != 0) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s: '%.80s' in %s, but '%.80s' in %s", name, text, before, found, r->source);
     }
+    memcpy(text, found, strlen(found) + 1);
 }
 
-static void mailp_config_texts(mailp_config_reader *r, const mailp_source *source) {
+static void mailp_config_texts(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
     const char   *at = NULL;
     mailp_json    v, key, item;
-    int           plain;
-    size_t        n = 0;
-    mailp_config_get(r, &v, &plain, source, "description", 1);
-    if (r->status == MAIL_OK && v.at != NULL) {
-        mailp_config_text(r, cfg->description, sizeof cfg->description, v, plain, r->description_where != NULL, "description", source->where);
-        r->description_where = source->where;
+    size_t        n;
+    if (mailp_config_get(r, &v, "description", 'w', NULL)) {
+        mailp_config_text(r, cfg->description, sizeof cfg->description, "description", r->description_where, v, r->object.at == NULL);
+        r->description_where = r->source;
     }
-    mailp_config_get(r, &v, &plain, source, "action_names", 0);
-    if (r->status || v.at == NULL) {
+    if (!mailp_config_get(r, &v, "action_names", '[', "an array of strings")) {
         return;
     }
-    if (!mailp_json_type(v, '[')) {
-        mailp_config_bad(r, "action_names", source->where, "an array of strings", v);
-        return;
-    }
-    while (mailp_json_next(v, &at, &key, &item) && r->status == MAIL_OK) {
+    for (n = 0; mailp_json_next(v, &at, &key, &item); n++) {
         if (n < cfg->action_dim) {
-            mailp_config_text(r, cfg->action_names[n], sizeof cfg->action_names[n], item, 0, r->action_names_where != NULL, "action_names",
-                              source->where);
+            mailp_config_text(r, cfg->action_names[n], sizeof cfg->action_names[n], "action_names", r->action_names_where, item, 0);
         }
-        n++;
     }
-    if (r->status == MAIL_OK && n != cfg->action_dim) {
-        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "action_names in %s: expected %lu (action_dim), found %lu", source->where,
-                               (unsigned long)cfg->action_dim, (unsigned long)n);
+    if (n != cfg->action_dim) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "action_names in %s: expected %llu (action_dim), found %llu", r->source, MAILP_LLU(cfg->action_dim),
+                          MAILP_LLU(n));
     }
     cfg->has_action_names = 1;
-    r->action_names_where = source->where;
+    r->action_names_where = r->source;
 }
 
-static void mailp_config_source(mailp_config_reader *r, mailp_json object, const char *where) {
-    mailp_source source;
-    int          i;
-    source.object = object;
-    source.where  = where;
+/* All that one source says. */
+static void mailp_config_source(mailp_config_reader *r, mailp_json object, const char *source) {
+    int i;
+    r->object = object;
+    r->source = source;
     for (i = 0; i < MAILP_S_COUNT; i++) {
-        mailp_config_take(r, &source, (mailp_setting)i);
+        mailp_config_take(r, (mailp_setting)i);
     }
     for (i = 0; i < MAILP_SCALER_VECTORS; i++) {
-        mailp_config_vector(r, &source, i);
+        mailp_config_vector(r, i);
     }
-    mailp_config_camera_sizes(r, &source);
-    mailp_config_texts(r, &source);
+    mailp_config_camera_sizes(r);
+    mailp_config_texts(r);
 }
 
 /* ---- shapes and settings together ---------------------------------------------------------------------------------- */
 
-/* What the shapes say must be what was given, if it was. */
-static void mailp_config_agree(mailp_config_reader *r, mailp_setting s, size_t found) {
-    if (r->status == MAIL_OK && r->where[s] != NULL && r->value[s] != found) {
-        const char *const *words = mailp_settings[s].words;
-        r->status = words[0] != NULL
-            ? mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %s, the tensors are of %s", mailp_settings[s].name, r->where[s], words[r->value[s]],
-                         words[found])
-            : mailp_fail(r->err, MAIL_E_CONFIG, "%s: %s says %llu, the tensors' shapes say %lu", mailp_settings[s].name, r->where[s],
-                         (unsigned long long)r->value[s], (unsigned long)found);
-    }
+static void mailp_config_shape(mailp_config_reader *r, mailp_setting s, uint64_t value) {
+    mailp_config_agree(r, s, value, "the tensors' shapes");
 }
 
 static void mailp_config_missing(mailp_config_reader *r, const char *name) {
@@ -3490,126 +3261,115 @@ static void mailp_config_missing(mailp_config_reader *r, const char *name) {
     (void)snprintf(r->missing + used, sizeof r->missing - used, "%s%s", used == 0 ? "" : ", ", name);
 }
 
-/* A setting that must be given: its value, 0 if it is missing. */
+/* The value of a setting, `otherwise` if it was not given. */
+static size_t mailp_config_value(const mailp_config_reader *r, mailp_setting s, size_t otherwise) {
+    return r->where[s] == NULL ? otherwise : (size_t)r->value[s];
+}
+
+/* A setting that must be given. If it is missing, the value does not matter. */
 static size_t mailp_config_require(mailp_config_reader *r, mailp_setting s) {
     if (r->where[s] == NULL) {
         mailp_config_missing(r, mailp_settings[s].name);
-        return 0;
     }
-    return (size_t)r->value[s];
+    return mailp_config_value(r, s, 1);
 }
 
-static void mailp_config_range(mailp_config_reader *r, const char *name, size_t value, size_t least, size_t most) {
-    if (r->status == MAIL_OK && (value < least || value > most)) {
-        r->status = mailp_fail(r->err, MAIL_E_CONFIG, "%s: expected %lu to %lu, found %lu", name, (unsigned long)least, (unsigned long)most,
-                               (unsigned long)value);
+static void mailp_config_range(mailp_config_reader *r, mailp_setting s, size_t value, size_t least, size_t most) {
+    if (value < least || value > most) {
+        MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s: expected %llu to %llu, found %llu", mailp_settings[s].name, MAILP_LLU(least), MAILP_LLU(most),
+                          MAILP_LLU(value));
     }
 }
 
-/* obs_seq + act_seq is known; one of them may be, from a table of tokens. */
+/* obs_seq + act_seq is known; act_seq may be, from a table of tokens. */
 static void mailp_config_sequence(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
     size_t        total = cfg->pos_rows + 1 - (size_t)cfg->lang;
-    if (cfg->act_seq == 0) {
-        if (r->where[MAILP_S_ACT_SEQ] != NULL) {
-            mailp_config_range(r, "act_seq", (size_t)r->value[MAILP_S_ACT_SEQ], 1, total - 1);
-            cfg->act_seq = (size_t)r->value[MAILP_S_ACT_SEQ];
-        } else if (r->where[MAILP_S_OBS_SEQ] != NULL) {
-            mailp_config_range(r, "obs_seq", (size_t)r->value[MAILP_S_OBS_SEQ], 1, total - 1);
-            cfg->act_seq = total - (size_t)r->value[MAILP_S_OBS_SEQ];
-        } else {
-            char text[64];
-            (void)snprintf(text, sizeof text, "obs_seq or act_seq (their sum is %lu)", (unsigned long)total);
-            mailp_config_missing(r, text);
-            return;
-        }
+    if (cfg->act_seq == 0 && r->where[MAILP_S_ACT_SEQ] != NULL) {
+        cfg->act_seq = (size_t)r->value[MAILP_S_ACT_SEQ];
+        mailp_config_range(r, MAILP_S_ACT_SEQ, cfg->act_seq, 1, total - 1);
+    } else if (cfg->act_seq == 0 && r->where[MAILP_S_OBS_SEQ] != NULL) {
+        cfg->act_seq = total - (size_t)r->value[MAILP_S_OBS_SEQ];
+        mailp_config_range(r, MAILP_S_OBS_SEQ, (size_t)r->value[MAILP_S_OBS_SEQ], 1, total - 1);
+    } else if (cfg->act_seq == 0) {
+        char text[64];
+        (void)snprintf(text, sizeof text, "obs_seq or act_seq (their sum is %llu)", MAILP_LLU(total));
+        mailp_config_missing(r, text);
+        return;
     }
     cfg->obs_seq = total - cfg->act_seq;
-    mailp_config_agree(r, MAILP_S_ACT_SEQ, cfg->act_seq);
-    mailp_config_agree(r, MAILP_S_OBS_SEQ, cfg->obs_seq);
-    mailp_config_range(r, "obs_seq", cfg->obs_seq, 1, MAIL_MAX_HISTORY);
-    mailp_config_range(r, "act_seq", cfg->act_seq, 1, MAIL_MAX_CHUNK);
-    cfg->n_action_steps = cfg->act_seq;
-    if (r->where[MAILP_S_N_ACTION_STEPS] != NULL) {
-        cfg->n_action_steps = (size_t)r->value[MAILP_S_N_ACTION_STEPS];
-        mailp_config_agree(r, MAILP_S_CHUNK, cfg->n_action_steps);
-    } else if (r->where[MAILP_S_CHUNK] != NULL) {
-        cfg->n_action_steps = (size_t)r->value[MAILP_S_CHUNK];
-    }
-    mailp_config_range(r, "n_action_steps", cfg->n_action_steps, 1, cfg->act_seq);
+    mailp_config_shape(r, MAILP_S_ACT_SEQ, cfg->act_seq);
+    mailp_config_shape(r, MAILP_S_OBS_SEQ, cfg->obs_seq);
+    mailp_config_range(r, MAILP_S_OBS_SEQ, cfg->obs_seq, 1, MAIL_MAX_HISTORY);
+    mailp_config_range(r, MAILP_S_ACT_SEQ, cfg->act_seq, 1, MAIL_MAX_CHUNK);
+    cfg->n_action_steps = mailp_config_value(r, MAILP_S_N_ACTION_STEPS, mailp_config_value(r, MAILP_S_CHUNK, cfg->act_seq));
+    mailp_config_agree(r, MAILP_S_CHUNK, cfg->n_action_steps, "n_action_steps");
+    mailp_config_range(r, MAILP_S_N_ACTION_STEPS, cfg->n_action_steps, 1, cfg->act_seq);
 }
 
 static void mailp_config_trunks(mailp_config_reader *r) {
-    static const mailp_setting names[3][3] = { { MAILP_S_N_LAYERS, MAILP_S_D_STATE, MAILP_S_D_CONV },
-                                               { MAILP_S_ENC_LAYERS, MAILP_S_ENC_STATE, MAILP_S_ENC_CONV },
-                                               { MAILP_S_DEC_LAYERS, MAILP_S_DEC_STATE, MAILP_S_DEC_CONV } };
+    static const mailp_setting first[3] = { MAILP_S_N_LAYERS, MAILP_S_ENC_LAYERS, MAILP_S_DEC_LAYERS };  /* d_state and d_conv follow */
     mailp_config *cfg = r->cfg;
+    int           mamba = cfg->arch == MAIL_D_MA || cfg->arch == MAIL_ED_MA;
     size_t        i;
     for (i = 0; i < cfg->n_trunks; i++) {
-        const mailp_setting *name = names[cfg->n_trunks == 1 ? 0 : i + 1];
-        mailp_config_agree(r, name[0], cfg->trunk[i].n_layers);
-        if (cfg->arch == MAIL_D_MA || cfg->arch == MAIL_ED_MA) {
-            mailp_config_agree(r, name[1], cfg->trunk[i].d_state);
-            mailp_config_agree(r, name[2], cfg->trunk[i].d_conv);
-            if (r->where[MAILP_S_EXPAND] != NULL && r->value[MAILP_S_EXPAND] * cfg->d_model != cfg->trunk[i].d_inner) {
-                mailp_config_agree(r, MAILP_S_EXPAND, cfg->trunk[i].d_inner / cfg->d_model);
+        int s = (int)first[cfg->n_trunks == 1 ? 0 : i + 1];
+        mailp_config_shape(r, (mailp_setting)s, cfg->trunk[i].n_layers);
+        if (mamba) {
+            mailp_config_shape(r, (mailp_setting)(s + 1), cfg->trunk[i].d_state);
+            mailp_config_shape(r, (mailp_setting)(s + 2), cfg->trunk[i].d_conv);
+            if (r->value[MAILP_S_EXPAND] * cfg->d_model != cfg->trunk[i].d_inner) {
+                mailp_config_shape(r, MAILP_S_EXPAND, cfg->trunk[i].d_inner / cfg->d_model);
             }
         }
     }
-    if (cfg->arch == MAIL_D_TR || cfg->arch == MAIL_ED_TR) {
+    if (!mamba) {
         cfg->n_heads = mailp_config_require(r, MAILP_S_N_HEADS);
-        if (r->where[MAILP_S_N_HEADS] != NULL && r->status == MAIL_OK && (cfg->n_heads == 0 || cfg->d_model % cfg->n_heads != 0)) {
-            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "n_heads: %s says %lu, which does not divide d_model %lu", r->where[MAILP_S_N_HEADS],
-                                   (unsigned long)cfg->n_heads, (unsigned long)cfg->d_model);
+        if (cfg->n_heads == 0 || cfg->d_model % cfg->n_heads != 0) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "n_heads: %llu in %s, which does not divide d_model %llu", MAILP_LLU(cfg->n_heads),
+                              r->where[MAILP_S_N_HEADS], MAILP_LLU(cfg->d_model));
         }
     }
 }
 
 static void mailp_config_diffusion(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
-    if (cfg->algorithm == MAIL_BC) {
-        return;
+    if (cfg->algorithm == MAIL_DDPM) {
+        cfg->n_timesteps     = mailp_config_require(r, MAILP_S_N_TIMESTEPS);
+        cfg->schedule        = (mail_schedule)mailp_config_require(r, MAILP_S_SCHEDULE);
+        cfg->clip_denoised   = (int)mailp_config_require(r, MAILP_S_CLIP_DENOISED);
+        cfg->predict_epsilon = (int)mailp_config_require(r, MAILP_S_PREDICT_EPSILON);
+        cfg->diffusion_x     = mailp_config_value(r, MAILP_S_DIFFUSION_X, 0);
+        mailp_config_range(r, MAILP_S_N_TIMESTEPS, cfg->n_timesteps, 1, MAIL_MAX_TIMESTEPS);
+        mailp_config_range(r, MAILP_S_DIFFUSION_X, cfg->diffusion_x, 0, MAIL_MAX_TIMESTEPS);
     }
-    cfg->n_timesteps     = mailp_config_require(r, MAILP_S_N_TIMESTEPS);
-    cfg->schedule        = (mail_schedule)mailp_config_require(r, MAILP_S_SCHEDULE);
-    cfg->clip_denoised   = (int)mailp_config_require(r, MAILP_S_CLIP_DENOISED);
-    cfg->predict_epsilon = (int)mailp_config_require(r, MAILP_S_PREDICT_EPSILON);
-    cfg->diffusion_x     = r->where[MAILP_S_DIFFUSION_X] == NULL ? 0 : (size_t)r->value[MAILP_S_DIFFUSION_X];
-    if (r->where[MAILP_S_N_TIMESTEPS] != NULL) {
-        mailp_config_range(r, "n_timesteps", cfg->n_timesteps, 1, MAIL_MAX_TIMESTEPS);
-    }
-    mailp_config_range(r, "diffusion_x", cfg->diffusion_x, 0, MAIL_MAX_TIMESTEPS);
 }
 
-/* mean and std undo the scaling, min and max bound a diffusion policy's actions; what is not needed may be absent, and then
-   changes nothing: mean 0, std 1, min -FLT_MAX, max FLT_MAX. */
+/* mean and std undo the scaling, min and max bound a diffusion policy's actions. */
 static void mailp_config_scaler(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
-    int           needed[MAILP_SCALER_VECTORS], k;
+    int           k;
     size_t        i;
     cfg->scale_data = (int)mailp_config_require(r, MAILP_S_SCALE_DATA);
-    needed[0] = needed[1] = cfg->scale_data || r->where[MAILP_S_SCALE_DATA] == NULL;
-    needed[2] = needed[3] = cfg->algorithm == MAIL_DDPM;
     for (k = 0; k < MAILP_SCALER_VECTORS; k++) {
-        float *vector = k == 0 ? cfg->mean : k == 1 ? cfg->std : k == 2 ? cfg->min : cfg->max;
-        if (r->vector_where[k] == NULL && needed[k]) {
-            mailp_config_missing(r, mailp_scaler_names[k]);
+        float *vector = (float *)(void *)((char *)cfg + mailp_scaler[k].offset);
+        if (r->vector_where[k] == NULL && (k < 2 ? cfg->scale_data : cfg->algorithm == MAIL_DDPM)) {
+            mailp_config_missing(r, mailp_scaler[k].name);
         }
         for (i = 0; i < cfg->action_dim && r->vector_where[k] == NULL; i++) {
-            vector[i] = k == 0 ? 0.0f : k == 1 ? 1.0f : k == 2 ? -FLT_MAX : FLT_MAX;
+            vector[i] = mailp_scaler[k].unset;
         }
     }
-    for (i = 0; i < cfg->action_dim && r->status == MAIL_OK; i++) {
+    for (i = 0; i < cfg->action_dim; i++) {
         double low = (double)cfg->min[i], high = (double)cfg->max[i], mean = (double)cfg->mean[i];
         double slack = 0.01 * (fabs(low) + fabs(high));  /* the mean of many equal float32 may leave them by rounding */
         if (cfg->std[i] < 0) {
-            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.std[%lu]: expected at least 0, found %.9g", (unsigned long)i, (double)cfg->std[i]);
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "scaler.std[%llu]: expected at least 0, found %.9g", MAILP_LLU(i), (double)cfg->std[i]);
         } else if (low > high) {
-            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.min[%lu] is %.9g, above scaler.max[%lu] = %.9g", (unsigned long)i, low,
-                                   (unsigned long)i, high);
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "scaler.min[%llu] is %.9g, above scaler.max[%llu] = %.9g", MAILP_LLU(i), low, MAILP_LLU(i), high);
         } else if (cfg->scale_data && r->vector_where[0] != NULL && (mean < low - slack || mean > high + slack)) {
-            r->status = mailp_fail(r->err, MAIL_E_CONFIG, "scaler.mean[%lu] is %.9g, not between scaler.min %.9g and scaler.max %.9g",
-                                   (unsigned long)i, mean, low, high);
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "scaler.mean[%llu] is %.9g, not between scaler.min %.9g and scaler.max %.9g", MAILP_LLU(i), mean,
+                              low, high);
         }
     }
 }
@@ -3630,51 +3390,49 @@ MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_
     if (r.status == MAIL_OK && json != NULL) {
         r.status = mailp_json_check(&root, json, json_size, "JSON configuration", MAIL_E_CONFIG, err);
         if (r.status == MAIL_OK && !mailp_json_type(root, '{')) {
-            r.status = mailp_fail(err, MAIL_E_CONFIG, "JSON configuration: expected an object");
+            MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "JSON configuration: expected an object");
         }
         if (r.status == MAIL_OK) {
             int n = mailp_json_find(&inner, root, "config");
             mailp_config_source(&r, root, "the JSON configuration");
-            if (n > 1 && r.status == MAIL_OK) {
-                r.status = mailp_fail(err, MAIL_E_CONFIG, "config: it is there twice in the JSON configuration");
+            if (n > 1) {
+                MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "config: it is there twice in the JSON configuration");
             }
             if (mailp_json_type(inner, '{')) {
                 mailp_config_source(&r, inner, "member config of the JSON configuration");
             }
         }
     }
-    if (r.status == MAIL_OK) {
-        mailp_config_source(&r, none, "the file's __metadata__");
+    mailp_config_source(&r, none, "the file's __metadata__");
+    if (r.status) {
+        return r.status;
     }
-    mailp_config_agree(&r, MAILP_S_ARCH, (size_t)cfg->arch);
-    mailp_config_agree(&r, MAILP_S_ALGO, (size_t)cfg->algorithm);
-    mailp_config_agree(&r, MAILP_S_LANG, (size_t)cfg->lang);
-    mailp_config_agree(&r, MAILP_S_ACTION_DIM, cfg->action_dim);
-    mailp_config_agree(&r, MAILP_S_STATE_DIM, cfg->state_dim);
-    mailp_config_agree(&r, MAILP_S_D_MODEL, cfg->d_model);
+    mailp_config_shape(&r, MAILP_S_ARCH, (uint64_t)cfg->arch);
+    mailp_config_shape(&r, MAILP_S_ALGO, (uint64_t)cfg->algorithm);
+    mailp_config_shape(&r, MAILP_S_LANG, (uint64_t)cfg->lang);
+    mailp_config_shape(&r, MAILP_S_ACTION_DIM, cfg->action_dim);
+    mailp_config_shape(&r, MAILP_S_STATE_DIM, cfg->state_dim);
+    mailp_config_shape(&r, MAILP_S_D_MODEL, cfg->d_model);
     if (cfg->lang) {
-        mailp_config_agree(&r, MAILP_S_LANG_DIM, cfg->lang_dim);
+        mailp_config_shape(&r, MAILP_S_LANG_DIM, cfg->lang_dim);
     }
     for (i = 0; i < cfg->n_cameras; i++) {
-        mailp_config_agree(&r, MAILP_S_FEAT_DIM, cfg->camera[i].feature_dim);
-        mailp_config_agree(&r, MAILP_S_RES_WIDTH, cfg->camera[i].res_width);
+        mailp_config_shape(&r, MAILP_S_FEAT_DIM, cfg->camera[i].feature_dim);
+        mailp_config_shape(&r, MAILP_S_RES_WIDTH, cfg->camera[i].res_width);
     }
-    if (r.status == MAIL_OK) {
-        mailp_config_sequence(&r);
-        mailp_config_trunks(&r);
-        mailp_config_diffusion(&r);
-        mailp_config_scaler(&r);
-    }
-    for (i = 0; i < cfg->n_cameras && r.status == MAIL_OK; i++) {
+    mailp_config_sequence(&r);
+    mailp_config_trunks(&r);
+    mailp_config_diffusion(&r);
+    mailp_config_scaler(&r);
+    for (i = 0; i < cfg->n_cameras; i++) {
         if (r.camera_where[i] == NULL) {
             char text[96];
             (void)snprintf(text, sizeof text, "cameras (%.63s)", cfg->camera[i].name);
             mailp_config_missing(&r, text);
         }
     }
-    if (r.status == MAIL_OK && r.missing[0] != 0) {
-        r.status = mailp_fail(err, MAIL_E_CONFIG, "missing in the JSON configuration or as \"mail.NAME\" in the __metadata__: %s",
-                              r.missing);
+    if (r.missing[0] != 0) {
+        MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "missing in the JSON configuration or as \"mail.NAME\" in the __metadata__: %s", r.missing);
     }
     return r.status;
 }
@@ -3697,59 +3455,48 @@ static void mailp_put(mailp_writer *w, const void *bytes, size_t n) {
     }
 }
 
-/* One character inside `level` nested JSON strings. */
-static void mailp_put_char(mailp_writer *w, int level, char c) {
-    if (level == 0) {
-        mailp_put(w, &c, 1);
-    } else if (c == '"' || c == '\\') {
-        mailp_put_char(w, level - 1, '\\');
-        mailp_put_char(w, level - 1, c);
-    } else if ((unsigned char)c < 0x20) {
-        char        code[8];
-        const char *p;
-        (void)snprintf(code, sizeof code, "\\u%04x", (unsigned)(unsigned char)c);
-        for (p = code; *p != 0; p++) {
-            mailp_put_char(w, level - 1, *p);
-        }
-    } else {
-        mailp_put_char(w, level - 1, c);
-    }
-}
-
+/* Text inside `level` nested JSON strings. */
 static void mailp_put_text(mailp_writer *w, int level, const char *text) {
+    char escape[8];
     for (; *text != 0; text++) {
-        mailp_put_char(w, level, *text);
+        if (level == 0) {
+            mailp_put(w, text, 1);
+            continue;
+        }
+        if ((unsigned char)*text < 0x20) {
+            (void)snprintf(escape, sizeof escape, "\\u%04x", (unsigned)(unsigned char)*text);
+        } else {
+            (void)snprintf(escape, sizeof escape, "%s%c", *text == '"' || *text == '\\' ? "\\" : "", *text);
+        }
+        mailp_put_text(w, level - 1, escape);
     }
 }
 
-/* ,"mail.NAME":"VALUE" */
-static void mailp_put_meta(mailp_writer *w, const char *name, const char *value) {
-    mailp_put_text(w, 0, ",\"mail.");
-    mailp_put_text(w, 0, name);
-    mailp_put_text(w, 0, "\":\"");
-    mailp_put_text(w, 1, value);
-    mailp_put_text(w, 0, "\"");
+/* The same of at most 127 bytes as printf makes them. */
+static void mailp_put_format(mailp_writer *w, int level, const char *format, ...) MAILP_PRINTF(3, 4);
+static void mailp_put_format(mailp_writer *w, int level, const char *format, ...) {
+    char    text[128];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    mailp_put_text(w, level, text);
 }
 
-static void mailp_put_meta_size(mailp_writer *w, mailp_setting s, size_t value) {
-    char text[32];
-    (void)snprintf(text, sizeof text, "%lu", (unsigned long)value);
-    mailp_put_meta(w, mailp_settings[s].name, mailp_settings[s].words[0] == NULL ? text : mailp_settings[s].words[value]);
+static void mailp_put_setting(mailp_writer *w, mailp_setting s, uint64_t value) {
+    mailp_put_format(w, 0, ",\"mail.%s\":\"%s\"", mailp_settings[s].name, mailp_setting_show(s, value).text);
 }
 
 /* Nine digits give back every float32. Whatever the locale uses as a decimal point becomes one. */
 static void mailp_put_floats(mailp_writer *w, const char *name, const float *values, size_t n) {
     char   text[32], *p;
     size_t i;
-    mailp_put_text(w, 0, ",\"mail.");
-    mailp_put_text(w, 0, name);
-    mailp_put_text(w, 0, "\":\"[");
+    mailp_put_format(w, 0, ",\"mail.%s\":\"[", name);
     for (i = 0; i < n; i++) {
-        (void)snprintf(text, sizeof text, "%.9g", (double)values[i]);
-        for (p = text; *p != 0; p++) {
+        (void)snprintf(text, sizeof text, "%s%.9g", i == 0 ? "" : ",", (double)values[i]);
+        for (p = text + (i > 0); *p != 0; p++) {
             *p = (char)(strchr("0123456789+-e", *p) == NULL ? '.' : *p);
         }
-        mailp_put_text(w, 0, i == 0 ? "" : ",");
         mailp_put_text(w, 0, text);
     }
     mailp_put_text(w, 0, "]\"");
@@ -3757,56 +3504,48 @@ static void mailp_put_floats(mailp_writer *w, const char *name, const float *val
 
 /* What mailp_config_read cannot take from shapes. */
 static void mailp_put_config(mailp_writer *w, const mailp_config *cfg) {
-    size_t i;
-    char   text[64];
+    size_t i, n;
+    int    k;
     mailp_put_text(w, 0, "\"__metadata__\":{\"format\":\"pt\"");
-    mailp_put_meta_size(w, MAILP_S_ARCH, (size_t)cfg->arch);
-    mailp_put_meta_size(w, MAILP_S_ALGO, (size_t)cfg->algorithm);
-    mailp_put_meta_size(w, MAILP_S_OBS_SEQ, cfg->obs_seq);
-    mailp_put_meta_size(w, MAILP_S_ACT_SEQ, cfg->act_seq);
-    mailp_put_meta_size(w, MAILP_S_N_ACTION_STEPS, cfg->n_action_steps);
+    mailp_put_setting(w, MAILP_S_ARCH, (uint64_t)cfg->arch);
+    mailp_put_setting(w, MAILP_S_ALGO, (uint64_t)cfg->algorithm);
+    mailp_put_setting(w, MAILP_S_OBS_SEQ, cfg->obs_seq);
+    mailp_put_setting(w, MAILP_S_ACT_SEQ, cfg->act_seq);
+    mailp_put_setting(w, MAILP_S_N_ACTION_STEPS, cfg->n_action_steps);
     if (cfg->arch == MAIL_D_TR || cfg->arch == MAIL_ED_TR) {
-        mailp_put_meta_size(w, MAILP_S_N_HEADS, cfg->n_heads);
+        mailp_put_setting(w, MAILP_S_N_HEADS, cfg->n_heads);
     }
     if (cfg->algorithm == MAIL_DDPM) {
-        mailp_put_meta_size(w, MAILP_S_N_TIMESTEPS, cfg->n_timesteps);
-        mailp_put_meta_size(w, MAILP_S_SCHEDULE, (size_t)cfg->schedule);
-        mailp_put_meta_size(w, MAILP_S_CLIP_DENOISED, cfg->clip_denoised != 0);
-        mailp_put_meta_size(w, MAILP_S_PREDICT_EPSILON, cfg->predict_epsilon != 0);
-        mailp_put_meta_size(w, MAILP_S_DIFFUSION_X, cfg->diffusion_x);
+        mailp_put_setting(w, MAILP_S_N_TIMESTEPS, cfg->n_timesteps);
+        mailp_put_setting(w, MAILP_S_SCHEDULE, (uint64_t)cfg->schedule);
+        mailp_put_setting(w, MAILP_S_CLIP_DENOISED, cfg->clip_denoised != 0);
+        mailp_put_setting(w, MAILP_S_PREDICT_EPSILON, cfg->predict_epsilon != 0);
+        mailp_put_setting(w, MAILP_S_DIFFUSION_X, cfg->diffusion_x);
     }
-    mailp_put_meta_size(w, MAILP_S_SCALE_DATA, cfg->scale_data != 0);
-    for (i = 0; i < MAILP_SCALER_VECTORS; i++) {
-        const float *vector = i == 0 ? cfg->mean : i == 1 ? cfg->std : i == 2 ? cfg->min : cfg->max;
-        size_t       n = 0;
-        while (n < cfg->action_dim && fabsf(vector[n]) < FLT_MAX) {
-            n++;
+    mailp_put_setting(w, MAILP_S_SCALE_DATA, cfg->scale_data != 0);
+    for (k = 0; k < MAILP_SCALER_VECTORS; k++) {
+        const float *vector = (const float *)(const void *)((const char *)cfg + mailp_scaler[k].offset);
+        for (n = 0; n < cfg->action_dim && fabsf(vector[n]) < FLT_MAX; n++) {
         }
         if (n == cfg->action_dim) {  /* a limit of FLT_MAX is not known */
-            mailp_put_floats(w, mailp_scaler_names[i], vector, n);
+            mailp_put_floats(w, mailp_scaler[k].name, vector, n);
         }
     }
-    if (cfg->n_cameras > 0) {
-        mailp_put_text(w, 0, ",\"mail.cameras\":\"{");
-        for (i = 0; i < cfg->n_cameras; i++) {
-            mailp_put_text(w, 1, i == 0 ? "\"" : ",\"");
-            mailp_put_text(w, 2, cfg->camera[i].name);
-            (void)snprintf(text, sizeof text, "\":[%lu,%lu]", (unsigned long)cfg->camera[i].height, (unsigned long)cfg->camera[i].width);
-            mailp_put_text(w, 1, text);
-        }
-        mailp_put_text(w, 0, "}\"");
+    for (i = 0; i < cfg->n_cameras; i++) {
+        mailp_put_text(w, 0, i == 0 ? ",\"mail.cameras\":\"{\\\"" : ",\\\"");
+        mailp_put_text(w, 2, cfg->camera[i].name);
+        mailp_put_format(w, 0, "\\\":[%llu,%llu]%s", MAILP_LLU(cfg->camera[i].height), MAILP_LLU(cfg->camera[i].width),
+                         i + 1 == cfg->n_cameras ? "}\"" : "");
     }
-    if (cfg->has_action_names) {
-        mailp_put_text(w, 0, ",\"mail.action_names\":\"[");
-        for (i = 0; i < cfg->action_dim; i++) {
-            mailp_put_text(w, 1, i == 0 ? "\"" : ",\"");
-            mailp_put_text(w, 2, cfg->action_names[i]);
-            mailp_put_text(w, 1, "\"");
-        }
-        mailp_put_text(w, 0, "]\"");
+    for (i = 0; i < cfg->action_dim && cfg->has_action_names; i++) {
+        mailp_put_text(w, 0, i == 0 ? ",\"mail.action_names\":\"[\\\"" : ",\\\"");
+        mailp_put_text(w, 2, cfg->action_names[i]);
+        mailp_put_text(w, 0, i + 1 == cfg->action_dim ? "\\\"]\"" : "\\\"");
     }
     if (cfg->description[0] != 0) {
-        mailp_put_meta(w, "description", cfg->description);
+        mailp_put_text(w, 0, ",\"mail.description\":\"");
+        mailp_put_text(w, 1, cfg->description);
+        mailp_put_text(w, 0, "\"");
     }
     mailp_put_text(w, 0, "}");
 }
@@ -3816,81 +3555,55 @@ static int mailp_ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* 0 for what a policy can do without: the second name of a vision tensor, causal masks, the encoder's dummy. */
-static int mailp_save_keeps(const mail_tensors *t, const mail_tensor *x) {
-    static const char start[] = "obs_encoder.key_model_map.";
-    char              name[320];
-    const char       *part;
-    if (strcmp(x->name, "obs_encoder._dummy_variable") == 0 || mailp_ends_with(x->name, ".attn.mask")) {
-        return 0;
-    }
-    if (strncmp(x->name, start, sizeof start - 1) == 0) {
-        part = strchr(x->name + sizeof start - 1, '.');
-        if (part != NULL && (strncmp(part, ".nets.0.", 8) == 0 || strncmp(part, ".nets.1.", 8) == 0) && part - x->name < 160) {
-            (void)snprintf(name, sizeof name, "%.*s%s%.120s", (int)(part + 1 - x->name), x->name, part[6] == '0' ? "backbone." : "pool.", part + 8);
-            return mail_tensors_find(t, name) == NULL;
-        }
-    }
-    return 1;
+/* The k-th of 2 * t->n tensors to save, in the order of the file: those of float32, then the others, so that all are aligned to
+   their size. NULL: none here, as of what a policy can do without (the second name of a vision tensor, causal masks, the encoder's dummy).
+   bf16 (dtype) is for the large weights, where it halves the file; vectors, A_log, positions and pixel coordinates keep float32. */
+static const mail_tensor *mailp_save_at(mail_dtype *as, const mail_tensors *t, size_t k, mail_dtype dtype) {
+    const mail_tensor *x = mail_tensors_at(t, k % t->n);
+    *as = x->n_dims >= 2 && mailp_ends_with(x->name, ".weight") ? dtype : MAIL_F32;
+    return (*as == MAIL_F32) == (k < t->n) && strcmp(x->name, "obs_encoder._dummy_variable") != 0 && !mailp_ends_with(x->name, ".attn.mask") &&
+           mailp_first_name(t, x) == NULL ? x : NULL;
 }
 
-/* bf16 is for the large weights, where it halves the file; vectors, A_log, positions and pixel coordinates keep float32. */
-static mail_dtype mailp_save_dtype(const mail_tensor *x, mail_dtype dtype) {
-    return x->n_dims >= 2 && mailp_ends_with(x->name, ".weight") ? dtype : MAIL_F32;
-}
-
-static void mailp_put_tensor(mailp_writer *w, const mail_tensor *x, mail_dtype dtype) {
+static void mailp_put_tensor(mailp_writer *w, const mail_tensor *x, mail_dtype as) {
     float         values[1024];
     unsigned char bytes[4096];
-    uint64_t      at, n, i;
+    size_t        size = mail_dtype_size(as), n, i, b;
+    uint64_t      at;
     for (at = 0; at < x->count; at += n) {
-        n = MAILP_MIN(x->count - at, (uint64_t)1024);
-        mailp_tensor_values(values, x, at, (size_t)n);
+        n = (size_t)MAILP_MIN(x->count - at, (uint64_t)1024);
+        mailp_tensor_values(values, x, at, n);
         for (i = 0; i < n; i++) {
-            if (dtype == MAIL_F32) {
-                uint32_t bits;
-                memcpy(&bits, &values[i], sizeof bits);
-                bytes[4 * i]     = (unsigned char)(bits & 0xff);
-                bytes[4 * i + 1] = (unsigned char)(bits >> 8 & 0xff);
-                bytes[4 * i + 2] = (unsigned char)(bits >> 16 & 0xff);
-                bytes[4 * i + 3] = (unsigned char)(bits >> 24);
-            } else {
-                unsigned half = mailp_bf16(values[i]);
-                bytes[2 * i]     = (unsigned char)(half & 0xff);
-                bytes[2 * i + 1] = (unsigned char)(half >> 8);
+            uint32_t bits;
+            memcpy(&bits, &values[i], sizeof bits);
+            bits = as == MAIL_F32 ? bits : mailp_bf16(values[i]);
+            for (b = 0; b < size; b++) {
+                bytes[size * i + b] = (unsigned char)(bits >> 8 * b & 0xff);
             }
         }
-        mailp_put(w, bytes, (size_t)n * mail_dtype_size(dtype));
+        mailp_put(w, bytes, n * size);
     }
 }
 
-/* The JSON header: metadata, then the float32 tensors, then the others, so that all are aligned to their size. */
+/* The JSON header, padded so that the data behind it is aligned. */
 static void mailp_put_header(mailp_writer *w, const mail_tensors *t, const mailp_config *cfg, mail_dtype dtype) {
-    uint64_t at = 0;
-    int      pass;
-    size_t   i;
-    unsigned d;
-    char     text[96];
+    uint64_t   at = 0, bytes;
+    size_t     k;
+    unsigned   d;
+    mail_dtype as;
     mailp_put_text(w, 0, "{");
     mailp_put_config(w, cfg);
-    for (pass = 0; pass < (dtype == MAIL_F32 ? 1 : 2); pass++) {
-        for (i = 0; i < t->n; i++) {
-            const mail_tensor *x = mail_tensors_at(t, i);
-            mail_dtype         as = mailp_save_dtype(x, dtype);
-            uint64_t           bytes = x->count * mail_dtype_size(as);
-            if (!mailp_save_keeps(t, x) || (pass == 0) != (as == MAIL_F32)) {
-                continue;
-            }
+    for (k = 0; k < 2 * t->n; k++) {
+        const mail_tensor *x = mailp_save_at(&as, t, k, dtype);
+        if (x != NULL) {
+            bytes = x->count * mail_dtype_size(as);
             mailp_put_text(w, 0, ",\"");
             mailp_put_text(w, 1, x->name);
-            (void)snprintf(text, sizeof text, "\":{\"dtype\":\"%s\",\"shape\":[", mail_dtype_name(as));
-            mailp_put_text(w, 0, text);
+            mailp_put_format(w, 0, "\":{\"dtype\":\"%s\",\"shape\":[", mail_dtype_name(as));
             for (d = 0; d < x->n_dims; d++) {
-                (void)snprintf(text, sizeof text, "%s%llu", d == 0 ? "" : ",", (unsigned long long)x->shape[d]);
-                mailp_put_text(w, 0, text);
+                mailp_put_format(w, 0, "%s%llu", d == 0 ? "" : ",", MAILP_LLU(x->shape[d]));
             }
-            (void)snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)(at + bytes));
-            mailp_put_text(w, 0, text);
+            mailp_put_format(w, 0, "],\"data_offsets\":[%llu,%llu]}", MAILP_LLU(at), MAILP_LLU(at + bytes));
             at += bytes;
         }
     }
@@ -3903,22 +3616,19 @@ static void mailp_put_header(mailp_writer *w, const mail_tensors *t, const mailp
 static void mailp_put_file(mailp_writer *w, const mail_tensors *t, const mailp_config *cfg, mail_dtype dtype) {
     mailp_writer  count;
     unsigned char size[8];
-    size_t        i;
-    int           pass;
+    mail_dtype    as;
+    size_t        k;
     memset(&count, 0, sizeof count);
     mailp_put_header(&count, t, cfg, dtype);
-    for (i = 0; i < 8; i++) {
-        size[i] = (unsigned char)(count.size >> 8 * i & 0xff);
+    for (k = 0; k < 8; k++) {
+        size[k] = (unsigned char)(count.size >> 8 * k & 0xff);
     }
     mailp_put(w, size, 8);
     mailp_put_header(w, t, cfg, dtype);
-    for (pass = 0; pass < (dtype == MAIL_F32 ? 1 : 2); pass++) {
-        for (i = 0; i < t->n && !w->failed; i++) {
-            const mail_tensor *x = mail_tensors_at(t, i);
-            mail_dtype         as = mailp_save_dtype(x, dtype);
-            if (mailp_save_keeps(t, x) && (pass == 0) == (as == MAIL_F32)) {
-                mailp_put_tensor(w, x, as);
-            }
+    for (k = 0; k < 2 * t->n && !w->failed; k++) {
+        const mail_tensor *x = mailp_save_at(&as, t, k, dtype);
+        if (x != NULL) {
+            mailp_put_tensor(w, x, as);
         }
     }
 }

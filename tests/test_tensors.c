@@ -679,7 +679,7 @@ static void test_pickle(void) {
         CASE("\x80\x02(u.", MAIL_E_FORMAT, "dictionary to set items of"),
         CASE("\x80\x02N(NNu.", MAIL_E_FORMAT, "dictionary to set items of"),
         CASE("\x80\x02}(NNNu.", MAIL_E_FORMAT, "dictionary to set items of"),
-        CASE("\x80\x02NNNs.", MAIL_E_FORMAT, "dictionary to set an item of"),
+        CASE("\x80\x02NNNs.", MAIL_E_FORMAT, "dictionary to set items of"),
         CASE("\x80\x02NNa.", MAIL_E_FORMAT, "a list"),
         CASE("\x80\x02(Ne.", MAIL_E_FORMAT, "a list"),
         CASE("\x80\x02N(Ne.", MAIL_E_FORMAT, "a list"),
