@@ -5,6 +5,7 @@
 # make golden     the large golden suites (needs python3 with torch)
 # make bench      latency per part and per decision
 
+MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 CC      ?= cc
 CXX     ?= c++
 CFLAGS  ?= -O2 -g
@@ -17,7 +18,7 @@ B        = build
 STB     := $(wildcard /usr/include/stb/stb_image.h)
 HEADERS  = mail.h tests/test.h
 
-EXAMPLES = hello_policy robot_loop from_memory inspect_checkpoint convert_checkpoint
+EXAMPLES = convert_checkpoint from_memory hello_policy inspect_checkpoint profile_policy robot_loop
 ifneq ($(STB),)
 EXAMPLES += act_on_images
 endif
@@ -40,7 +41,7 @@ $(B)/bench_%: bench/bench_%.c mail.h | $(B)
 	$(CC) $(CFLAGS) $(WARN_C) -I. $< -o $@ $(LDLIBS) -pthread
 
 $(B)/act_on_images: examples/act_on_images.c mail.h | $(B)
-	$(CC) $(CFLAGS) $(WARN_C) -I. -isystem /usr/include/stb $< -o $@ $(LDLIBS)
+	$(CC) $(CFLAGS) $(WARN_C) -Wno-unused-function -I. -isystem /usr/include/stb $< -o $@ $(LDLIBS)
 
 $(B)/%: examples/%.c mail.h | $(B)
 	$(CC) $(CFLAGS) $(WARN_C) -I. $< -o $@ $(LDLIBS)

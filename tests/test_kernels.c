@@ -41,15 +41,46 @@ static void test_gemm(const mailp_kernels *k) {
                     tol = size > tol ? size : tol;
                 }
             }
-            k->gemm(out, ldy, a, ldx, b, c, rows, depth, panels, accumulate);
+            k->gemm[0](out, ldy, a, ldx, b, NULL, c, rows, depth, panels, accumulate);
             test_close(k->name, out, ref, rows * ldy, tol * 6e-8 * (4 + sqrt((double)depth)));  /* rounding of a sum of depth terms */
             for (p = 0; p < panels; p++) {
                 for (m = 0; m < rows; m++) {
-                    k->gemm(out2 + m * ldy + p * 16, ldy, a + m * ldx, ldx, b + p * depth * 16, c + p * 16, 1, depth, 1, accumulate);
+                    k->gemm[0](out2 + m * ldy + p * 16, ldy, a + m * ldx, ldx, b + p * depth * 16, NULL, c + p * 16, 1, depth, 1, accumulate);
                 }
             }
             CHECK_MSG(memcmp(out, out2, rows * ldy * sizeof(float)) == 0, "%s: bits depend on the split", k->name);
         }
+    }
+}
+
+/* bf16 and int8 weights: the same sum of the widened weights as float32 weights of those values give, to rounding */
+static void test_gemm_narrow(const mailp_kernels *k) {
+    static uint16_t half[128 * 64];
+    static int8_t   byte[128 * 64];
+    const size_t    rows = 7, depth = 37, panels = 4, n = 64;
+    size_t          i;
+    int             kind;
+    fill(a, rows * depth, -1, 1);
+    fill(b, depth * n, -1, 1);
+    fill(c, n, -1, 1);
+    fill(d, n, 0.5, 2);
+    for (kind = 1; kind < 3; kind++) {
+        for (i = 0; i < depth * n; i++) {
+            half[i] = (uint16_t)mailp_bf16(b[i]);
+            byte[i] = (int8_t)(int)(b[i] * 127.0f);
+            if (kind == 1) {
+                uint32_t bits = (uint32_t)half[i] << 16;
+                memcpy(&e[i], &bits, sizeof bits);
+            } else {
+                e[i] = (float)byte[i] * d[i / 16 / depth * 16 + i % 16];
+            }
+        }
+        k->gemm[0](out, n, a, depth, e, NULL, c, rows, depth, panels, 0);
+        k->gemm[kind](out2, n, a, depth, kind == 1 ? (const void *)half : (const void *)byte, kind == 1 ? NULL : d, c, rows, depth, panels, 0);
+        for (i = 0; i < rows * n; i++) {
+            ref[i] = (double)out[i];
+        }
+        test_close(kind == 1 ? "gemm bf16" : "gemm int8", out2, ref, rows * n, kind == 1 ? 0 : 2e-3);  /* int8: values reach 250 */
     }
 }
 
@@ -234,6 +265,7 @@ int main(void) {
         }
         CHECK(strcmp(k->name, isas[i]) == 0);
         test_gemm(k);
+        test_gemm_narrow(k);
         test_layer_norm(k);
         test_elementwise(k);
         test_sequences(k);

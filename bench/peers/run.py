@@ -1,12 +1,14 @@
 """Time mail.h and its peers in one interleaved run and write a JSON report.
 
-    run.py OUT.json [--threads 1,2] [--rounds 5] [--works W1,W3] [--peers ort-f32,ncnn-f32] [--no-mail]
+    run.py OUT.json [--threads 1,2] [--rounds 3] [--works W1,W3] [--peers ort-f32,ncnn-f32] [--no-mail] [--clock cpu]
 
 Every engine, precision and thread count is a process of its own (bench/peers/worker.py, build/bench_policy --worker), which
 sleeps on a pipe while others are timed. For each work, each round visits every process once, in an order that is
 reversed every other round: two untimed runs, then a block of timed ones of about 150 ms. The kernel says how long the
 threads of a process had to wait for a processor; a block in which that was more than 3 % of its time was disturbed by
 other programs and is tried again, at most RETRY times. Clean blocks count where there are any; the report says how many.
+--clock cpu is for a machine that never falls quiet: one thread only, and of each run the lesser of wall clock and
+processor time (which leaves out waiting for a processor, but counts threads that spin beside the one that works).
 
 The report holds, for each work, precision and number of threads: our median, each peer's median, ratio_best_peer (the
 fastest float32 peer over ours), ratio_best_peer_same (the fastest peer of the same precision, where there is one), and
@@ -19,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -26,25 +29,21 @@ import floors  # noqa: E402
 
 ROOT = os.path.join(HERE, "..", "..")
 BUILD = os.environ.get("PEERS_BUILD") or os.path.join(ROOT, "build", "peers")
-BLOCK_MS, RETRY, WAITED, GAP = 150.0, 6, 0.03, 0.03
+BLOCK_MS, RETRY, WAITED, GAP = 150.0, 4, 0.03, 0.03
 VISION = ["W1", "W1b"]
 HEAD = ["W2_S1", "W2_S5", "W3", "ED-Ma_H1", "ED-Ma_H5", "D-Tr_H1", "D-Tr_H5", "ED-Tr_H1", "ED-Tr_H5"]
 SCAN = ["W4_64", "W4_512", "W4_4096"]
 PEERS = {
     "ort-f32": VISION + HEAD + SCAN,
-    "ort-f32-ln": VISION + ["W3"],
-    "ort-f32-plain": ["W2_S1"],
+    "ort-f32-ln": VISION,
     "ort-int8": VISION + HEAD,
-    "ort-int8-ln": VISION,
     "ov-f32": VISION + HEAD + SCAN,
-    "ov-f32-ln": VISION,
     "ov-int8": VISION,
     "ncnn-f32": VISION,
     "ncnn-bf16": VISION,
     "ncnn-int8": VISION,
     "torch-f32": VISION + HEAD + SCAN,
-    "torch-compile-f32": VISION + HEAD + ["W4_64", "W4_512"],
-    "torch-bf16": VISION,
+    "torch-compile-f32": ["W1", "W2_S1", "W3"],               # compiling the other heads takes minutes each
 }
 
 
@@ -54,7 +53,7 @@ class Process:
     def __init__(self, label, precision, threads, command, works):
         self.label, self.precision, self.threads = label, precision, threads
         self.works, self.errors, self.blocks = [], {}, {}
-        self.p = subprocess.Popen(command + works, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.p = subprocess.Popen(command + works, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         while True:
             line = self.p.stdout.readline()
             if line.startswith("err"):
@@ -64,7 +63,7 @@ class Process:
             elif line.startswith("ready"):
                 break
             elif not line:
-                print("%s on %d threads stopped early: %s" % (label, threads, self.p.stderr.read()[-400:]), flush=True)
+                print("%s %s on %d threads stopped early; by hand: %s" % (label, precision, threads, " ".join(command + works)), flush=True)
                 self.works, self.p = [], None
                 break
 
@@ -84,7 +83,7 @@ class Process:
         return total / 1e9
 
     def block(self, work, runs):
-        for _ in range(RETRY):
+        for _ in range(1 if os.environ.get("PEERS_CLOCK") == "cpu" else RETRY):
             time.sleep(GAP)
             self.ask(work, 2)
             before, start = self.waited(), time.time()
@@ -104,25 +103,27 @@ class Process:
 
 
 def start(a):
+    """All workers, as many at a time as there are processors; each prints its line when it is ready."""
     python = os.environ.get("PEERS_PYTHON") or sys.executable
+    program = os.environ.get("MAIL_BENCH") or os.path.join(ROOT, "build", "bench_policy")
     wanted = set(a.works.split(",")) if a.works else None
     keep = lambda works: [w for w in works if not wanted or w in wanted]
-    all_ = []
+    todo = []
     for threads in map(int, a.threads.split(",")):
-        if not a.no_mail:
-            program = os.path.join(ROOT, "build", "bench_policy")
-            for precision in ("f32", "bf16", "int8"):
-                works = keep(VISION + HEAD + (SCAN if precision == "f32" else []))
-                all_.append(Process("mail.h", precision, threads,
-                                    [program, "--worker", os.path.join(BUILD, "cases"), str(threads), precision], works))
+        for precision in () if a.no_mail else ("f32", "bf16", "int8"):
+            todo.append(("mail.h", precision, threads, [program, "--worker", os.path.join(BUILD, "cases"), str(threads), precision],
+                         keep(VISION + HEAD + (SCAN if precision == "f32" else []))))
         for label, works in PEERS.items():
-            works = keep(works)
-            if works and (not a.peers or label in a.peers.split(",")):
+            if not a.peers or label in a.peers.split(","):
                 precision = next(p for p in ("f32", "bf16", "int8") if p in label.split("-"))
-                all_.append(Process(label, precision, threads,
-                                    [python, os.path.join(HERE, "worker.py"), label, str(threads)], works))
-                print("ready", label, threads, {k: "%.1e" % v for k, v in all_[-1].errors.items()}, flush=True)
-    return [p for p in all_ if p.p]
+                todo.append((label, precision, threads, [python, os.path.join(HERE, "worker.py"), label, str(threads)], keep(works)))
+
+    def one(args):
+        p = Process(*args)
+        print("ready", p.label, p.precision, p.threads, {k: "%.1e" % v for k, v in p.errors.items()}, flush=True)
+        return p
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [p for p in pool.map(one, [t for t in todo if t[4]]) if p.p]
 
 
 def machine():
@@ -177,11 +178,15 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("out")
     ap.add_argument("--threads", default="1,2")
-    ap.add_argument("--rounds", type=int, default=5)
+    ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--works", default="")
     ap.add_argument("--peers", default="")
     ap.add_argument("--no-mail", action="store_true")
+    ap.add_argument("--clock", default="wall", choices=["wall", "cpu"])
     a = ap.parse_args()
+    os.environ["PEERS_CLOCK"] = a.clock
+    if a.clock == "cpu":
+        a.threads = "1"
     limits = floors.measure(ROOT)
     processes = start(a)
     for work in VISION + HEAD + SCAN:
@@ -199,7 +204,7 @@ def main():
                 p.threads, " " if p.threads == 1 else "s", p.label, p.precision, v["median"], v["min"], v["p90"],
                 v["clean_blocks"], v["blocks"], v["error"]), flush=True)
         with open(a.out, "w") as f:
-            json.dump(dict(machine=machine(), limits=limits, rows=report(processes, limits)), f, indent=1)
+            json.dump(dict(machine=machine(), clock=a.clock, limits=limits, rows=report(processes, limits)), f, indent=1)
             f.write("\n")
     for p in processes:
         p.p.stdin.close()

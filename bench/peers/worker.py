@@ -6,6 +6,8 @@ PEER is LIBRARY-PRECISION[-VARIANT]:
     ncnn-f32 ncnn-bf16 ncnn-int8                             ncnn (encoders only)
     torch-f32 torch-compile-f32 torch-bf16                   PyTorch, eager and compiled
 
+PEERS_CLOCK=cpu: the times are the lesser of wall clock and the process's processor time.
+
 First 'err WORK largest-difference-to-float64' for each work and 'ready'. Then reads 'WORK RUNS' and answers with one line
 of milliseconds, one per run.
 """
@@ -16,6 +18,7 @@ import time
 LIBRARY, _, REST = sys.argv[1].partition("-")
 THREADS = int(sys.argv[2])
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.abspath(os.path.join(os.environ.get("PEERS_BUILD", "build/peers"), "inductor")))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -25,6 +28,7 @@ import works as W  # noqa: E402
 torch.set_num_threads(THREADS)
 torch.set_grad_enabled(False)
 PARTS = set(REST.split("-"))
+CPU_CLOCK = os.environ.get("PEERS_CLOCK") == "cpu"
 INT8, BF16 = "int8" in PARTS, "bf16" in PARTS
 TAIL = (".int8" if INT8 else "") + ".onnx"
 
@@ -156,9 +160,10 @@ def main():
         name, runs = line.split()
         run, out = todo[name], []
         for _ in range(int(runs)):
-            t = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             run()
-            out.append((time.perf_counter() - t) * 1e3)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            out.append((min(wall, cpu) if CPU_CLOCK else wall) * 1e3)
         print(" ".join("%.5f" % v for v in out), flush=True)
 
 

@@ -1,0 +1,113 @@
+/* What is in a checkpoint: names, types and shapes of its tensors, what they say of the policy, and what is still missing.
+
+       cc -O2 -I. examples/inspect_checkpoint.c -o inspect_checkpoint -lm
+       ./inspect_checkpoint policy.safetensors
+       ./inspect_checkpoint last_ddpm.pth settings.json
+
+   Next: convert_checkpoint.c makes one file of a checkpoint and its settings. */
+#define MAIL_IMPLEMENTATION
+#include "mail.h"
+
+static void print_tensors(const mail_tensors *tensors) {
+    size_t   i;
+    uint64_t elements = 0;
+    for (i = 0; i < mail_tensors_count(tensors); i++) {
+        const mail_tensor *x = mail_tensors_at(tensors, i);
+        unsigned           d;
+        printf("  %-4s [", mail_dtype_name(x->dtype));
+        for (d = 0; d < x->n_dims; d++) {
+            printf("%s%llu", d == 0 ? "" : ", ", (unsigned long long)x->shape[d]);
+        }
+        printf("]  %s\n", x->name);
+        elements += x->count;
+    }
+    printf("%lu tensors, %llu elements (a tensor with two names counts twice)\n\n", (unsigned long)mail_tensors_count(tensors),
+           (unsigned long long)elements);
+}
+
+static void print_floats(const char *what, const float *values, size_t n) {
+    size_t i;
+    printf("  %-14s", what);
+    for (i = 0; i < n; i++) {
+        if (fabsf(values[i]) < FLT_MAX) {
+            printf(" %.6g", (double)values[i]);
+        } else {
+            printf(" ?");  /* not known, and not needed by this policy */
+        }
+    }
+    printf("\n");
+}
+
+static void print_policy(const mail_info *info) {
+    static const char *const schedules[] = { "cosine", "linear", "vp" };
+    size_t i;
+    printf("%s, %s, %s language\n", info->arch_name, info->algorithm == MAIL_DDPM ? "diffusion" : "behaviour cloning", info->has_lang ? "with" : "without");
+    printf("  history        %lu frame(s)\n", (unsigned long)info->obs_seq);
+    printf("  chunk          %lu action(s), %lu of them executed before the next decision\n", (unsigned long)info->act_seq,
+           (unsigned long)info->n_action_steps);
+    printf("  d_model        %lu\n", (unsigned long)info->d_model);
+    if (info->n_timesteps > 0) {
+        printf("  denoising      %lu steps, %s schedule\n", (unsigned long)info->n_timesteps, schedules[info->schedule]);
+    }
+    for (i = 0; i < info->n_cameras; i++) {
+        printf("  camera         %s, %lu x %lu pixels\n", info->cameras[i].name, (unsigned long)info->cameras[i].width,
+               (unsigned long)info->cameras[i].height);
+    }
+    if (info->n_cameras == 0) {
+        printf("  no cameras     the policy takes %lu features\n", (unsigned long)info->state_dim);
+    }
+    print_floats("action mean", info->action_mean, info->action_dim);
+    print_floats("action std", info->action_std, info->action_dim);
+    print_floats("action min", info->action_min, info->action_dim);
+    print_floats("action max", info->action_max, info->action_dim);
+    printf("  parameters     %lu\n", (unsigned long)info->n_parameters);
+    if (info->description != NULL) {
+        printf("  %s\n", info->description);
+    }
+}
+
+int main(int argc, char **argv) {
+    mail_tensors *tensors;
+    mail_policy  *policy;
+    mail_options  options = mail_options_init();
+    mail_error    err;
+    mail_status   status;
+    static char   json[1 << 20];
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: %s CHECKPOINT [SETTINGS.json]\n", argv[0]);
+        return 2;
+    }
+    if (mail_tensors_open(&tensors, argv[1], NULL, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    print_tensors(tensors);
+    mail_tensors_close(tensors);
+    if (argc == 3) {
+        FILE *f = fopen(argv[2], "rb");
+        options.config_size = f == NULL ? 0 : fread(json, 1, sizeof json, f);
+        options.config_json = json;
+        if (options.config_size == 0 || options.config_size == sizeof json) {
+            fprintf(stderr, "%s: expected a file of 1 byte to 1 MiB\n", argv[2]);
+            return 1;
+        }
+        fclose(f);
+    }
+    status = mail_policy_load(&policy, argv[1], &options, &err);
+    if (status == MAIL_E_CONFIG) {
+        printf("Not ready to act: %s\n\n", err.text);
+        printf("A JSON file beside the checkpoint (same name with .json, or config.json) can say it, for example\n"
+               "  {\"obs_seq\": 5, \"n_heads\": 4, \"n_timesteps\": 16, \"schedule\": \"cosine\", \"clip_denoised\": true,\n"
+               "   \"predict_epsilon\": true, \"scale_data\": true,\n"
+               "   \"cameras\": {\"agentview_rgb\": [128, 128], \"eye_in_hand_rgb\": [128, 128]},\n"
+               "   \"scaler\": {\"mean\": [...], \"std\": [...], \"min\": [...], \"max\": [...]}}\n");
+        return 1;
+    }
+    if (status) {
+        printf("No policy: %s\n", err.text);
+        return 1;
+    }
+    print_policy(mail_policy_info(policy));
+    mail_policy_free(policy);
+    return 0;
+}

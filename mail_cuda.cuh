@@ -1,0 +1,3690 @@
+/* mail_cuda.cuh - MaIL robot policies of mail.h on an NVIDIA GPU
+
+   Include it after mail.h in a .cu file and link nothing but the CUDA runtime:
+
+       #define MAIL_IMPLEMENTATION
+       #include "mail.h"
+       #include "mail_cuda.cuh"
+
+       mail_cuda_policy  *gpu;
+       mail_cuda_session *robots;
+       mail_cuda_policy_create(&gpu, policy, &err);                      policy: from mail_policy_load
+       options.batch = 32;                                               robots that decide together
+       mail_cuda_session_create(&robots, gpu, &options, stream, &err);
+       ...
+       mail_cuda_observe(robots, images, 64, &err);                      one frame per robot and camera
+       mail_cuda_plan(robots, actions, &err);                            [32][act_seq][action_dim], robot's units
+       cudaStreamSynchronize(stream);                                    nothing before this line has waited
+
+   build:  nvcc -std=c++17 -O3 -arch=sm_90a program.cu               (any GPU from sm_80 on)
+
+   What runs: a decision is one CUDA graph, recorded when the session is created. The denoising loop of a Mamba policy is
+   one launch on a GPU with thread-block clusters (sm_90 and later); everything else, and every other GPU, takes the plain
+   path: small kernels, right for every architecture. Both compute what depends only on the weights when the policy is
+   created, what depends on a frame when it arrives, and only the action tokens in each denoising step.
+
+   What holds: after mail_cuda_session_create no call allocates, waits for the GPU or prints. Work is queued on the
+   caller's stream. Same input, same bits; a robot's actions do not depend on its batch.
+
+   Contents: declarations, >>dev, >>linear, >>mamba, >>attention, >>tokens, >>sampler, >>scan, >>vision, >>denoise,
+   >>weights, >>launch, >>api. */
+#ifndef MAIL_CUDA_CUH
+#define MAIL_CUDA_CUH
+
+#ifdef MAIL_CUDA_ON_CPU
+#  include "cuda_on_cpu.h" /* the project's tests run the kernels on a CPU; see there */
+#else
+#  include <cuda_runtime.h>
+#endif
+#include <math.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef MAIL_CUDA_API
+#  define MAIL_CUDA_API static inline
+#endif
+
+/* ====================================================================================================================
+   >>dev   everything nearer to the hardware than plain CUDA C++
+
+   Kernels below use no inline PTX: each instruction is one mailp_dev_ function here, with a scalar twin for
+   cuda_on_cpu.h beside it. All shuffles use the full warp.
+   ================================================================================================================= */
+
+/* Dynamic shared memory of the running block, seen as one struct or array; 128-byte aligned. */
+#ifdef MAIL_CUDA_ON_CPU
+#  define MAILP_CUDA_SHARED(type, name) type *name = (type *)cpucuda::cur->b->smem
+#else
+#  define MAILP_CUDA_SHARED(type, name)                             \
+    extern __shared__ __align__(128) unsigned char mailp_cuda_shared[]; \
+    type *name = (type *)mailp_cuda_shared
+#endif
+
+/* A stream and the first error met while queueing work on it. */
+struct mailp_cuda_queue {
+    cudaStream_t stream;
+    cudaError_t  error;
+};
+
+/* Queue kernel(args) on q: grid blocks in clusters of `cluster` (1: no clusters), smem bytes of dynamic shared memory.
+   After an error nothing more is launched. */
+template <class Args>
+static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), dim3 grid, unsigned threads, size_t smem,
+                                     const Args &args, unsigned cluster = 1) {
+    if (q->error != cudaSuccess) {
+        return;
+    }
+#ifdef MAIL_CUDA_ON_CPU
+    q->error = cpucuda::launch(q->stream, grid, dim3(threads), cluster, smem, [=] { kernel(args); });
+#else
+    cudaLaunchConfig_t    config = {};
+    cudaLaunchAttribute   attribute[1];
+    if (smem > 48 * 1024) {
+        q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
+    }
+    if (cluster > 8 && q->error == cudaSuccess) {
+        q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }
+    if (q->error != cudaSuccess) {
+        return;
+    }
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = smem;
+    config.stream = q->stream;
+    attribute[0].id = cudaLaunchAttributeClusterDimension;
+    attribute[0].val.clusterDim.x = cluster;
+    attribute[0].val.clusterDim.y = 1;
+    attribute[0].val.clusterDim.z = 1;
+    config.attrs = attribute;
+    config.numAttrs = cluster > 1 ? 1 : 0;
+    q->error = cudaLaunchKernelEx(&config, kernel, args);
+#endif
+}
+
+/* 2^x, to about 2 units in the last place. */
+static __device__ __forceinline__ float mailp_dev_ex2(float x) {
+#ifdef MAIL_CUDA_ON_CPU
+    return exp2f(x);
+#else
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+#endif
+}
+
+#define MAILP_CUDA_LOG2E 1.4426950408889634f
+
+static __device__ __forceinline__ float mailp_dev_silu(float x) {
+    return x / (1.0f + mailp_dev_ex2(-MAILP_CUDA_LOG2E * x));
+}
+
+/* ln(1 + e^x). Above 20 the difference to x is less than a unit in the last place. */
+static __device__ __forceinline__ float mailp_dev_softplus(float x) {
+    return x > 20.0f ? x : log1pf(mailp_dev_ex2(MAILP_CUDA_LOG2E * x));
+}
+
+static __device__ __forceinline__ float mailp_dev_gelu(float x) {
+    return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+}
+
+/* v moved into lo..hi; unlike with fminf and fmaxf, not-a-number stays what it is and is seen by the caller. */
+static __device__ __forceinline__ float mailp_dev_clamp(float v, float lo, float hi) {
+    return v < lo ? lo : v > hi ? hi : v;
+}
+
+/* Sum, and maximum, over W neighbouring lanes; every lane gets it. */
+template <int W>
+static __device__ __forceinline__ float mailp_dev_sum(float v) {
+#pragma unroll
+    for (int d = W / 2; d; d >>= 1) {
+        v += __shfl_xor_sync(0xffffffffu, v, d);
+    }
+    return v;
+}
+static __device__ __forceinline__ float mailp_dev_max32(float v) {
+#pragma unroll
+    for (int d = 16; d; d >>= 1) {
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, d));
+    }
+    return v;
+}
+
+/* ---- clusters: push values into a peer's shared memory, counted in bytes by a barrier there ---- */
+
+#if defined(MAIL_CUDA_ON_CPU)
+#  define MAILP_CUDA_CLUSTERS 1 /* this compilation has them: the kernels that use them are not empty */
+typedef cpucuda::MBar mailp_cuda_bar;
+#else
+#  if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#    define MAILP_CUDA_CLUSTERS 1
+#  endif
+struct __align__(8) mailp_cuda_bar {
+    unsigned long long v;
+};
+#endif
+
+#ifdef MAILP_CUDA_CLUSTERS
+/* Number of this block within its cluster. */
+static __device__ __forceinline__ unsigned mailp_dev_rank() {
+#  ifdef MAIL_CUDA_ON_CPU
+    return cpucuda::cur->b->rank;
+#  else
+    unsigned r;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+    return r;
+#  endif
+}
+
+/* All threads of all blocks of the cluster. */
+#  ifdef MAIL_CUDA_ON_CPU
+#    define mailp_dev_cluster_sync() cpucuda::sync(cpucuda::cluster_bar(), __LINE__)
+#  else
+static __device__ __forceinline__ void mailp_dev_cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+static __device__ __forceinline__ unsigned mailp_dev_s32(const void *p) {
+    return (unsigned)__cvta_generic_to_shared(p);
+}
+static __device__ __forceinline__ unsigned mailp_dev_map(unsigned address, unsigned rank) {
+    unsigned r;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
+    return r;
+}
+#  endif
+
+/* One thread: make a barrier whose phases end after one expect and the bytes it announced. */
+static __device__ __forceinline__ void mailp_dev_bar_init(mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    bar->pending = 1;
+    bar->tx = 0;
+    bar->phase = 0;
+#  else
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(mailp_dev_s32(bar)) : "memory");
+#  endif
+}
+
+/* The same thread, after all its inits and before the cluster_sync that lets peers use them. */
+static __device__ __forceinline__ void mailp_dev_bar_publish() {
+#  ifndef MAIL_CUDA_ON_CPU
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+#  endif
+}
+
+/* One thread: the present phase ends when `bytes` have arrived. Pushes may come before this call. */
+static __device__ __forceinline__ void mailp_dev_bar_expect(mailp_cuda_bar *bar, unsigned bytes) {
+#  ifdef MAIL_CUDA_ON_CPU
+    bar->tx += (int)bytes;
+    --bar->pending;
+    cpucuda::settle(bar);
+#  else
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(mailp_dev_s32(bar)), "r"(bytes) : "memory");
+#  endif
+}
+
+/* Wait for the end of the phase of this parity (0 for the first); what arrived is then visible to the caller. */
+#  ifdef MAIL_CUDA_ON_CPU
+#    define mailp_dev_bar_wait(bar, parity) cpucuda::bar_wait(bar, (unsigned)(parity), __LINE__)
+#  else
+static __device__ __forceinline__ void mailp_dev_bar_wait(mailp_cuda_bar *bar, unsigned parity) {
+    asm volatile("{\n.reg .pred p;\nW: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n@!p bra W;\n}" ::"r"(
+                     mailp_dev_s32(bar)),
+                 "r"(parity)
+                 : "memory");
+}
+#  endif
+
+/* Store v at this block's address `local` in block `rank`, and count it on `bar` there. */
+static __device__ __forceinline__ void mailp_dev_push(float *local, unsigned rank, float v, mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::push(local, rank, &v, 4, bar);
+#  else
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+                     mailp_dev_map(mailp_dev_s32(local), rank)),
+                 "f"(v), "r"(mailp_dev_map(mailp_dev_s32(bar), rank))
+                 : "memory");
+#  endif
+}
+static __device__ __forceinline__ void mailp_dev_push4(float *local, unsigned rank, float4 v, mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::push(local, rank, &v, 16, bar);
+#  else
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(
+                     mailp_dev_map(mailp_dev_s32(local), rank)),
+                 "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(mailp_dev_map(mailp_dev_s32(bar), rank))
+                 : "memory");
+#  endif
+}
+
+/* One thread: copy bytes (a multiple of 16; both sides 16-byte aligned) from global to shared memory in the background. */
+static __device__ __forceinline__ void mailp_dev_bulk(void *to, const void *from, unsigned bytes, mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::issue(cpucuda::Async{cpucuda::cur->b, (unsigned char *)to, from, {}, bytes, bar});
+#  else
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(mailp_dev_s32(to)),
+                 "l"(from), "r"(bytes), "r"(mailp_dev_s32(bar))
+                 : "memory");
+#  endif
+}
+#endif /* MAILP_CUDA_CLUSTERS */
+
+/* ---- tensor cores ---- */
+
+/* float -> nearest half (ties to even, too large: infinity), and back; for packing weights, and for the CPU. */
+static inline uint32_t mailp_cuda_to_half(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    const uint32_t sign = u >> 16 & 0x8000u, abs = u & 0x7fffffffu;
+    if (abs > 0x7f800000u) {
+        return sign | 0x7e00u; /* not a number */
+    }
+    if (abs >= 0x477ff000u) {
+        return sign | 0x7c00u;
+    }
+    if (abs < 0x38800000u) { /* below 2^-14: units of 2^-24 */
+        return sign | (uint32_t)nearbyintf(fabsf(x) * 16777216.0f);
+    }
+    return sign | ((abs - 0x38000000u + 0xfffu + (abs >> 13 & 1)) >> 13);
+}
+static inline float mailp_cuda_from_half(uint32_t h) {
+    const uint32_t bits = (h & 0x7fffu) << 13, special = bits | 0x7f800000u;
+    float          v;
+    memcpy(&v, (h & 0x7c00u) == 0x7c00u ? &special : &bits, 4);
+    v = (h & 0x7c00u) == 0x7c00u ? v : v * 5192296858534827628530496329220096.0f; /* 2^112: from half's bias to float's */
+    return h & 0x8000u ? -v : v;
+}
+
+/* D (16 x 8) += A (16 x 16) B (16 x 8), half operands, float32 sums; all lanes. Fragments as in PTX mma.m16n8k16, with
+   lane = 4 g + t, two values a register:
+       A: a0 (row g, k 2t..)  a1 (g + 8, 2t..)  a2 (g, 2t + 8..)  a3 (g + 8, 2t + 8..)
+       B: b0 (k 2t.., column g)  b1 (k 2t + 8.., column g)        D: d0 d1 (g, 2t..)  d2 d3 (g + 8, 2t..) */
+static __device__ __forceinline__ void mailp_dev_mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+#ifdef MAIL_CUDA_ON_CPU
+    cpucuda::mma(d, a, b, mailp_cuda_from_half, __LINE__);
+#else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/* Two floats as halves, rounded to nearest even, the first in the low part; and back. */
+static __device__ __forceinline__ uint32_t mailp_dev_half2(float first, float second) {
+#ifdef MAIL_CUDA_ON_CPU
+    return mailp_cuda_to_half(first) | mailp_cuda_to_half(second) << 16;
+#else
+    uint32_t r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(second), "f"(first));
+    return r;
+#endif
+}
+static __device__ __forceinline__ float mailp_dev_half_first(uint32_t r) {
+#ifdef MAIL_CUDA_ON_CPU
+    return mailp_cuda_from_half(r & 0xffffu);
+#else
+    float f;
+    asm("{\n.reg .f16 a, b;\nmov.b32 {a, b}, %1;\ncvt.f32.f16 %0, a;\n}" : "=f"(f) : "r"(r));
+    return f;
+#endif
+}
+static __device__ __forceinline__ float mailp_dev_half_second(uint32_t r) {
+    return mailp_dev_half_first(r >> 16);
+}
+
+/* ====================================================================================================================
+   >>linear   Y = act(norm(X) W^T + bias) + add + add2
+
+   The one matrix product of the plain path; LayerNorm on the way in and residual sums on the way out are part of it.
+   ================================================================================================================= */
+
+enum { MAILP_CUDA_IDENTITY, MAILP_CUDA_GELU };
+
+struct mailp_cuda_linear_args {
+    float       *Y;                /* [M][ldy], columns 0..N-1 are written; may be add */
+    const float *X;                /* [M][ldx] */
+    const float *W;                /* [N][K], as in the checkpoint */
+    const float *bias;             /* [N] or NULL */
+    const float *norm_w, *norm_b;  /* [K] LayerNorm gain (NULL: no norm) and bias (may be NULL), norm_eps 1e-5 */
+    const float *add, *add2;       /* [M][N] or NULL: residual stream, ED-Ma's cond */
+    int          M, N, K, ldx, ldy, act;
+};
+
+/* One block owns BM rows and BN columns of Y and walks over K in pieces of BK; a thread owns TM x TN sums, rows and
+   columns spread so that neighbouring threads read neighbouring columns of W from different banks. Two shapes are used:
+   16 x 16 x 128 for the few rows of a denoising step (many blocks, few barriers), 64 x 32 x 32 for everything wide. */
+template <int BM, int BN, int BK, int TM, int TN>
+static __global__ void __launch_bounds__((BM / TM) * (BN / TN)) mailp_cuda_linear(mailp_cuda_linear_args p) {
+    constexpr int NT = (BM / TM) * (BN / TN), LD = BK + 4; /* + 4: rows start in different banks, float4 aligned */
+    struct Shared {
+        float X[BM][LD], W[BN][LD];
+        float mean[BM], inv[BM];
+    };
+    MAILP_CUDA_SHARED(Shared, s);
+    const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
+    const int m0 = (int)blockIdx.x * BM, n0 = (int)blockIdx.y * BN;
+    const int tn = tid % (BN / TN), tm = tid / (BN / TN);
+
+    if (p.norm_w) {
+        for (int i = warp; i < BM; i += NT / 32) {
+            const int    m = m0 + i < p.M ? m0 + i : p.M - 1;
+            const float *x = p.X + (size_t)m * p.ldx;
+            float        sum = 0.0f, sq = 0.0f;
+            for (int k = lane; k < p.K; k += 32) {
+                sum += x[k];
+            }
+            const float mean = mailp_dev_sum<32>(sum) / (float)p.K;
+            for (int k = lane; k < p.K; k += 32) {
+                sq += (x[k] - mean) * (x[k] - mean);
+            }
+            sq = mailp_dev_sum<32>(sq);
+            if (lane == 0) {
+                s->mean[i] = mean;
+                s->inv[i] = 1.0f / sqrtf(sq / (float)p.K + 1e-5f);
+            }
+        }
+        __syncthreads();
+    }
+
+    float sum[TM][TN] = {};
+    for (int k0 = 0; k0 < p.K; k0 += BK) {
+        for (int i = tid; i < BM * BK; i += NT) {
+            const int r = i / BK, k = k0 + i % BK;
+            float     v = 0.0f;
+            if (m0 + r < p.M && k < p.K) {
+                v = p.X[(size_t)(m0 + r) * p.ldx + k];
+                if (p.norm_w) {
+                    v = (v - s->mean[r]) * s->inv[r] * p.norm_w[k] + (p.norm_b ? p.norm_b[k] : 0.0f);
+                }
+            }
+            s->X[r][i % BK] = v;
+        }
+        for (int i = tid; i < BN * BK; i += NT) {
+            const int c = i / BK, k = k0 + i % BK;
+            s->W[c][i % BK] = n0 + c < p.N && k < p.K ? p.W[(size_t)(n0 + c) * p.K + k] : 0.0f;
+        }
+        __syncthreads();
+#pragma unroll 4
+        for (int k = 0; k < BK; k += 4) {
+            float4 w[TN];
+#pragma unroll
+            for (int j = 0; j < TN; j++) {
+                w[j] = *(const float4 *)&s->W[tn + j * (BN / TN)][k];
+            }
+#pragma unroll
+            for (int i = 0; i < TM; i++) {
+                const float4 x = *(const float4 *)&s->X[tm + i * (BM / TM)][k];
+#pragma unroll
+                for (int j = 0; j < TN; j++) {
+                    sum[i][j] += x.x * w[j].x + x.y * w[j].y + x.z * w[j].z + x.w * w[j].w;
+                }
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < TM; i++) {
+#pragma unroll
+        for (int j = 0; j < TN; j++) {
+            const int m = m0 + tm + i * (BM / TM), n = n0 + tn + j * (BN / TN);
+            if (m < p.M && n < p.N) {
+                float v = sum[i][j] + (p.bias ? p.bias[n] : 0.0f);
+                if (p.act == MAILP_CUDA_GELU) {
+                    v = mailp_dev_gelu(v);
+                }
+                if (p.add2) {
+                    v += p.add2[(size_t)m * p.N + n];
+                }
+                if (p.add) {
+                    v += p.add[(size_t)m * p.N + n];
+                }
+                p.Y[(size_t)m * p.ldy + n] = v;
+            }
+        }
+    }
+}
+
+struct mailp_cuda_layer_norm_args {
+    float       *Y;                /* [M][K]; may be X */
+    const float *X;
+    const float *norm_w, *norm_b;  /* [K]; norm_b may be NULL */
+    int          M, K;
+};
+
+/* Y = layer_norm(X). One warp owns one row. */
+static __global__ void __launch_bounds__(128) mailp_cuda_layer_norm(mailp_cuda_layer_norm_args p) {
+    const int lane = (int)threadIdx.x & 31, m = (int)blockIdx.x * 4 + ((int)threadIdx.x >> 5);
+    if (m >= p.M) {
+        return;
+    }
+    const float *x = p.X + (size_t)m * p.K;
+    float        sum = 0.0f, sq = 0.0f;
+    for (int k = lane; k < p.K; k += 32) {
+        sum += x[k];
+    }
+    const float mean = mailp_dev_sum<32>(sum) / (float)p.K;
+    for (int k = lane; k < p.K; k += 32) {
+        sq += (x[k] - mean) * (x[k] - mean);
+    }
+    const float inv = 1.0f / sqrtf(mailp_dev_sum<32>(sq) / (float)p.K + 1e-5f);
+    for (int k = lane; k < p.K; k += 32) {
+        p.Y[(size_t)m * p.K + k] = (x[k] - mean) * inv * p.norm_w[k] + (p.norm_b ? p.norm_b[k] : 0.0f);
+    }
+}
+
+/* ====================================================================================================================
+   >>mamba   what lies between in_proj and out_proj
+
+   Sequences are numbered q = step * robots + robot, so that one step of all robots is contiguous.
+   ================================================================================================================= */
+
+/* State of one Mamba layer after some tokens: the last d_conv - 1 inputs of conv1d, oldest first, and the ssm_state.
+   Channels are cut into slices, as the blocks of a cluster will read them (slice = d_inner for the plain path):
+       [sequence][d_inner / slice] of { conv [d_conv - 1][slice], ssm_state [slice][d_state] } */
+struct mailp_cuda_state {
+    int d_inner, d_state, d_conv, slice;
+
+    __device__ __forceinline__ size_t begin(int q, int c) const {
+        return ((size_t)q * (d_inner / slice) + c / slice) * (size_t)(slice * (d_conv - 1 + d_state));
+    }
+    __device__ __forceinline__ size_t conv(int q, int row, int c) const {
+        return begin(q, c) + row * slice + c % slice;
+    }
+    __device__ __forceinline__ size_t ssm(int q, int n, int c) const {
+        return begin(q, c) + (d_conv - 1) * slice + c % slice * d_state + n;
+    }
+};
+
+struct mailp_cuda_mixer_args {
+    float       *y;           /* [sequences][L][d_inner]   out, gated; zeros for tokens past the end of a sequence */
+    float       *state_out;   /* state after the last token, or NULL */
+    const float *state_in;    /* state before the first token, or NULL: zeros */
+    const float *xz;          /* [sequences][L][2 d_inner] from in_proj: x, then the gate z */
+    const float *conv_w;      /* [d_conv][d_inner]         tap d_conv-1 multiplies the current token */
+    const float *conv_b;      /* [d_inner] */
+    const float *x_proj;      /* [dt_rank + 2 d_state][d_inner] */
+    const float *dt_w, *dt_b; /* [dt_rank][d_inner], [d_inner] */
+    const float *A2;          /* [d_state][d_inner]        -exp(A_log) * log2(e) */
+    const float *D;           /* [d_inner] */
+    const int   *states;      /* [robots] state tokens of each robot, or NULL: every sequence has L tokens */
+    int          extra;       /* a sequence has states[robot] + extra tokens */
+    int          robots, L, tile, d_inner, d_state, d_conv, dt_rank, slice_in, slice_out;
+};
+
+/*     u_l = silu(conv_b + sum_j conv_w[j] x_(l-(d_conv-1)+j))        dt, B, C = split(x_proj u_l)
+       dt  = softplus(dt_w dt + dt_b)
+       h_l = exp(dt A) h_(l-1) + dt B u_l,   y_l = (C . h_l + D u_l) silu(z_l)
+
+   One block owns one sequence, a thread one channel (d_inner > threads: every threads-th) with its d_state states in
+   registers; x_proj, whose sums run over all channels, is shared out over the warps, a warp per output row. Tokens come
+   in tiles (u and x_proj of a tile live in shared memory); between tiles the state waits in state_out. */
+template <int NS>
+static __global__ void __launch_bounds__(NS <= 16 ? 512 : 256, 1) mailp_cuda_mixer(mailp_cuda_mixer_args p) {
+    MAILP_CUDA_SHARED(float, shared);
+    const int E = p.d_inner, N = p.d_state, R = p.dt_rank, K = p.d_conv, XP = R + 2 * N;
+    const mailp_cuda_state in = {E, N, K, p.slice_in}, out = {E, N, K, p.slice_out};
+    float    *u = shared, *xd = shared + (size_t)p.tile * E; /* [tile][E], [tile][XP] */
+    const int tid = (int)threadIdx.x, NT = (int)blockDim.x, lane = tid & 31, warp = tid >> 5;
+    const int q = (int)blockIdx.x;
+    const int tokens = p.states ? p.states[q % p.robots] + p.extra : p.L;
+    const float *xz = p.xz + (size_t)q * p.L * 2 * E;
+    float       *y = p.y + (size_t)q * p.L * E;
+
+    for (int t0 = 0; t0 < tokens; t0 += p.tile) {
+        const int len = tokens - t0 < p.tile ? tokens - t0 : p.tile;
+        for (int i = tid; i < len * E; i += NT) {
+            const int l = t0 + i / E, c = i % E;
+            float     v = p.conv_b[c];
+            for (int j = 0; j < K; j++) {
+                const int at = l - (K - 1) + j;
+                float     x = 0.0f;
+                if (at >= 0) {
+                    x = xz[(size_t)at * 2 * E + c];
+                } else if (p.state_in) {
+                    x = p.state_in[in.conv(q, at + K - 1, c)];
+                }
+                v += p.conv_w[j * E + c] * x;
+            }
+            u[i] = mailp_dev_silu(v);
+        }
+        __syncthreads();
+        for (int r = warp; r < XP; r += NT / 32) {
+            const float *w = p.x_proj + (size_t)r * E;
+            for (int l = 0; l < len; l++) {
+                float v = 0.0f;
+                for (int c = lane; c < E; c += 32) {
+                    v += w[c] * u[l * E + c];
+                }
+                v = mailp_dev_sum<32>(v);
+                if (lane == 0) {
+                    xd[l * XP + r] = v;
+                }
+            }
+        }
+        __syncthreads();
+        for (int c = tid; c < E; c += NT) {
+            float        h[NS], A2[NS];
+            const float *from = t0 ? p.state_out : p.state_in;
+            const mailp_cuda_state &at = t0 ? out : in;
+#pragma unroll
+            for (int n = 0; n < NS; n++) {
+                A2[n] = n < N ? p.A2[n * E + c] : 0.0f;
+                h[n] = n < N && from ? from[at.ssm(q, n, c)] : 0.0f;
+            }
+            for (int l = 0; l < len; l++) {
+                const float *dbc = xd + l * XP;
+                float        dt = p.dt_b[c];
+                for (int r = 0; r < R; r++) {
+                    dt += p.dt_w[r * E + c] * dbc[r];
+                }
+                dt = mailp_dev_softplus(dt);
+                const float ul = u[l * E + c], du = dt * ul;
+                float       yl = p.D[c] * ul;
+#pragma unroll
+                for (int n = 0; n < NS; n++) {
+                    if (n < N) {
+                        h[n] = mailp_dev_ex2(dt * A2[n]) * h[n] + du * dbc[R + n];
+                        yl += h[n] * dbc[R + N + n];
+                    }
+                }
+                y[(size_t)(t0 + l) * E + c] = yl * mailp_dev_silu(xz[(size_t)(t0 + l) * 2 * E + E + c]);
+            }
+            if (p.state_out) {
+#pragma unroll
+                for (int n = 0; n < NS; n++) {
+                    if (n < N) {
+                        p.state_out[out.ssm(q, n, c)] = h[n];
+                    }
+                }
+            }
+        }
+        __syncthreads();
+    }
+    for (int i = tokens * E + tid; i < p.L * E; i += NT) {
+        y[i] = 0.0f;
+    }
+    if (p.state_out) {
+        for (int i = tid; i < (K - 1) * E; i += NT) {
+            const int at = tokens - (K - 1) + i / E, c = i % E;
+            float     x = 0.0f;
+            if (at >= 0) {
+                x = xz[(size_t)at * 2 * E + c];
+            } else if (p.state_in) {
+                x = p.state_in[in.conv(q, at + K - 1, c)];
+            }
+            p.state_out[out.conv(q, i / E, c)] = x;
+        }
+    }
+}
+
+/* ====================================================================================================================
+   >>attention   softmax(q k / sqrt(head_dim)) v over a cache and, causally, over the tokens themselves
+   ================================================================================================================= */
+
+struct mailp_cuda_attend_args {
+    float       *y;                /* [sequences][L][d]          out */
+    const float *q;                /* [sequences][L] rows of ld_own */
+    const float *k, *v;            /* the same rows; NULL: only the cache is attended to */
+    const float *cache_k, *cache_v; /* [sequences][cache_rows] rows of ld_cache, or NULL */
+    const int   *states;           /* [robots]; a cache holds states[robot] + extra tokens */
+    int          extra, robots, L, d, head_dim, ld_own, cache_rows, ld_cache, accumulate;
+    float        scale;            /* 1 / sqrt(head_dim) */
+};
+
+/* One block owns one sequence and one head, a warp one query at a time. Scores lie in shared memory, [warp][keys]; for
+   them a lane owns a key, for the weighted sum a lane owns channels. Keys come in the order cache, own tokens 0..i. */
+static __global__ void __launch_bounds__(128) mailp_cuda_attend(mailp_cuda_attend_args p) {
+    MAILP_CUDA_SHARED(float, shared);
+    const int    lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5, warps = (int)blockDim.x >> 5;
+    const int    q = (int)blockIdx.x, at = (int)blockIdx.y * p.head_dim;
+    const int    cached = p.cache_k ? (p.states ? p.states[q % p.robots] + p.extra : p.cache_rows) : 0;
+    float       *score = shared + (size_t)warp * (p.cache_rows + p.L);
+    const size_t own0 = (size_t)q * p.L * p.ld_own + at, cache0 = (size_t)q * p.cache_rows * p.ld_cache + at;
+
+    for (int i = warp; i < p.L; i += warps) {
+        const float *query = p.q + own0 + (size_t)i * p.ld_own;
+        const int    keys = cached + (p.k ? i + 1 : 0);
+        float        top = -INFINITY, sum = 0.0f;
+        for (int j = lane; j < keys; j += 32) {
+            const float *key =
+                j < cached ? p.cache_k + cache0 + (size_t)j * p.ld_cache : p.k + own0 + (size_t)(j - cached) * p.ld_own;
+            float v = 0.0f;
+            for (int e = 0; e < p.head_dim; e++) {
+                v += query[e] * key[e];
+            }
+            score[j] = v * p.scale;
+            top = fmaxf(top, score[j]);
+        }
+        top = mailp_dev_max32(top);
+        for (int j = lane; j < keys; j += 32) {
+            score[j] = mailp_dev_ex2(MAILP_CUDA_LOG2E * (score[j] - top));
+            sum += score[j];
+        }
+        sum = mailp_dev_sum<32>(sum);
+        __syncwarp(); /* scores are seen by all lanes (unseen by test_faults: on the CPU a shuffle orders memory too) */
+        for (int e = lane; e < p.head_dim; e += 32) {
+            float v = 0.0f;
+            for (int j = 0; j < keys; j++) {
+                v += score[j] * (j < cached ? p.cache_v[cache0 + (size_t)j * p.ld_cache + e]
+                                            : p.v[own0 + (size_t)(j - cached) * p.ld_own + e]);
+            }
+            float *out = p.y + ((size_t)q * p.L + i) * p.d + at + e;
+            v /= sum;
+            *out = p.accumulate ? *out + v : v;
+        }
+        __syncwarp(); /* before the next query overwrites the scores */
+    }
+}
+
+/* ====================================================================================================================
+   >>tokens   histories and tables -> the token rows that the trunks read
+
+   Robots may be at different ages: robot b has states[b] state tokens (language, then its frames, oldest first), at most
+   T = obs_seq + lang. Rows past the end of a sequence are zeros; no kernel lets them reach another row.
+   ================================================================================================================= */
+
+/* The history of all robots, in device memory; changed by mailp_cuda_age and mailp_cuda_forget. */
+struct mailp_cuda_history {
+    float *ring;    /* [robots][obs_seq][state_dim] features; slot i is written by the i-th frame, modulo obs_seq */
+    float *goal;    /* [robots][state_dim] the language token, or NULL */
+    int   *head;    /* [robots] slot of the next frame */
+    int   *states;  /* [robots] lang + frames in the ring */
+    int    robots, obs_seq, state_dim, lang;
+};
+
+/* Start over: robot `robot`, or all of them for -1. One thread per robot. */
+struct mailp_cuda_forget_args {
+    mailp_cuda_history h;
+    int                robot;
+};
+static __global__ void mailp_cuda_forget(mailp_cuda_forget_args p) {
+    for (int b = (int)threadIdx.x; b < p.h.robots; b += (int)blockDim.x) {
+        if (p.robot < 0 || p.robot == b) {
+            p.h.head[b] = 0;
+            p.h.states[b] = p.h.lang;
+        }
+    }
+}
+
+/* A frame's features are in the ring: count it. One thread per robot. */
+static __global__ void mailp_cuda_age(mailp_cuda_history h) {
+    for (int b = (int)threadIdx.x; b < h.robots; b += (int)blockDim.x) {
+        h.head[b] = (h.head[b] + 1) % h.obs_seq;
+        if (h.states[b] < h.obs_seq + h.lang) {
+            h.states[b]++;
+        }
+    }
+}
+
+/* Put features [robots][n] at column `at` of each robot's next slot. One block per robot. */
+struct mailp_cuda_put_args {
+    mailp_cuda_history h;
+    const float       *features;
+    int                n, at;
+};
+static __global__ void mailp_cuda_put(mailp_cuda_put_args p) {
+    const int b = (int)blockIdx.x;
+    float    *slot = p.h.ring + ((size_t)b * p.h.obs_seq + p.h.head[b]) * p.h.state_dim + p.at;
+    for (int i = (int)threadIdx.x; i < p.n; i += (int)blockDim.x) {
+        slot[i] = p.features[(size_t)b * p.n + i];
+    }
+}
+
+/* obs [robots][T][state_dim]: language, then the frames in order, then zeros. One block per row. */
+struct mailp_cuda_window_args {
+    float             *obs;
+    mailp_cuda_history h;
+};
+static __global__ void mailp_cuda_window(mailp_cuda_window_args p) {
+    const int    T = p.h.obs_seq + p.h.lang, b = (int)blockIdx.x / T, i = (int)blockIdx.x % T;
+    const int    frames = p.h.states[b] - p.h.lang, frame = i - p.h.lang;
+    const float *from = NULL;
+    if (frame < 0) {
+        from = p.h.goal + (size_t)b * p.h.state_dim;
+    } else if (frame < frames) {
+        const int slot = (p.h.head[b] - frames + frame + p.h.obs_seq) % p.h.obs_seq;
+        from = p.h.ring + ((size_t)b * p.h.obs_seq + slot) * p.h.state_dim;
+    }
+    for (int e = (int)threadIdx.x; e < p.h.state_dim; e += (int)blockDim.x) {
+        p.obs[(size_t)blockIdx.x * p.h.state_dim + e] = from ? from[e] : 0.0f;
+    }
+}
+
+/* Rows of the observation trunk, X [steps * robots][P][d]: the time token of the step (if time is given), the state
+   tokens with their positions, then the rows of a learned table (if given), then zeros. One block per row. */
+struct mailp_cuda_prefix_args {
+    float       *X;
+    const float *time;   /* [steps][d] or NULL */
+    const float *tok;    /* [robots][T][d] state tokens before positions */
+    const float *pos;    /* [pos_rows][d] */
+    const float *table;  /* [n_table][d] or NULL */
+    const int   *states;
+    int          robots, T, P, d, n_table;
+};
+static __global__ void mailp_cuda_prefix(mailp_cuda_prefix_args p) {
+    const int q = (int)blockIdx.x / p.P, r = (int)blockIdx.x % p.P, b = q % p.robots;
+    const int i = p.time ? r - 1 : r, j = i - p.states[b];
+    for (int e = (int)threadIdx.x; e < p.d; e += (int)blockDim.x) {
+        float v = 0.0f;
+        if (i < 0) {
+            v = p.time[(size_t)(q / p.robots) * p.d + e];
+        } else if (j < 0) {
+            v = p.tok[((size_t)b * p.T + i) * p.d + e] + p.pos[(size_t)i * p.d + e];
+        } else if (p.table && j < p.n_table) {
+            v = p.table[(size_t)j * p.d + e];
+        }
+        p.X[(size_t)blockIdx.x * p.d + e] = v;
+    }
+}
+
+/* Y [sequences][n][d] = rows first.. of each sequence of X [sequences][rows][d]; first = skip + (states[robot] if given).
+   With one_table, X is a single table [rows][d] that all sequences read. One block per row of Y. */
+struct mailp_cuda_rows_args {
+    float       *Y;
+    const float *X;
+    const int   *states;
+    int          robots, rows, n, d, skip, one_table;
+};
+static __global__ void mailp_cuda_rows(mailp_cuda_rows_args p) {
+    const int q = (int)blockIdx.x / p.n, r = (int)blockIdx.x % p.n;
+    const int row = r + p.skip + (p.states ? p.states[q % p.robots] : 0);
+    for (int e = (int)threadIdx.x; e < p.d; e += (int)blockDim.x) {
+        const size_t at = ((size_t)(p.one_table ? 0 : q) * p.rows + row) * p.d + e;
+        p.Y[(size_t)blockIdx.x * p.d + e] = row < p.rows ? p.X[at] : 0.0f;
+    }
+}
+
+/* ====================================================================================================================
+   >>sampler   what happens to the actions between two passes through the trunk
+
+       noise  = action_pred(norm_f(r))                       x_start = clamp(recip x - recipm1 noise, lo, hi)
+       x      = coef1 x_start + coef2 x + sigma z            next tokens u = action_emb(x) + pos
+   ================================================================================================================= */
+
+struct mailp_cuda_draw_args {
+    float   *values;   /* [calls][robots][n] */
+    uint64_t seed;
+    uint32_t plan, first_call;
+    int      robots, n, calls;
+};
+
+/* The numbers that mail_noise of mail.h gives for (seed, robot, plan, first_call + call): Philox 4x32-10 on counters, then
+   Box-Muller in double; only the last bit of a double may differ from the CPU's. One thread makes four neighbours. */
+static __global__ void __launch_bounds__(128) mailp_cuda_draw(mailp_cuda_draw_args p) {
+    const int quads = (p.n + 3) / 4, i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= quads * p.robots * p.calls) {
+        return;
+    }
+    const int      quad = i % quads, robot = i / quads % p.robots, call = i / quads / p.robots;
+    uint32_t       c0 = (uint32_t)quad, c1 = p.first_call + (uint32_t)call, c2 = p.plan, c3 = (uint32_t)robot;
+    uint32_t       k0 = (uint32_t)p.seed, k1 = (uint32_t)(p.seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        const uint64_t a = (uint64_t)0xd2511f53u * c0, b = (uint64_t)0xcd9e8d57u * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)b;
+        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)a;
+        k0 += 0x9e3779b9u;
+        k1 += 0xbb67ae85u;
+    }
+    const uint32_t word[4] = {c0, c1, c2, c3};
+    float         *to = p.values + ((size_t)call * p.robots + robot) * p.n + quad * 4;
+#pragma unroll
+    for (int j = 0; j < 4; j += 2) {
+        const double u = ((double)word[j] + 0.5) / 4294967296.0, angle = 6.283185307179586 * ((double)word[j + 1] / 4294967296.0);
+        const double radius = sqrt(-2.0 * log(u));
+        if (quad * 4 + j < p.n) {
+            to[j] = (float)(radius * cos(angle));
+        }
+        if (quad * 4 + j + 1 < p.n) {
+            to[j + 1] = (float)(radius * sin(angle));
+        }
+    }
+}
+
+/* Everything that is the same for all denoiser calls. */
+struct mailp_cuda_sampler {
+    float       *x;              /* [robots][A][D] the noisy actions; holds x_T at the start */
+    float       *u;              /* [robots][A][d] next tokens; also the residual stream that the trunk works in */
+    float       *actions;        /* [robots][A][D] the chunk, in the robot's units; written by the last call */
+    const float *noise;          /* [calls][robots][A][D] */
+    const float *norm_w, *norm_b; /* final norm of the trunk, [d]; norm_b may be NULL */
+    const float *pred_w, *pred_b; /* action_pred [D][d], [D] */
+    const float *emb_w, *emb_b;  /* action_emb [d][D], [d] */
+    const float *pos;            /* [pos_rows][d] */
+    const float *lo, *hi;        /* [D] clipping box of normalised actions */
+    const float *std, *mean;     /* [D] inverse scaler; std NULL: none */
+    const int   *states;         /* [robots] */
+    float       *trace_noise, *trace_x_start, *trace_x, *trace_norm; /* [calls][robots][A][D] or NULL; tests look here */
+    int          robots, A, D, d, ddpm, clip, predict_noise;
+};
+
+struct mailp_cuda_denoise_args {
+    mailp_cuda_sampler s;
+    int                call;     /* -1: nothing predicted yet, only embed x */
+    int                last;
+    float              recip, recipm1, coef1, coef2, sigma;  /* of this call's step; sigma 0 for step 0 */
+};
+
+/* One warp owns one action row (robot b, action j): lanes share d_model for norm and sums. Products of the update are
+   rounded one by one, as the CPU does, since recip and recipm1 reach 325 and cancel. */
+static __global__ void __launch_bounds__(128) mailp_cuda_denoise(mailp_cuda_denoise_args p) {
+    const mailp_cuda_sampler &s = p.s;
+    const int                 lane = (int)threadIdx.x & 31, row = (int)blockIdx.x * 4 + ((int)threadIdx.x >> 5);
+    const int                 d = s.d, D = s.D, all = s.robots * s.A;
+    if (row >= all) {
+        return; /* the whole warp leaves; no block barrier below */
+    }
+    const int b = row / s.A, j = row % s.A;
+    float    *u = s.u + (size_t)row * d, *x = s.x + (size_t)row * D;
+    if (p.call >= 0) {
+        float sum = 0.0f, sq = 0.0f;
+        for (int e = lane; e < d; e += 32) {
+            sum += u[e];
+        }
+        const float mean = mailp_dev_sum<32>(sum) / (float)d;
+        for (int e = lane; e < d; e += 32) {
+            sq += (u[e] - mean) * (u[e] - mean);
+        }
+        const float  inv = 1.0f / sqrtf(mailp_dev_sum<32>(sq) / (float)d + 1e-5f);
+        const size_t at = ((size_t)p.call * all + row) * D;
+        for (int a = 0; a < D; a++) {
+            float v = 0.0f;
+            for (int e = lane; e < d; e += 32) {
+                const float n = (u[e] - mean) * inv * s.norm_w[e] + (s.norm_b ? s.norm_b[e] : 0.0f);
+                v += s.pred_w[(size_t)a * d + e] * n;
+            }
+            v = mailp_dev_sum<32>(v) + s.pred_b[a];
+            if (lane == 0 && !s.ddpm) {
+                x[a] = v;
+            } else if (lane == 0) {
+                const float x_t = x[a];
+                float       x_start = v;
+                if (s.predict_noise) {
+                    x_start = __fsub_rn(__fmul_rn(p.recip, x_t), __fmul_rn(p.recipm1, v));
+                }
+                if (s.clip) {
+                    x_start = mailp_dev_clamp(x_start, s.lo[a], s.hi[a]);
+                }
+                float next = __fadd_rn(__fmul_rn(p.coef1, x_start), __fmul_rn(p.coef2, x_t));
+                if (p.sigma > 0.0f) {
+                    next = __fadd_rn(next, __fmul_rn(p.sigma, s.noise[at + a]));
+                }
+                if (s.trace_noise) {
+                    s.trace_noise[at + a] = v;
+                    s.trace_x_start[at + a] = x_start;
+                    s.trace_x[at + a] = next;
+                }
+                x[a] = next;
+            }
+            if (lane == 0 && p.last) {
+                const float y = s.ddpm ? mailp_dev_clamp(x[a], s.lo[a], s.hi[a]) : x[a];
+                s.actions[(size_t)row * D + a] = s.std ? __fadd_rn(__fmul_rn(y, s.std[a]), s.mean[a]) : y;
+                if (s.trace_norm) {
+                    s.trace_norm[(size_t)row * D + a] = y;
+                }
+            }
+        }
+        __syncwarp(); /* lane 0's x, and everyone's last look at u */
+    }
+    if (!p.last) {
+        const float *pos = s.pos + (size_t)(s.states[b] - 1 + j) * d; /* the last state and action 0 share a position */
+        for (int e = lane; e < d; e += 32) {
+            float v = s.emb_b[e];
+            for (int a = 0; a < D; a++) {
+                v += s.emb_w[(size_t)e * D + a] * x[a];
+            }
+            u[e] = v + pos[e];
+        }
+    }
+}
+
+/* ====================================================================================================================
+   >>scan   the selective scan over long sequences
+
+       h_t = exp(dt_t A) h_(t-1) + dt_t B_t u_t          y_t = (C_t . h_t + D u_t) silu(z_t)
+
+   The recurrence of one state is h -> a h + b with (a, b) = (exp(dt A), dt B u), and such maps compose associatively:
+   first (a1, b1), then (a2, b2) is (a2 a1, a2 b1 + b2). So a warp scans 256 tokens at once: each lane composes its 8
+   tokens, five shuffles scan the 32 lanes, and each lane replays its tokens from the state it now knows. States exist
+   in registers only; what is read from memory is read once per block, and nothing of size L x d_inner x d_state is
+   stored. Source: arXiv 2312.00752, section 3.3.2.
+   ================================================================================================================= */
+
+enum {
+    MAILP_CUDA_SCAN_ITEMS = 8,                              /* tokens per lane */
+    MAILP_CUDA_SCAN_TILE = 32 * MAILP_CUDA_SCAN_ITEMS,      /* tokens at once */
+    MAILP_CUDA_SCAN_ROW = MAILP_CUDA_SCAN_TILE + 32         /* token t lies at t + t / 8: lanes read different banks */
+};
+
+/* DS: d_state rounded up; CH channels a block; NG warps share the states of a channel. */
+template <int DS, int CH, int NG>
+struct mailp_cuda_scan_shared {
+    float u[CH][MAILP_CUDA_SCAN_ROW], dt[CH][MAILP_CUDA_SCAN_ROW];
+    float B[DS][MAILP_CUDA_SCAN_ROW], C[DS][MAILP_CUDA_SCAN_ROW];
+    float y[NG][CH][MAILP_CUDA_SCAN_ROW];
+};
+
+struct mailp_cuda_scan_args {
+    float       *y;            /* [batch][L][d_inner] */
+    float       *state_out;    /* [batch][d_inner][d_state] after the last token, or NULL; may be state_in */
+    const float *state_in;     /* the same before the first token, or NULL: zeros */
+    const float *u, *dt;       /* [batch][L][d_inner] */
+    const float *z;            /* [batch][L][d_inner] gate, or NULL: none */
+    const float *A;            /* [d_inner][d_state], < 0 */
+    const float *B, *C;        /* [batch][L][d_state] */
+    const float *D;            /* [d_inner] or NULL: none */
+    const float *dt_bias;      /* [d_inner] or NULL */
+    int          L, d_inner, d_state, softplus;  /* softplus: dt becomes ln(1 + exp(dt + dt_bias)) here */
+};
+
+/* One block owns CH channels of one sequence and walks over its tiles; a warp owns one channel and DS / NG of its
+   states; a lane owns 8 neighbouring tokens of the tile, and between tiles state number `lane` of the warp's. */
+template <int DS, int CH, int NG>
+static __global__ void __launch_bounds__(CH *NG * 32, 1) mailp_cuda_scan(mailp_cuda_scan_args p) {
+    constexpr int NT = CH * NG * 32, SPG = DS / NG, ITEMS = MAILP_CUDA_SCAN_ITEMS, TILE = MAILP_CUDA_SCAN_TILE;
+    static_assert(DS % NG == 0 && SPG <= 32, "a lane keeps one state between tiles");
+    typedef mailp_cuda_scan_shared<DS, CH, NG> Shared;
+    MAILP_CUDA_SHARED(Shared, s);
+    const int    tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
+    const int    ch = warp / NG, group = warp % NG, c0 = (int)blockIdx.x * CH, c = c0 + ch, n0 = group * SPG;
+    const bool   mine = c < p.d_inner && lane < SPG && n0 + lane < p.d_state; /* this lane keeps a state */
+    const size_t row0 = (size_t)blockIdx.y * (size_t)p.L;
+    const size_t kept = ((size_t)blockIdx.y * p.d_inner + c) * p.d_state + n0 + lane;
+    const float  A2 = mine ? p.A[(size_t)c * p.d_state + n0 + lane] * MAILP_CUDA_LOG2E : 0.0f;
+    const float  bias = c < p.d_inner && p.dt_bias ? p.dt_bias[c] : 0.0f;
+    const float  D = c < p.d_inner && p.D ? p.D[c] : 0.0f;
+    float        carry = mine && p.state_in ? p.state_in[kept] : 0.0f;
+
+    for (int t0 = 0; t0 < p.L; t0 += TILE) {
+        const int len = p.L - t0 < TILE ? p.L - t0 : TILE;
+        for (int i = tid; i < TILE * CH; i += NT) {
+            const int    t = i / CH, k = i % CH;
+            const size_t at = (row0 + t0 + t) * p.d_inner + c0 + k;
+            const bool   in = t < len && c0 + k < p.d_inner;
+            s->u[k][t + t / 8] = in ? p.u[at] : 0.0f;
+            s->dt[k][t + t / 8] = in ? p.dt[at] : 0.0f;
+        }
+        for (int i = tid; i < TILE * DS; i += NT) {
+            const int    t = i / DS, n = i % DS;
+            const size_t at = (row0 + t0 + t) * p.d_state + n;
+            const bool   in = t < len && n < p.d_state;
+            s->B[n][t + t / 8] = in ? p.B[at] : 0.0f;
+            s->C[n][t + t / 8] = in ? p.C[at] : 0.0f;
+        }
+        __syncthreads();
+
+        float     dt[ITEMS], du[ITEMS], y[ITEMS];
+        const int at = lane * (ITEMS + 1);
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) {
+            const float u = s->u[ch][at + i], raw = s->dt[ch][at + i] + bias;
+            dt[i] = lane * ITEMS + i < len ? (p.softplus ? mailp_dev_softplus(raw) : raw) : 0.0f; /* 0: h stays */
+            du[i] = dt[i] * u;
+            y[i] = group == 0 ? D * u : 0.0f;
+        }
+#pragma unroll 2
+        for (int n = 0; n < SPG; n++) {
+            const float  An = __shfl_sync(0xffffffffu, A2, n), before = __shfl_sync(0xffffffffu, carry, n);
+            const float *B = s->B[n0 + n] + at, *C = s->C[n0 + n] + at;
+            float        a[ITEMS], b[ITEMS], prod = 1.0f, sum = 0.0f; /* (prod, sum): the map of this lane's tokens */
+#pragma unroll
+            for (int i = 0; i < ITEMS; i++) {
+                a[i] = mailp_dev_ex2(dt[i] * An);
+                b[i] = du[i] * B[i];
+                sum = a[i] * sum + b[i];
+                prod *= a[i];
+            }
+#pragma unroll
+            for (int d = 1; d < 32; d <<= 1) { /* now of all tokens up to this lane's last */
+                const float p0 = __shfl_up_sync(0xffffffffu, prod, d), s0 = __shfl_up_sync(0xffffffffu, sum, d);
+                if (lane >= d) {
+                    sum = prod * s0 + sum;
+                    prod *= p0;
+                }
+            }
+            const float p0 = __shfl_up_sync(0xffffffffu, prod, 1), s0 = __shfl_up_sync(0xffffffffu, sum, 1);
+            float       h = lane ? p0 * before + s0 : before;
+#pragma unroll
+            for (int i = 0; i < ITEMS; i++) {
+                h = a[i] * h + b[i];
+                y[i] += h * C[i];
+            }
+            const float after = __shfl_sync(0xffffffffu, h, 31);
+            if (lane == n) {
+                carry = after;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) {
+            s->y[group][ch][at + i] = y[i];
+        }
+        __syncthreads();
+        for (int i = tid; i < TILE * CH; i += NT) {
+            const int t = i / CH, k = i % CH;
+            if (t < len && c0 + k < p.d_inner) {
+                const size_t to = (row0 + t0 + t) * p.d_inner + c0 + k;
+                float        v = 0.0f;
+#pragma unroll
+                for (int g = 0; g < NG; g++) {
+                    v += s->y[g][k][t + t / 8];
+                }
+                p.y[to] = p.z ? v * mailp_dev_silu(p.z[to]) : v;
+            }
+        }
+        /* No barrier here: u, dt, B and C of the next tile are written by threads that have passed the one above, when
+           nobody reads them any more; y of the next tile is written after the next barrier. */
+    }
+    if (mine && p.state_out) {
+        p.state_out[kept] = carry;
+    }
+}
+
+/* ====================================================================================================================
+   >>vision   resnet18 with GroupNorm, spatial softmax
+
+   Activations are [image][height][width][channel]. A convolution is a matrix product whose X rows are gathered on the
+   fly, pixel by pixel; its epilogue leaves (mean, sum of squares about it) of every 16-channel group of its tile, and
+   the kernel after it combines those of all tiles, normalises, adds the residual and applies ReLU. Sums of squares are
+   taken about means (Chan's formula), so a constant picture does not cancel.
+   ================================================================================================================= */
+
+struct mailp_cuda_conv_args {
+    float         *out;     /* [images][HO * WO][CO] before normalisation */
+    float         *stats;   /* [images][CO / 16][tiles][2] mean and sum of squares of each tile's part of a group */
+    const float   *in;      /* [images][H][W][CI] */
+    const uint8_t *image;   /* stem: [images][H][W][3] instead of in */
+    const float   *table;   /* stem: [3][256] normalised value of each byte */
+    const float   *w;       /* [CO][size * size * CI], inputs ordered (ky, kx, channel) */
+    int            H, W, CI, HO, WO, CO, size, stride, pad, tiles;
+};
+
+/* One block owns BM pixels of one image (blockIdx.z) and BN channels, as in >>linear; a thread loads the same column k
+   of every row, so the tap that k belongs to is found once per piece. */
+template <int BM, int BN, int BK, int TM, int TN, bool STEM>
+static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_args p) {
+    constexpr int NT = 128, LD = BK + 4;
+    static_assert((BM / TM) * (BN / TN) == NT && NT % BK == 0 && BN % 16 == 0, "thread layout");
+    struct Shared {
+        float X[BM][LD], W[BN][LD];
+        float out[BM][BN + 1];
+        int   y[BM], x[BM]; /* where each pixel's window begins in the input */
+    };
+    MAILP_CUDA_SHARED(Shared, s);
+    const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
+    const int m0 = (int)blockIdx.x * BM, n0 = (int)blockIdx.y * BN, img = (int)blockIdx.z;
+    const int px = p.HO * p.WO, K = p.size * p.size * p.CI, len = px - m0 < BM ? px - m0 : BM;
+    const int tn = tid % (BN / TN), tm = tid / (BN / TN);
+    const int col = tid % BK;
+
+    for (int r = tid; r < BM; r += NT) {
+        s->y[r] = (m0 + r) / p.WO * p.stride - p.pad;
+        s->x[r] = (m0 + r) % p.WO * p.stride - p.pad;
+    }
+    __syncthreads();
+
+    float sum[TM][TN] = {};
+    for (int k0 = 0; k0 < K; k0 += BK) {
+        const int k = k0 + col, tap = k / p.CI, c = k % p.CI, ky = tap / p.size, kx = tap % p.size;
+        for (int r = tid / BK; r < BM; r += NT / BK) {
+            const int y = s->y[r] + ky, x = s->x[r] + kx;
+            float     v = 0.0f;
+            if (r < len && k < K && y >= 0 && y < p.H && x >= 0 && x < p.W) {
+                const size_t at = (((size_t)img * p.H + y) * p.W + x) * p.CI + c;
+                v = STEM ? p.table[c * 256 + p.image[at]] : p.in[at];
+            }
+            s->X[r][col] = v;
+        }
+        for (int r = tid / BK; r < BN; r += NT / BK) {
+            s->W[r][col] = n0 + r < p.CO && k < K ? p.w[(size_t)(n0 + r) * K + k] : 0.0f;
+        }
+        __syncthreads();
+#pragma unroll 4
+        for (int e = 0; e < BK; e += 4) {
+            float4 w[TN];
+#pragma unroll
+            for (int j = 0; j < TN; j++) {
+                w[j] = *(const float4 *)&s->W[tn + j * (BN / TN)][e];
+            }
+#pragma unroll
+            for (int i = 0; i < TM; i++) {
+                const float4 x = *(const float4 *)&s->X[tm + i * (BM / TM)][e];
+#pragma unroll
+                for (int j = 0; j < TN; j++) {
+                    sum[i][j] += x.x * w[j].x + x.y * w[j].y + x.z * w[j].z + x.w * w[j].w;
+                }
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < TM; i++) {
+#pragma unroll
+        for (int j = 0; j < TN; j++) {
+            s->out[tm + i * (BM / TM)][tn + j * (BN / TN)] = sum[i][j];
+        }
+    }
+    __syncthreads();
+    for (int i = tid; i < len * BN; i += NT) {
+        if (n0 + i % BN < p.CO) {
+            p.out[((size_t)img * px + m0 + i / BN) * p.CO + n0 + i % BN] = s->out[i / BN][i % BN];
+        }
+    }
+    if (warp < BN / 16 && n0 + warp * 16 < p.CO) { /* a warp per group; all its lanes take the same branch */
+        float v = 0.0f, sq = 0.0f;
+        for (int i = lane; i < len * 16; i += 32) {
+            v += s->out[i / 16][warp * 16 + i % 16];
+        }
+        const float mean = mailp_dev_sum<32>(v) / (float)(len * 16);
+        for (int i = lane; i < len * 16; i += 32) {
+            const float d = s->out[i / 16][warp * 16 + i % 16] - mean;
+            sq += d * d;
+        }
+        sq = mailp_dev_sum<32>(sq);
+        if (lane == 0) {
+            float *at = p.stats + (((size_t)img * (p.CO / 16) + n0 / 16 + warp) * p.tiles + blockIdx.x) * 2;
+            at[0] = mean;
+            at[1] = sq;
+        }
+    }
+}
+
+struct mailp_cuda_norm_args {
+    float       *out;       /* [images][HO][WO][C]; may be raw or residual unless pooling */
+    const float *raw;       /* [images][H][W][C] from the convolution */
+    const float *stats;     /* of the same, with tiles of tile_px pixels */
+    const float *gain, *bias; /* [C] */
+    const float *residual;  /* [images][H][W][C] or NULL */
+    int          H, W, C, HO, WO, tiles, tile_px, relu, pool, per_block;
+};
+
+/* out = relu(group_norm(raw) + residual); with pool: max_pool2d(3, 2, 1) of that. One block owns per_block output pixels
+   of one image with all channels. First each warp combines the tiles of a group: a lane takes every 32nd tile, then the
+   lanes combine pairwise. */
+static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_args p) {
+    MAILP_CUDA_SHARED(float, shared);
+    const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, NT = (int)blockDim.x;
+    const int img = (int)blockIdx.y, px = p.H * p.W, out_px = p.HO * p.WO, groups = p.C / 16;
+    float    *mean = shared, *inv = shared + groups;
+
+    for (int g = warp; g < groups; g += NT / 32) {
+        float n = 0.0f, mu = 0.0f, m2 = 0.0f;
+        for (int t = lane; t < p.tiles; t += 32) {
+            const float *at = p.stats + (((size_t)img * groups + g) * p.tiles + t) * 2;
+            const float  more = 16.0f * (float)(px - t * p.tile_px < p.tile_px ? px - t * p.tile_px : p.tile_px);
+            const float  d = at[0] - mu, all = n + more;
+            mu += d * (more / all);
+            m2 += at[1] + d * d * (n * more / all);
+            n = all;
+        }
+#pragma unroll
+        for (int o = 16; o; o >>= 1) {
+            const float n1 = __shfl_down_sync(0xffffffffu, n, o), mu1 = __shfl_down_sync(0xffffffffu, mu, o);
+            const float m21 = __shfl_down_sync(0xffffffffu, m2, o), all = n + n1, d = mu1 - mu;
+            if (n1 > 0.0f) {
+                mu += d * (n1 / all);
+                m2 += m21 + d * d * (n * n1 / all);
+                n = all;
+            }
+        }
+        if (lane == 0) {
+            mean[g] = mu;
+            inv[g] = 1.0f / sqrtf(m2 / (16.0f * (float)px) + 1e-5f);
+        }
+    }
+    __syncthreads();
+    const int first = (int)blockIdx.x * p.per_block;
+    const int count = out_px - first < p.per_block ? out_px - first : p.per_block;
+    for (int i = tid; i < count * p.C; i += NT) {
+        const int   at = first + i / p.C, c = i % p.C;
+        const float scale = inv[c / 16] * p.gain[c], mu = mean[c / 16];
+        const float *raw = p.raw + (size_t)img * px * p.C + c;
+        float       v;
+        if (p.pool) {
+            const int y0 = at / p.WO * 2 - 1, x0 = at % p.WO * 2 - 1;
+            v = 0.0f; /* after ReLU nothing is smaller */
+            for (int y = y0 < 0 ? 0 : y0; y < y0 + 3 && y < p.H; y++) {
+                for (int x = x0 < 0 ? 0 : x0; x < x0 + 3 && x < p.W; x++) {
+                    const float r = (raw[((size_t)y * p.W + x) * p.C] - mu) * scale + p.bias[c];
+                    v = r > v || r != r ? r : v; /* not-a-number wins */
+                }
+            }
+        } else {
+            v = (raw[(size_t)at * p.C] - mu) * scale + p.bias[c];
+            if (p.residual) {
+                v += p.residual[((size_t)img * px + at) * p.C + c];
+            }
+            if (p.relu) {
+                v = v < 0.0f ? 0.0f : v;
+            }
+        }
+        p.out[((size_t)img * out_px + at) * p.C + c] = v;
+    }
+}
+
+/* ---- the same in one launch per convolution, on GPUs with clusters ---- */
+
+/* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. A cluster owns one image and one
+   group, its blocks own PX output pixels each; the sums stay in registers until the blocks have told each other mean and
+   sum of squares of their part, so nothing but the finished map goes to memory. */
+enum { MAILP_CUDA_FUSED_STEPS = 36, MAILP_CUDA_FUSED_WARPS = 8 }; /* 16-input steps in a piece of weights: 18 or 36 KiB */
+
+struct mailp_cuda_fused_args {
+    float       *out;         /* [images][HO][WO][CO] normalised */
+    const float *in;          /* [images][H][W][CI] */
+    const float *residual;    /* as out, or NULL */
+    const uint4 *hi, *lo;     /* [CO / 16][steps][32 lanes] A fragments; see mailp_cuda_pack_fragments */
+    const float *gain, *bias; /* [CO] */
+    float        unscale;
+    int          H, W, CI, HO, WO, CO, size, stride, relu, cluster;
+};
+
+struct mailp_cuda_fused_shared {
+    float               red[2][MAILP_CUDA_FUSED_WARPS];
+    float               acc[MAILP_CUDA_FUSED_WARPS][16][9];
+    __align__(16) float stat[16][4];  /* of each block of the cluster: mean, sum of squares about it, values */
+    mailp_cuda_bar      weights[2], stats;
+    __align__(128) uint4 ring[2][2][MAILP_CUDA_FUSED_STEPS * 32]; /* piece, hi or lo */
+};
+
+/* Rows of input that PX neighbouring output pixels can need. */
+static inline __host__ __device__ int mailp_cuda_fused_rows(int px, int HO, int WO, int size, int stride) {
+    const int rows = (px + WO - 2) / WO + 1;
+    return ((rows < HO ? rows : HO) - 1) * stride + size;
+}
+
+/* KW warps share the inputs of the same pixels, the other factor of the 8 warps splits pixels, TILES tiles of 8 each:
+   PX = 8 * TILES * 8 / KW. SPLIT: both operands as half hi + lo, 22 bits, three products, float32-class; otherwise one
+   product. An input above 65504 becomes not-a-number and is seen as such. The input tile lies in shared memory, each pixel's row longer by 16 bytes so that lanes read different banks. */
+template <int KW, int TILES, bool SPLIT>
+static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fused_args p) {
+#ifdef MAILP_CUDA_CLUSTERS
+    constexpr int NT = 256, NW = MAILP_CUDA_FUSED_WARPS, PW = NW / KW, PX = 8 * TILES * PW, STEPS = MAILP_CUDA_FUSED_STEPS;
+    static_assert(KW == 1 || TILES == 1, "acc has room for one tile a warp");
+    MAILP_CUDA_SHARED(mailp_cuda_fused_shared, s);
+    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, kw = warp % KW, pw = warp / KW, g = lane >> 2, t = lane & 3;
+    const unsigned rank = mailp_dev_rank();
+    const int      unit = (int)blockIdx.x / p.cluster, groups = p.CO / 16, img = unit / groups, group = unit % groups;
+    const int      px = p.HO * p.WO, px0 = (int)rank * PX, len = px - px0 < PX ? (px - px0 > 0 ? px - px0 : 0) : PX;
+    const int      pad = p.size / 2, cols = p.W + 2 * pad, pix = p.CI + 8, cstep = p.CI / 16, steps = p.size * p.size * cstep;
+    const int      first = px0 < px ? px0 / p.WO : 0, rows = mailp_cuda_fused_rows(PX, p.HO, p.WO, p.size, p.stride);
+    uint16_t      *hi = (uint16_t *)(s + 1), *lo = hi + (size_t)rows * cols * pix;
+    const int      pieces = (steps + STEPS - 1) / STEPS;
+
+    auto fetch = [&](int c) { /* one thread: piece c of the weights */
+        const int      n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
+        const unsigned bytes = (unsigned)(n * 32 * sizeof(uint4));
+        const size_t   at = ((size_t)group * steps + c * STEPS) * 32;
+        mailp_dev_bar_expect(&s->weights[c & 1], bytes * (SPLIT ? 2u : 1u));
+        mailp_dev_bulk(s->ring[c & 1][0], p.hi + at, bytes, &s->weights[c & 1]);
+        if (SPLIT) {
+            mailp_dev_bulk(s->ring[c & 1][1], p.lo + at, bytes, &s->weights[c & 1]);
+        }
+    };
+    if (tid == 0) {
+        mailp_dev_bar_init(&s->weights[0]);
+        mailp_dev_bar_init(&s->weights[1]);
+        mailp_dev_bar_init(&s->stats);
+        mailp_dev_bar_publish();
+        mailp_dev_bar_expect(&s->stats, (unsigned)p.cluster * 16);
+        fetch(0);
+        if (pieces > 1) {
+            fetch(1);
+        }
+    }
+    for (int i = tid; i < rows * cols * (p.CI / 2); i += NT) {
+        const int c = i % (p.CI / 2) * 2, x = i / (p.CI / 2) % cols - pad, r = i / (p.CI / 2) / cols, y = first * p.stride - pad + r;
+        float     a = 0.0f, b = 0.0f;
+        if (x >= 0 && x < p.W && y >= 0 && y < p.H) {
+            const float *from = p.in + (((size_t)img * p.H + y) * p.W + x) * p.CI + c;
+            a = from[0];
+            b = from[1];
+        }
+        const uint32_t h = mailp_dev_half2(a, b);
+        const int      at = (r * cols + x + pad) * pix + c;
+        *(uint32_t *)&hi[at] = h;
+        if (SPLIT) {
+            *(uint32_t *)&lo[at] = mailp_dev_half2(a - mailp_dev_half_first(h), b - mailp_dev_half_second(h));
+        }
+    }
+    mailp_dev_cluster_sync(); /* the tile is there, and every peer's barrier */
+
+    float acc[TILES][4];
+    int   base[TILES]; /* where this lane's pixel of each tile begins; pixels past the end read the last one's */
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+        const int want = px0 + (pw * TILES + q) * 8 + g, at = want < px ? want : px - 1;
+        base[q] = len ? (((at / p.WO - first) * p.stride) * cols + at % p.WO * p.stride) * pix + 2 * t : 0;
+        acc[q][0] = acc[q][1] = acc[q][2] = acc[q][3] = 0.0f;
+    }
+    for (int c = 0; c < pieces; c++) {
+        const int n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
+        mailp_dev_bar_wait(&s->weights[c & 1], (c >> 1) & 1);
+        for (int k = kw; k < n; k += KW) {
+            const int      step = c * STEPS + k, tap = step / cstep;
+            const int      off = (tap / p.size * cols + tap % p.size) * pix + step % cstep * 16;
+            const uint4    wh = s->ring[c & 1][0][k * 32 + lane];
+            const uint32_t a0[4] = {wh.x, wh.y, wh.z, wh.w};
+            uint32_t       a1[4] = {0, 0, 0, 0};
+            if (SPLIT) {
+                const uint4 wl = s->ring[c & 1][1][k * 32 + lane];
+                a1[0] = wl.x;
+                a1[1] = wl.y;
+                a1[2] = wl.z;
+                a1[3] = wl.w;
+            }
+#pragma unroll
+            for (int q = 0; q < TILES; q++) {
+                const uint32_t b0[2] = {*(const uint32_t *)&hi[base[q] + off], *(const uint32_t *)&hi[base[q] + off + 8]};
+                if (SPLIT) { /* the small terms first */
+                    const uint32_t b1[2] = {*(const uint32_t *)&lo[base[q] + off], *(const uint32_t *)&lo[base[q] + off + 8]};
+                    mailp_dev_mma(acc[q], a1, b0);
+                    mailp_dev_mma(acc[q], a0, b1);
+                }
+                mailp_dev_mma(acc[q], a0, b0);
+            }
+        }
+        if (c + 2 < pieces) {
+            __syncthreads(); /* everyone is done with this piece: its place may take the one after the next */
+            if (tid == 0) {
+                fetch(c + 2);
+            }
+        }
+    }
+    if (KW > 1) { /* add the parts of the KW warps; each of them keeps the whole */
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            s->acc[warp][g + 8 * (e >> 1)][2 * t + (e & 1)] = acc[0][e];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            float v = 0.0f;
+#pragma unroll
+            for (int k = 0; k < KW; k++) {
+                v += s->acc[pw * KW + k][g + 8 * (e >> 1)][2 * t + (e & 1)];
+            }
+            acc[0][e] = v;
+        }
+    }
+
+    /* mean and sum of squares of this block's valid values, then of the group (Chan) */
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            acc[q][e] *= p.unscale;
+        }
+    }
+    const float count = 16.0f * (float)len;
+    float       sum = 0.0f, m2 = 0.0f, mean = 0.0f;
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            sum += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? acc[q][e] : 0.0f;
+        }
+    }
+    sum = mailp_dev_sum<32>(sum);
+    if (lane == 0) {
+        s->red[0][warp] = kw == 0 ? sum : 0.0f;
+    }
+    __syncthreads();
+    for (int w = 0; w < NW; w++) {
+        mean += s->red[0][w];
+    }
+    mean = len ? mean / count : 0.0f;
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float d = acc[q][e] - mean;
+            m2 += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? d * d : 0.0f;
+        }
+    }
+    m2 = mailp_dev_sum<32>(m2);
+    if (lane == 0) {
+        s->red[1][warp] = kw == 0 ? m2 : 0.0f;
+    }
+    __syncthreads();
+    if (tid < p.cluster) {
+        float v = 0.0f;
+        for (int w = 0; w < NW; w++) {
+            v += s->red[1][w];
+        }
+        mailp_dev_push4(s->stat[rank], (unsigned)tid, make_float4(mean, v, count, 0.0f), &s->stats);
+    }
+    mailp_dev_bar_wait(&s->stats, 0);
+    float       mu = 0.0f, var = 0.0f;
+    const float all = 16.0f * (float)px;
+    for (int r = 0; r < p.cluster; r++) {
+        mu += s->stat[r][0] * (s->stat[r][2] / all);
+    }
+    for (int r = 0; r < p.cluster; r++) {
+        const float d = s->stat[r][0] - mu;
+        var += s->stat[r][1] + s->stat[r][2] * d * d;
+    }
+    const float inv = 1.0f / sqrtf(var / all + 1e-5f);
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int i = (pw * TILES + q) * 8 + 2 * t + (e & 1), c = group * 16 + g + 8 * (e >> 1);
+            if (i < len && e % KW == kw) { /* the KW copies share the stores (of 8, four) */
+                const size_t at = ((size_t)img * px + px0 + i) * p.CO + c;
+                float        v = (acc[q][e] - mu) * inv * p.gain[c] + p.bias[c];
+                v += p.residual ? p.residual[at] : 0.0f;
+                p.out[at] = p.relu && v < 0.0f ? 0.0f : v;
+            }
+        }
+    }
+    mailp_dev_cluster_sync(); /* no block leaves early (unseen by test_faults: all pushes into it were awaited) */
+#else
+    (void)p;
+#endif
+}
+
+struct mailp_cuda_keypoints_args {
+    float       *features;            /* [images][feature_dim] */
+    float       *keypoints;           /* [images][n_keypoints][2], x then y; scratch, and for tests */
+    const float *map;                 /* [images][px][C] */
+    const float *conv_w, *conv_b;     /* [n_keypoints][C], [n_keypoints] */
+    const float *pos_x, *pos_y;       /* [px] */
+    const float *fc_w, *fc_b;         /* [feature_dim][2 n_keypoints], [feature_dim] */
+    const float *temperature;         /* [1] */
+    int          px, C, n_keypoints, feature_dim;
+};
+
+/* a = conv_w map + conv_b, p = softmax(a / temperature) over pixels, keypoint = (sum p pos_x, sum p pos_y);
+   features = fc_w keypoints + fc_b. One block owns one image, a warp a keypoint: its lanes share each pixel's channels,
+   and maximum and sums are carried from pixel to pixel (a new maximum scales what was summed before). */
+static __global__ void __launch_bounds__(256) mailp_cuda_keypoints(mailp_cuda_keypoints_args p) {
+    const int    tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, NT = (int)blockDim.x;
+    const float *map = p.map + (size_t)blockIdx.x * p.px * p.C;
+    float       *kp = p.keypoints + (size_t)blockIdx.x * p.n_keypoints * 2;
+    const float  scale = MAILP_CUDA_LOG2E / p.temperature[0];
+
+    for (int k = warp; k < p.n_keypoints; k += NT / 32) {
+        float top = -INFINITY, sum = 0.0f, sx = 0.0f, sy = 0.0f;
+        for (int i = 0; i < p.px; i++) {
+            float a = 0.0f;
+            for (int c = lane; c < p.C; c += 32) {
+                a += p.conv_w[(size_t)k * p.C + c] * map[(size_t)i * p.C + c];
+            }
+            a = (mailp_dev_sum<32>(a) + p.conv_b[k]) * scale;
+            const float next = fmaxf(top, a), before = mailp_dev_ex2(top - next), now = mailp_dev_ex2(a - next);
+            sum = sum * before + now;
+            sx = sx * before + now * p.pos_x[i];
+            sy = sy * before + now * p.pos_y[i];
+            top = next;
+        }
+        if (lane == 0) {
+            kp[2 * k] = sx / sum;
+            kp[2 * k + 1] = sy / sum;
+        }
+    }
+    __syncthreads();
+    for (int f = tid; f < p.feature_dim; f += NT) {
+        float v = p.fc_b[f];
+        for (int k = 0; k < 2 * p.n_keypoints; k++) {
+            v += p.fc_w[(size_t)f * 2 * p.n_keypoints + k] * kp[k];
+        }
+        p.features[(size_t)blockIdx.x * p.feature_dim + f] = v;
+    }
+}
+
+/* ====================================================================================================================
+   >>denoise   the whole denoising loop of a few robots in one launch
+
+   A cluster of CS blocks owns R robots, that is M = R * T action tokens (T: the chunk). Block k holds channels
+   k * CL.. of d_inner and rows k * OL.. of d_model of every layer and keeps a full copy of the residual stream. In each
+   layer the blocks meet three times, each time by pushing a few hundred bytes into every peer's shared memory and waiting
+   on a barrier that counts bytes: partial x_proj sums, gated scan output, out_proj rows. Weights and prefix states stream
+   from L2 into a ring of two, one layer ahead. There is no grid barrier and no activation in global memory; clusters do
+   not know of each other, so a robot's result does not depend on the batch.
+
+   No exchange needs two buffers: a peer pushes exchange e of the next layer only after it has received exchange e + 1 of
+   this layer from this block, and this block sends that after it has read e.
+
+   For the released widths only: d_model 128, d_inner 256, dt_rank 8, d_conv up to 4. Others take the plain path.
+   ================================================================================================================= */
+
+enum {
+    MAILP_CUDA_DM = 128,      /* d_model */
+    MAILP_CUDA_DI = 256,      /* d_inner */
+    MAILP_CUDA_DC = 4,        /* d_conv, padded with zero taps */
+    MAILP_CUDA_DTR = 8,       /* dt_rank */
+    MAILP_CUDA_NT = 256,      /* threads: eight warps, as many tokens as they norm in one or two rounds */
+    MAILP_CUDA_MAX_ACTION = 16
+};
+
+/* How NT threads share a block's part of each product. */
+template <int DS, int CS>
+struct mailp_cuda_split {
+    static constexpr int NT = MAILP_CUDA_NT;
+    static constexpr int CL = MAILP_CUDA_DI / CS, OL = MAILP_CUDA_DM / CS, XP = MAILP_CUDA_DTR + 2 * DS;
+    static constexpr int KI = NT / (2 * CL), NI = MAILP_CUDA_DM / (4 * KI); /* in_proj: KI lanes a row, NI float4 each */
+    static constexpr int KO = NT / OL, NO = MAILP_CUDA_DI / (4 * KO);       /* out_proj */
+    static constexpr int SPT = CL * DS >= NT ? CL * DS / NT : 1;            /* scan: states a lane */
+    static constexpr int LPC = DS / SPT;                                    /* and lanes a channel */
+    static_assert(KI >= 1 && KI <= 32 && KO <= 32 && NI >= 1 && NO >= 1, "cluster of 4, 8 or 16");
+};
+
+/* One block's part of one layer, in the order in which the threads read it. */
+template <int DS, int CS>
+struct __align__(128) mailp_cuda_slice {
+    typedef mailp_cuda_split<DS, CS> P;
+    float4 in_proj[P::NI * P::NT];    /* [i][thread]; the norm's gain is folded in */
+    float4 out_proj[P::NO * P::NT];
+    float  in_bias[2 * P::CL];        /* in_proj applied to the norm's bias */
+    float  x_proj[P::CL * P::XP];     /* [channel][output] */
+    float  conv_w[P::CL * MAILP_CUDA_DC], conv_b[P::CL];
+    float  dt_w[P::CL * MAILP_CUDA_DTR], dt_b[P::CL];
+    float  A2[P::CL * DS];
+    float  D[P::CL];
+};
+
+struct mailp_cuda_loop_args {
+    mailp_cuda_sampler s;
+    const void        *slices;  /* [layers][CS] of mailp_cuda_slice */
+    const float       *state;   /* [layers][steps * robots] states after the prefix, slice = CL */
+    const float       *cond;    /* ED-Ma: [steps][robots][T][128] */
+    const float       *table;   /* [steps][5] recip, recipm1, coef1, coef2, sigma */
+    int                steps, calls, layers;
+};
+
+template <int DS, int T, int CS, int R, bool COND>
+struct mailp_cuda_loop_shared {
+    typedef mailp_cuda_split<DS, CS> P;
+    static constexpr int M = R * T, STATE = P::CL * (MAILP_CUDA_DC - 1 + DS);
+    mailp_cuda_slice<DS, CS> ring[2];
+    __align__(16) float state[2][R][STATE];
+    __align__(16) float cond[2][COND ? M : 1][MAILP_CUDA_DM];
+    __align__(16) float res[M][MAILP_CUDA_DM], norm[M][MAILP_CUDA_DM], out[M][MAILP_CUDA_DM]; /* out: out_proj, gathered */
+    __align__(16) float u[M][P::CL], gate[M][P::CL], y[M][P::CL];  /* this block's channels */
+    __align__(16) float part[CS][M][P::XP], xd[M][P::XP];          /* x_proj: everyone's partial sums; their sum */
+    __align__(16) float y_all[M][MAILP_CUDA_DI];                   /* gated scan output of all blocks */
+    float               x[M][MAILP_CUDA_MAX_ACTION];
+    mailp_cuda_bar      weights[2], hop[3];
+};
+
+/* One block: its slice of every layer for the M tokens of its cluster. Threads: a warp norms a token; KI (KO) lanes share
+   a row of in_proj (out_proj) for all tokens; LPC lanes share a channel of the scan. */
+template <int DS, int T, int CS, int R, bool COND>
+static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp_cuda_loop_args p) {
+#ifdef MAILP_CUDA_CLUSTERS
+    typedef mailp_cuda_split<DS, CS>                     P;
+    typedef mailp_cuda_slice<DS, CS>                     Slice;
+    typedef mailp_cuda_loop_shared<DS, T, CS, R, COND>   Shared;
+    constexpr int M = R * T, CL = P::CL, OL = P::OL, XP = P::XP, NT = P::NT, DM = MAILP_CUDA_DM, DC = MAILP_CUDA_DC;
+    constexpr int DTR = MAILP_CUDA_DTR, KI = P::KI, KO = P::KO, LPC = P::LPC, SPT = P::SPT;
+    MAILP_CUDA_SHARED(Shared, s);
+    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
+    const unsigned rank = mailp_dev_rank();
+    const int      robot0 = (int)(blockIdx.x / CS) * R, robots = p.s.robots, D = p.s.D;
+    const Slice   *slices = (const Slice *)p.slices;
+    const int      total = p.calls * p.layers;
+
+    /* The step of call i; diffusion-X repeats step 0. Robots past the last are computed as copies of it and not stored. */
+    auto step_of = [&](int call) { return call < p.steps ? p.steps - 1 - call : 0; };
+    auto robot_at = [&](int r) { return robot0 + r < robots ? robot0 + r : robots - 1; };
+    auto fetch = [&](int it) { /* one thread: what layer-pass `it` needs */
+        mailp_cuda_bar *bar = &s->weights[it & 1];
+        const int       layer = it % p.layers, call = it / p.layers;
+        const bool      cond = COND && layer == 0;
+        mailp_dev_bar_expect(bar, (unsigned)(sizeof(Slice) + sizeof s->state[0] + (cond ? sizeof s->cond[0] : 0)));
+        mailp_dev_bulk(&s->ring[it & 1], slices + (size_t)layer * CS + rank, sizeof(Slice), bar);
+        for (int r = 0; r < R; r++) {
+            const size_t q = (size_t)step_of(call) * robots + robot_at(r);
+            mailp_dev_bulk(s->state[it & 1][r], p.state + (((size_t)layer * p.steps * robots + q) * CS + rank) * Shared::STATE,
+                           sizeof s->state[0][0], bar);
+            if (cond) {
+                mailp_dev_bulk(s->cond[call & 1][r * T], p.cond + q * T * DM, T * DM * sizeof(float), bar);
+            }
+        }
+    };
+
+    if (tid == 0) {
+        for (int i = 0; i < 2; i++) {
+            mailp_dev_bar_init(&s->weights[i]);
+        }
+        for (int i = 0; i < 3; i++) {
+            mailp_dev_bar_init(&s->hop[i]);
+        }
+        mailp_dev_bar_publish();
+    }
+    for (int i = tid; i < M * D; i += NT) {
+        const int m = i / D;
+        s->x[m][i % D] = p.s.x[((size_t)robot_at(m / T) * T + m % T) * D + i % D];
+    }
+    mailp_dev_cluster_sync(); /* every peer's barriers exist before anyone pushes */
+    if (tid == 0) {
+        for (int i = 0; i < 2 && i < total; i++) {
+            fetch(i);
+        }
+    }
+
+    for (int it = 0; it < total; it++) {
+        const int      call = it / p.layers, layer = it % p.layers;
+        const Slice   &w = s->ring[it & 1];
+        const unsigned parity = it & 1, ring_parity = (it >> 1) & 1;
+
+        if (tid == 0) { /* arm the three exchanges of this layer */
+            mailp_dev_bar_expect(&s->hop[0], sizeof s->part);
+            mailp_dev_bar_expect(&s->hop[1], sizeof s->y_all);
+            mailp_dev_bar_expect(&s->hop[2], sizeof s->out);
+        }
+        if (layer == 0) { /* embed the noisy actions */
+            for (int i = tid; i < M * DM; i += NT) {
+                const int m = i / DM, k = i % DM;
+                float     v = p.s.emb_b[k];
+                for (int a = 0; a < D; a++) {
+                    v += p.s.emb_w[k * D + a] * s->x[m][a];
+                }
+                s->res[m][k] = v + p.s.pos[(size_t)(p.s.states[robot_at(m / T)] - 1 + m % T) * DM + k];
+            }
+            __syncthreads();
+        }
+        for (int m = warp; m < M; m += NT / 32) { /* residual sum and layer norm */
+            float v[DM / 32], sum = 0.0f, sq = 0.0f;
+#pragma unroll
+            for (int q = 0; q < DM / 32; q++) {
+                const int k = q * 32 + lane;
+                v[q] = s->res[m][k];
+                if (layer) {
+                    v[q] += COND ? s->out[m][k] + s->cond[call & 1][m][k] : s->out[m][k];
+                    s->res[m][k] = v[q];
+                }
+                sum += v[q];
+            }
+            const float mean = mailp_dev_sum<32>(sum) * (1.0f / DM);
+#pragma unroll
+            for (int q = 0; q < DM / 32; q++) {
+                v[q] -= mean;
+                sq += v[q] * v[q];
+            }
+            const float inv = rsqrtf(mailp_dev_sum<32>(sq) * (1.0f / DM) + 1e-5f);
+#pragma unroll
+            for (int q = 0; q < DM / 32; q++) {
+                s->norm[m][q * 32 + lane] = v[q] * inv;
+            }
+        }
+        __syncthreads();
+        /* Everyone has left the previous layer: its place in the ring may take the next one. */
+        if (tid == 0 && it >= 1 && it + 1 < total) {
+            fetch(it + 1);
+        }
+        mailp_dev_bar_wait(&s->weights[it & 1], ring_parity);
+
+        /* in_proj, conv1d and both silus */
+        {
+            const int j = tid % KI, o = tid / KI; /* rows 0..CL-1 are x, the others z */
+            float     acc[M];
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                acc[m] = 0.0f;
+            }
+#pragma unroll
+            for (int i = 0; i < P::NI; i++) {
+                const float4 wv = w.in_proj[i * NT + tid];
+                const int    k = 4 * (j + KI * i);
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    const float4 xv = *(const float4 *)&s->norm[m][k];
+                    acc[m] = fmaf(wv.w, xv.w, fmaf(wv.z, xv.z, fmaf(wv.y, xv.y, fmaf(wv.x, xv.x, acc[m]))));
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                acc[m] = mailp_dev_sum<KI>(acc[m]) + w.in_bias[o];
+            }
+            if (o < CL) {
+#pragma unroll
+                for (int r = 0; r < R; r++) {
+                    float before[DC - 1];
+#pragma unroll
+                    for (int q = 0; q < DC - 1; q++) {
+                        before[q] = s->state[it & 1][r][q * CL + o];
+                    }
+#pragma unroll
+                    for (int t = 0; t < T; t++) {
+                        float v = w.conv_b[o];
+#pragma unroll
+                        for (int q = 0; q < DC; q++) {
+                            const int at = t - (DC - 1) + q;
+                            v += w.conv_w[o * DC + q] * (at >= 0 ? acc[r * T + (at >= 0 ? at : 0)] : before[at < 0 ? DC - 1 + at : 0]);
+                        }
+                        if (t % KI == j) {
+                            s->u[r * T + t][o] = mailp_dev_silu(v);
+                        }
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    if (m % KI == j) {
+                        s->gate[m][o - CL] = mailp_dev_silu(acc[m]);
+                    }
+                }
+            }
+        }
+        __syncthreads();
+
+        /* x_proj over this block's channels, four outputs a thread; the partial sums go to everyone */
+        for (int i = tid; i < M * XP / 4; i += NT) {
+            const int m = i / (XP / 4), o = i % (XP / 4) * 4;
+            float4    v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 8
+            for (int c = 0; c < CL; c++) {
+                const float  uv = s->u[m][c];
+                const float4 wv = *(const float4 *)&w.x_proj[c * XP + o];
+                v.x += wv.x * uv;
+                v.y += wv.y * uv;
+                v.z += wv.z * uv;
+                v.w += wv.w * uv;
+            }
+            for (unsigned r = 0; r < CS; r++) {
+                mailp_dev_push4(&s->part[rank][m][o], (rank + r) % CS, v, &s->hop[0]);
+            }
+        }
+        mailp_dev_bar_wait(&s->hop[0], parity);
+        for (int i = tid; i < M * XP; i += NT) {
+            float v = 0.0f;
+#pragma unroll
+            for (int r = 0; r < CS; r++) {
+                v += (&s->part[r][0][0])[i];
+            }
+            (&s->xd[0][0])[i] = v;
+        }
+        __syncthreads();
+
+        /* dt, scan over the T tokens, gate */
+        if (tid < CL * LPC) {
+            const int o = tid / LPC, j = tid % LPC;
+            float     A2[SPT];
+#pragma unroll
+            for (int e = 0; e < SPT; e++) {
+                A2[e] = w.A2[o * DS + j * SPT + e];
+            }
+#pragma unroll 1
+            for (int r = 0; r < R; r++) {
+                constexpr int DTS = (T + LPC - 1) / LPC; /* each lane makes the dt of every LPC-th token */
+                float         h[SPT], y[T], dts[DTS];
+#pragma unroll
+                for (int e = 0; e < SPT; e++) {
+                    h[e] = s->state[it & 1][r][CL * (DC - 1) + o * DS + j * SPT + e];
+                }
+#pragma unroll
+                for (int k = 0; k < DTS; k++) {
+                    const int t = k * LPC + j < T ? k * LPC + j : T - 1;
+                    float     v = w.dt_b[o];
+#pragma unroll
+                    for (int q = 0; q < DTR; q++) {
+                        v += w.dt_w[o * DTR + q] * s->xd[r * T + t][q];
+                    }
+                    dts[k] = mailp_dev_softplus(v);
+                }
+#pragma unroll
+                for (int t = 0; t < T; t++) {
+                    const float  dt = __shfl_sync(0xffffffffu, dts[t / LPC], t % LPC, LPC);
+                    const float *xd = s->xd[r * T + t], du = dt * s->u[r * T + t][o];
+                    y[t] = 0.0f;
+#pragma unroll
+                    for (int e = 0; e < SPT; e++) {
+                        const int n = j * SPT + e;
+                        h[e] = mailp_dev_ex2(dt * A2[e]) * h[e] + du * xd[DTR + n];
+                        y[t] += h[e] * xd[DTR + DS + n];
+                    }
+                }
+#pragma unroll
+                for (int t = 0; t < T; t++) {
+                    const int   m = r * T + t;
+                    const float v = mailp_dev_sum<LPC>(y[t]);
+                    if (t % LPC == j) {
+                        s->y[m][o] = (v + w.D[o] * s->u[m][o]) * s->gate[m][o];
+                    }
+                }
+            }
+        }
+        __syncthreads();
+        for (int i = tid; i < M * (CL / 4) * CS; i += NT) {
+            const int      m = i % (M * (CL / 4)) / (CL / 4), q = i % (CL / 4);
+            const unsigned to = (rank + i / (M * (CL / 4))) % CS;
+            mailp_dev_push4(&s->y_all[m][rank * CL + q * 4], to, *(const float4 *)&s->y[m][q * 4], &s->hop[1]);
+        }
+        mailp_dev_bar_wait(&s->hop[1], parity);
+
+        /* out_proj: this block's OL rows over all of d_inner */
+        {
+            const int j = tid % KO, o = tid / KO;
+            float     acc[M];
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                acc[m] = 0.0f;
+            }
+#pragma unroll
+            for (int i = 0; i < P::NO; i++) {
+                const float4 wv = w.out_proj[i * NT + tid];
+                const int    k = 4 * (j + KO * i);
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    const float4 yv = *(const float4 *)&s->y_all[m][k];
+                    acc[m] = fmaf(wv.w, yv.w, fmaf(wv.z, yv.z, fmaf(wv.y, yv.y, fmaf(wv.x, yv.x, acc[m]))));
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                acc[m] = mailp_dev_sum<KO>(acc[m]);
+            }
+            for (int to = j; to < CS; to += KO) {
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    mailp_dev_push(&s->out[m][rank * OL + o], (unsigned)to, acc[m], &s->hop[2]);
+                }
+            }
+        }
+        mailp_dev_bar_wait(&s->hop[2], parity);
+
+        if (layer == p.layers - 1) { /* head and update, the same on every block; see >>sampler */
+            const int    step = step_of(call);
+            const float *c = p.table + step * 5;
+            const bool   last = call + 1 == p.calls;
+            for (int m = warp; m < M; m += NT / 32) {
+                float v[DM / 32], sum = 0.0f, sq = 0.0f;
+#pragma unroll
+                for (int q = 0; q < DM / 32; q++) {
+                    const int k = q * 32 + lane;
+                    v[q] = s->res[m][k] + (COND ? s->out[m][k] + s->cond[call & 1][m][k] : s->out[m][k]);
+                    sum += v[q];
+                }
+                const float mean = mailp_dev_sum<32>(sum) * (1.0f / DM);
+#pragma unroll
+                for (int q = 0; q < DM / 32; q++) {
+                    v[q] -= mean;
+                    sq += v[q] * v[q];
+                }
+                const float inv = rsqrtf(mailp_dev_sum<32>(sq) * (1.0f / DM) + 1e-5f);
+#pragma unroll
+                for (int q = 0; q < DM / 32; q++) {
+                    v[q] = v[q] * inv * p.s.norm_w[q * 32 + lane] + p.s.norm_b[q * 32 + lane];
+                }
+                const size_t row = (size_t)robot_at(m / T) * T + m % T; /* of [robots][T] */
+                const bool   store = rank == 0 && robot0 + m / T < robots;
+                for (int a = 0; a < D; a++) {
+                    float noise = 0.0f;
+#pragma unroll
+                    for (int q = 0; q < DM / 32; q++) {
+                        noise += p.s.pred_w[a * DM + q * 32 + lane] * v[q];
+                    }
+                    noise = mailp_dev_sum<32>(noise) + p.s.pred_b[a];
+                    if (lane == 0) {
+                        const float x_t = s->x[m][a];
+                        float       x_start = noise;
+                        if (p.s.predict_noise) {
+                            x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], noise));
+                        }
+                        if (p.s.clip) {
+                            x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
+                        }
+                        float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
+                        if (step > 0) {
+                            next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * T + row) * D + a]));
+                        }
+                        s->x[m][a] = next;
+                        if (last && store) {
+                            const float y = mailp_dev_clamp(next, p.s.lo[a], p.s.hi[a]);
+                            p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y, p.s.std[a]), p.s.mean[a]) : y;
+                            if (p.s.trace_norm) {
+                                p.s.trace_norm[row * D + a] = y;
+                            }
+                        }
+                    }
+                }
+            }
+            __syncthreads();
+        }
+    }
+    mailp_dev_cluster_sync(); /* no block leaves early (unseen by test_faults: all pushes into it were awaited) */
+#else
+    (void)p;
+#endif
+}
+
+/* ====================================================================================================================
+   >>weights   checkpoint tensors -> one block of device memory
+
+   Loading runs twice over the same code: first it adds up sizes, then it reads tensors into a host copy of the block and
+   sets the device pointers. The first failure sticks and everything after it does nothing.
+   ================================================================================================================= */
+
+enum { MAILP_CUDA_MAX_LAYERS = 64 };
+
+struct mailp_cuda_source {  /* gives n float32 values of a named tensor */
+    mail_status (*read)(void *user, const char *name, float *values, size_t n, mail_error *err);
+    void *user;
+};
+
+struct mailp_cuda_mamba_layer {
+    const float *norm_w, *norm_b, *in_proj, *conv_w, *conv_b, *x_proj, *dt_w, *dt_b, *A2, *D, *out_proj;
+};
+
+struct mailp_cuda_block {  /* of a transformer; qkv: query, key, value and, in a decoder, cross_query */
+    const float *ln1, *qkv_w, *qkv_b, *cross_w, *cross_b, *proj_w, *proj_b, *ln2, *up_w, *up_b, *down_w, *down_b;
+};
+
+struct mailp_cuda_trunk {
+    int                    n_layers;
+    int                    d_state, d_conv, d_inner, dt_rank;  /* Mamba; d_conv at least 4: shorter ones get zero taps */
+    mailp_cuda_mamba_layer mamba[MAILP_CUDA_MAX_LAYERS];
+    mailp_cuda_block       block[MAILP_CUDA_MAX_LAYERS];
+    const float           *norm_w, *norm_b;                    /* after the last layer; norm_b NULL in a transformer */
+};
+
+struct mailp_cuda_stage {  /* a convolution and its GroupNorm */
+    const float *w, *gain, *bias;
+    int          CI, CO, size, stride;
+    const float *hi, *lo;  /* the same weights as A fragments of mailp_cuda_fused, or NULL */
+    float        unscale;  /* which hold the weights divided by this */
+};
+
+struct mailp_cuda_camera {
+    mailp_cuda_stage stem, conv1[8], conv2[8], down[8];  /* eight basic blocks; down[i].w NULL: the skip is x itself */
+    const float     *kp_w, *kp_b, *pos_x, *pos_y, *temperature, *fc_w, *fc_b;
+    int              height, width, n_keypoints, feature_dim;
+};
+
+struct mail_cuda_policy {
+    mailp_config      config;
+    int               sm, smem, max_cluster;    /* compute capability * 10, bytes a block may ask for, largest cluster */
+    float            *memory;                   /* device; everything below points into it */
+    mailp_cuda_trunk  trunk[2];
+    mailp_cuda_camera camera[MAIL_MAX_CAMERAS];
+    const float      *image_table;              /* [3][256] */
+    const float      *tok_w, *tok_b, *pos, *lang_w, *lang_b;
+    const float      *time;                     /* [n_timesteps][d_model] time tokens */
+    const float      *obs_table, *act_table, *under_table; /* learned rows: after the states in the encoder, the action
+                                                   tokens of BC, and what stands under the states in an ED-Ma decoder */
+    const float      *emb_w, *emb_b, *pred_w, *pred_b;
+    const float      *lo, *hi, *std, *mean;
+    float            *ddpm_memory;              /* host */
+    mail_ddpm         ddpm;
+    const float      *table;                    /* [n_timesteps][5] rows for the loop: the tables in the order of use */
+    const float      *slices[2];                /* weights cut for clusters of 8 and of 16, or NULL */
+};
+
+struct mailp_cuda_loader {
+    mailp_cuda_source source;
+    float            *host, *device;  /* NULL in the first run */
+    size_t            used;           /* floats */
+    float            *tmp;            /* one tensor */
+    size_t            tmp_need;
+    mail_status       status;
+    mail_error       *err;
+};
+
+/* Room for n floats: *device is set, the host copy is returned (NULL in the first run). */
+static inline float *mailp_cuda_take(mailp_cuda_loader *l, const float **device, size_t n) {
+    const size_t at = l->used;
+    l->used += (n + 31) / 32 * 32; /* 128 bytes */
+    if (!l->host) {
+        return NULL;
+    }
+    *device = l->device + at;
+    return l->host + at;
+}
+
+/* values [n] = the named tensor; NULL: nothing is read. */
+static inline void mailp_cuda_read(mailp_cuda_loader *l, float *values, size_t n, const char *format, ...) {
+    char    name[256];
+    va_list args;
+    if (!values || l->status != MAIL_OK) {
+        return;
+    }
+    va_start(args, format);
+    (void)vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    l->status = l->source.read(l->source.user, name, values, n, l->err);
+}
+
+/* Take room for a tensor and read it as it is. */
+static inline void mailp_cuda_load(mailp_cuda_loader *l, const float **device, size_t n, const char *prefix, const char *name) {
+    mailp_cuda_read(l, mailp_cuda_take(l, device, n), n, "%s%s", prefix, name);
+}
+
+/* Take room for [cols][rows] and read a tensor [rows][cols] transposed. Returns the host copy or NULL. */
+static inline float *mailp_cuda_load_transposed(mailp_cuda_loader *l, const float **device, size_t rows, size_t cols,
+                                                const char *prefix, const char *name) {
+    float *to = mailp_cuda_take(l, device, rows * cols);
+    l->tmp_need = rows * cols > l->tmp_need ? rows * cols : l->tmp_need;
+    if (!to) {
+        return NULL;
+    }
+    mailp_cuda_read(l, l->tmp, rows * cols, "%s%s", prefix, name);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < cols; c++) {
+            to[c * rows + r] = l->tmp[r * cols + c];
+        }
+    }
+    return to;
+}
+
+static inline void mailp_cuda_load_mamba(mailp_cuda_loader *l, mailp_cuda_trunk *t, const mailp_trunk_config *c, size_t d,
+                                         const char *prefix) {
+    const size_t E = c->d_inner, N = c->d_state, R = c->dt_rank, taps = c->d_conv < 4 ? 4 : c->d_conv;
+    t->d_state = (int)N;
+    t->d_conv = (int)taps;
+    t->d_inner = (int)E;
+    t->dt_rank = (int)R;
+    for (size_t i = 0; i < c->n_layers; i++) {
+        mailp_cuda_mamba_layer *w = &t->mamba[i];
+        char                    at[256];
+        (void)snprintf(at, sizeof at, "%s%s.layers.%zu.", prefix, c->name, i);
+        mailp_cuda_load(l, &w->norm_w, d, at, "norm.weight");
+        mailp_cuda_load(l, &w->norm_b, d, at, "norm.bias");
+        mailp_cuda_load(l, &w->in_proj, 2 * E * d, at, "mixer.in_proj.weight");
+        mailp_cuda_load(l, &w->conv_b, E, at, "mixer.conv1d.bias");
+        mailp_cuda_load(l, &w->x_proj, (R + 2 * N) * E, at, "mixer.x_proj.weight");
+        mailp_cuda_load(l, &w->dt_b, E, at, "mixer.dt_proj.bias");
+        mailp_cuda_load(l, &w->D, E, at, "mixer.D");
+        mailp_cuda_load(l, &w->out_proj, d * E, at, "mixer.out_proj.weight");
+        mailp_cuda_load_transposed(l, &w->dt_w, E, R, at, "mixer.dt_proj.weight");
+        float *A2 = mailp_cuda_load_transposed(l, &w->A2, E, N, at, "mixer.A_log");
+        for (size_t j = 0; A2 && j < E * N; j++) {
+            A2[j] = (float)(-exp((double)A2[j]) * 1.4426950408889634);
+        }
+        /* [E][1][d_conv] -> [taps][E], zeros before */
+        float *conv = mailp_cuda_take(l, &w->conv_w, taps * E);
+        l->tmp_need = E * c->d_conv > l->tmp_need ? E * c->d_conv : l->tmp_need;
+        if (conv) {
+            mailp_cuda_read(l, l->tmp, E * c->d_conv, "%smixer.conv1d.weight", at);
+            memset(conv, 0, taps * E * sizeof(float));
+            for (size_t j = 0; j < c->d_conv; j++) {
+                for (size_t e = 0; e < E; e++) {
+                    conv[(taps - c->d_conv + j) * E + e] = l->tmp[e * c->d_conv + j];
+                }
+            }
+        }
+    }
+    char at[256];
+    (void)snprintf(at, sizeof at, "%s%s.", prefix, c->name);
+    mailp_cuda_load(l, &t->norm_w, d, at, "norm_f.weight");
+    mailp_cuda_load(l, &t->norm_b, d, at, "norm_f.bias");
+}
+
+/* Read linear layers `names` (each [d][d] with bias) one below the other. */
+static inline void mailp_cuda_load_stack(mailp_cuda_loader *l, const float **w, const float **b, size_t d, const char *at,
+                                         const char *const *names, size_t n) {
+    float *to_w = mailp_cuda_take(l, w, n * d * d), *to_b = mailp_cuda_take(l, b, n * d);
+    for (size_t i = 0; i < n && to_w; i++) {
+        mailp_cuda_read(l, to_w + i * d * d, d * d, "%sattn.%s.weight", at, names[i]);
+        mailp_cuda_read(l, to_b + i * d, d, "%sattn.%s.bias", at, names[i]);
+    }
+}
+
+static inline void mailp_cuda_load_transformer(mailp_cuda_loader *l, mailp_cuda_trunk *t, const mailp_trunk_config *c,
+                                               size_t d, int cross, const char *prefix) {
+    static const char *const own[] = {"query", "key", "value", "cross_query"}, *const other[] = {"cross_key", "cross_value"};
+    char                     at[256];
+    for (size_t i = 0; i < c->n_layers; i++) {
+        mailp_cuda_block *w = &t->block[i];
+        (void)snprintf(at, sizeof at, "%s%s.blocks.%zu.", prefix, c->name, i);
+        mailp_cuda_load(l, &w->ln1, d, at, "ln1.weight");
+        mailp_cuda_load(l, &w->ln2, d, at, "ln2.weight");
+        mailp_cuda_load_stack(l, &w->qkv_w, &w->qkv_b, d, at, own, cross ? 4 : 3);
+        if (cross) {
+            mailp_cuda_load_stack(l, &w->cross_w, &w->cross_b, d, at, other, 2);
+        }
+        mailp_cuda_load(l, &w->proj_w, d * d, at, "attn.proj.weight");
+        mailp_cuda_load(l, &w->proj_b, d, at, "attn.proj.bias");
+        mailp_cuda_load(l, &w->up_w, 4 * d * d, at, "mlp.0.weight");
+        mailp_cuda_load(l, &w->up_b, 4 * d, at, "mlp.0.bias");
+        mailp_cuda_load(l, &w->down_w, 4 * d * d, at, "mlp.2.weight");
+        mailp_cuda_load(l, &w->down_b, d, at, "mlp.2.bias");
+    }
+    (void)snprintf(at, sizeof at, "%s%s.", prefix, c->name);
+    mailp_cuda_load(l, &t->norm_w, d, at, "ln.weight");
+    t->norm_b = NULL;
+}
+
+/* w [CO][steps * 16] -> fragments [CO / 16][steps][lane][4 registers] for mailp_dev_mma, as half (hi) and what rounding lost
+   (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
+   halves. Returns the inverse of that power. */
+static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float *w, size_t CO, size_t steps) {
+    float most = 0.0f;
+    int   exponent = 4;
+    for (size_t i = 0; i < CO * steps * 16; i++) {
+        most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
+    }
+    (void)frexpf(most, &exponent);
+    const float scale = ldexpf(1.0f, 4 - exponent);
+    for (size_t i = 0; i < CO / 16 * steps * 32 * 4; i++) {
+        const size_t r = i % 4, lane = i / 4 % 32, step = i / 128 % steps, group = i / 128 / steps;
+        const float *from = w + (group * 16 + lane / 4 + 8 * (r & 1)) * steps * 16 + step * 16 + 2 * (lane % 4) + 8 * (r >> 1);
+        uint32_t     h = 0, rest = 0;
+        for (size_t e = 0; e < 2; e++) {
+            const uint32_t b = mailp_cuda_to_half(from[e] * scale);
+            h |= b << (16 * e);
+            rest |= mailp_cuda_to_half(from[e] * scale - mailp_cuda_from_half(b)) << (16 * e);
+        }
+        memcpy(hi + i, &h, 4);
+        memcpy(lo + i, &rest, 4);
+    }
+    return 1.0f / scale;
+}
+
+/* A convolution [CO][CI][size][size] -> [CO][size][size][CI], and its norm; with fragments for the fused kernel. */
+static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage *s, size_t CI, size_t CO, size_t size,
+                                         size_t stride, const char *at, const char *conv, const char *norm, int fragments) {
+    const size_t taps = size * size, n = CO * CI * taps;
+    float       *w = mailp_cuda_take(l, &s->w, n);
+    s->CI = (int)CI;
+    s->CO = (int)CO;
+    s->size = (int)size;
+    s->stride = (int)stride;
+    l->tmp_need = n > l->tmp_need ? n : l->tmp_need;
+    if (w) {
+        mailp_cuda_read(l, l->tmp, n, "%s%s.weight", at, conv);
+        for (size_t o = 0; o < CO; o++) {
+            for (size_t i = 0; i < CI; i++) {
+                for (size_t k = 0; k < taps; k++) {
+                    w[(o * taps + k) * CI + i] = l->tmp[(o * CI + i) * taps + k];
+                }
+            }
+        }
+    }
+    if (fragments && CI % 16 == 0) {
+        float *hi = mailp_cuda_take(l, &s->hi, n / 2), *lo = mailp_cuda_take(l, &s->lo, n / 2);
+        if (w) {
+            s->unscale = mailp_cuda_pack_fragments(hi, lo, w, CO, taps * CI / 16);
+        }
+    }
+    mailp_cuda_read(l, mailp_cuda_take(l, &s->gain, CO), CO, "%s%s.weight", at, norm);
+    mailp_cuda_read(l, mailp_cuda_take(l, &s->bias, CO), CO, "%s%s.bias", at, norm);
+}
+
+static inline void mailp_cuda_load_camera(mailp_cuda_loader *l, mailp_cuda_camera *cam, const mailp_camera_config *c, int fragments) {
+    const size_t px = c->map_height * c->map_width, kp = c->n_keypoints;
+    char         at[256], part[320];
+    size_t       width = c->res_width;
+    cam->height = (int)c->height;
+    cam->width = (int)c->width;
+    cam->n_keypoints = (int)kp;
+    cam->feature_dim = (int)c->feature_dim;
+    (void)snprintf(at, sizeof at, "obs_encoder.key_model_map.%s.", c->name);
+    (void)snprintf(part, sizeof part, "%sbackbone.nets.", at);
+    mailp_cuda_load_stage(l, &cam->stem, 3, width, 7, 2, part, "0", "1", 0);
+    for (size_t i = 0; i < 8; i++) {
+        const int    first = i % 2 == 0 && i > 0; /* the block that halves the picture and doubles the channels */
+        const size_t before = width;
+        width = first ? width * 2 : width;
+        (void)snprintf(part, sizeof part, "%sbackbone.nets.%zu.%zu.", at, 4 + i / 2, i % 2);
+        mailp_cuda_load_stage(l, &cam->conv1[i], before, width, 3, first ? 2 : 1, part, "conv1", "bn1", fragments);
+        mailp_cuda_load_stage(l, &cam->conv2[i], width, width, 3, 1, part, "conv2", "bn2", fragments);
+        if (first) {
+            mailp_cuda_load_stage(l, &cam->down[i], before, width, 1, 2, part, "downsample.0", "downsample.1",
+                                  fragments);
+        }
+    }
+    mailp_cuda_load(l, &cam->kp_w, kp * width, at, "pool.nets.weight");
+    mailp_cuda_load(l, &cam->kp_b, kp, at, "pool.nets.bias");
+    mailp_cuda_load(l, &cam->pos_x, px, at, "pool.pos_x");
+    mailp_cuda_load(l, &cam->pos_y, px, at, "pool.pos_y");
+    mailp_cuda_load(l, &cam->temperature, 1, at, "pool.temperature");
+    mailp_cuda_load(l, &cam->fc_w, c->feature_dim * 2 * kp, at, "nets.3.weight");
+    mailp_cuda_load(l, &cam->fc_b, c->feature_dim, at, "nets.3.bias");
+}
+
+/* time[s] = time_emb.3(mish(time_emb.1(code(s)))), code(s) = sin and cos of s exp(-m ln(10000) / (d / 2 - 1)); in double. */
+static inline void mailp_cuda_load_time(mailp_cuda_loader *l, const float **device, size_t steps, size_t d, const char *prefix) {
+    const size_t half = d / 2, mid = 2 * d;
+    float       *time = mailp_cuda_take(l, device, steps * d);
+    const size_t need = mid * d + mid + d * mid + d + 2 * (d + mid); /* the last: code and hidden as doubles */
+    l->tmp_need = need + 2 > l->tmp_need ? need + 2 : l->tmp_need;
+    if (!time) {
+        return;
+    }
+    double *code = (double *)l->tmp, *hidden = code + d; /* tmp is aligned for doubles */
+    float  *w1 = (float *)(hidden + mid), *b1 = w1 + mid * d, *w3 = b1 + mid, *b3 = w3 + d * mid;
+    mailp_cuda_read(l, w1, mid * d, "%stime_emb.1.weight", prefix);
+    mailp_cuda_read(l, b1, mid, "%stime_emb.1.bias", prefix);
+    mailp_cuda_read(l, w3, d * mid, "%stime_emb.3.weight", prefix);
+    mailp_cuda_read(l, b3, d, "%stime_emb.3.bias", prefix);
+    for (size_t s = 0; s < steps; s++) {
+        for (size_t m = 0; m < half; m++) {
+            const double angle = (double)s * exp(-(double)m * log(10000.0) / (double)(half - 1));
+            code[m] = sin(angle);
+            code[half + m] = cos(angle);
+        }
+        for (size_t i = 0; i < mid; i++) {
+            double v = b1[i];
+            for (size_t k = 0; k < d; k++) {
+                v += (double)w1[i * d + k] * code[k];
+            }
+            hidden[i] = v * tanh(v > 40.0 ? v : log1p(exp(v)));
+        }
+        for (size_t i = 0; i < d; i++) {
+            double v = b3[i];
+            for (size_t k = 0; k < mid; k++) {
+                v += (double)w3[i * mid + k] * hidden[k];
+            }
+            time[s * d + i] = (float)v;
+        }
+    }
+}
+
+/* The host copy behind a device pointer. */
+static inline const float *mailp_cuda_host(const mailp_cuda_loader *l, const float *device) {
+    return l->host + (device - l->device);
+}
+
+/* Cut the loop's trunk for clusters of CS blocks; see mailp_cuda_slice. Weights have been read. */
+template <int DS, int CS>
+static inline void mailp_cuda_pack_slices(mailp_cuda_loader *l, const float **device, const mailp_cuda_trunk *t) {
+    typedef mailp_cuda_slice<DS, CS> Slice;
+    typedef mailp_cuda_split<DS, CS> P;
+    constexpr int CL = P::CL, E = MAILP_CUDA_DI, d = MAILP_CUDA_DM, taps = MAILP_CUDA_DC, R = MAILP_CUDA_DTR, NT = P::NT;
+    float        *to = mailp_cuda_take(l, device, (size_t)t->n_layers * CS * sizeof(Slice) / sizeof(float));
+    for (int i = 0; to && i < t->n_layers * CS; i++) {
+        const mailp_cuda_mamba_layer &w = t->mamba[i / CS];
+        const int    k = i % CS;
+        Slice       *s = (Slice *)(void *)to + i;
+        const float *in_proj = mailp_cuda_host(l, w.in_proj), *out_proj = mailp_cuda_host(l, w.out_proj);
+        const float *norm_w = mailp_cuda_host(l, w.norm_w), *norm_b = mailp_cuda_host(l, w.norm_b);
+        const float *x_proj = mailp_cuda_host(l, w.x_proj), *conv_w = mailp_cuda_host(l, w.conv_w);
+        const float *dt_w = mailp_cuda_host(l, w.dt_w), *A2 = mailp_cuda_host(l, w.A2);
+        float        v[4];
+        memset((void *)s, 0, sizeof *s);
+        for (int o = 0; o < 2 * CL; o++) { /* rows k CL.. of x, then of z */
+            const float *row = in_proj + (size_t)(o < CL ? k * CL + o : E + k * CL + o - CL) * d;
+            double       bias = 0.0;
+            for (int e = 0; e < d; e++) {
+                bias += (double)row[e] * norm_b[e];
+            }
+            s->in_bias[o] = (float)bias;
+            for (int at = 0; at < d / 4; at++) { /* float4 number at: lane at % KI of the row, its piece at / KI */
+                for (int e = 0; e < 4; e++) {
+                    v[e] = row[4 * at + e] * norm_w[4 * at + e];
+                }
+                s->in_proj[at / P::KI * NT + o * P::KI + at % P::KI] = make_float4(v[0], v[1], v[2], v[3]);
+            }
+        }
+        for (int o = 0; o < P::OL; o++) {
+            const float *row = out_proj + (size_t)(k * P::OL + o) * E;
+            for (int at = 0; at < E / 4; at++) {
+                s->out_proj[at / P::KO * NT + o * P::KO + at % P::KO] =
+                    make_float4(row[4 * at], row[4 * at + 1], row[4 * at + 2], row[4 * at + 3]);
+            }
+        }
+        for (int o = 0; o < CL; o++) {
+            const int c = k * CL + o;
+            for (int e = 0; e < P::XP; e++) {
+                s->x_proj[o * P::XP + e] = x_proj[(size_t)e * E + c];
+            }
+            for (int e = 0; e < taps; e++) {
+                s->conv_w[o * taps + e] = conv_w[(size_t)e * E + c];
+            }
+            for (int e = 0; e < R; e++) {
+                s->dt_w[o * R + e] = dt_w[(size_t)e * E + c];
+            }
+            for (int e = 0; e < DS; e++) {
+                s->A2[o * DS + e] = A2[(size_t)e * E + c];
+            }
+            s->conv_b[o] = mailp_cuda_host(l, w.conv_b)[c];
+            s->dt_b[o] = mailp_cuda_host(l, w.dt_b)[c];
+            s->D[o] = mailp_cuda_host(l, w.D)[c];
+        }
+    }
+}
+
+/* Whether the loop of this policy has the widths that >>denoise is written for. */
+static inline int mailp_cuda_loop_fits(const mail_cuda_policy *p) {
+    const mailp_config     &c = p->config;
+    const mailp_cuda_trunk &t = p->trunk[c.n_trunks - 1];
+    return p->sm >= 90 && c.algorithm == MAIL_DDPM && (c.arch == MAIL_D_MA || c.arch == MAIL_ED_MA) &&
+           c.d_model == MAILP_CUDA_DM && t.d_inner == MAILP_CUDA_DI && t.dt_rank == MAILP_CUDA_DTR && t.d_conv == MAILP_CUDA_DC &&
+           (t.d_state == 8 || t.d_state == 16) && (c.act_seq == 5 || c.act_seq == 10) && c.action_dim <= MAILP_CUDA_MAX_ACTION;
+}
+
+/* Everything the device needs. */
+static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy *p) {
+    const mailp_config *c = &p->config;
+    const int           ddpm = c->algorithm == MAIL_DDPM, mamba = c->arch == MAIL_D_MA || c->arch == MAIL_ED_MA;
+    const size_t        d = c->d_model, D = c->action_dim, T = c->obs_seq + (c->lang ? 1 : 0);
+    const char         *at = ddpm ? "model.model." : "model.";
+    for (size_t i = 0; i < c->n_trunks; i++) {
+        p->trunk[i].n_layers = (int)c->trunk[i].n_layers;
+        if (mamba) {
+            mailp_cuda_load_mamba(l, &p->trunk[i], &c->trunk[i], d, at);
+        } else {
+            mailp_cuda_load_transformer(l, &p->trunk[i], &c->trunk[i], d, i == 1, at);
+        }
+    }
+    for (size_t i = 0; i < c->n_cameras; i++) {
+        mailp_cuda_load_camera(l, &p->camera[i], &c->camera[i], p->sm >= 90);
+    }
+    if (c->n_cameras) {
+        static const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
+        float             *table = mailp_cuda_take(l, &p->image_table, 3 * 256);
+        for (int i = 0; table && i < 3 * 256; i++) {
+            table[i] = ((float)(i % 256) / 255.0f - mean[i / 256]) / std[i / 256];
+        }
+    }
+    mailp_cuda_load(l, &p->tok_w, d * c->state_dim, at, "tok_emb.weight");
+    mailp_cuda_load(l, &p->tok_b, d, at, "tok_emb.bias");
+    mailp_cuda_load(l, &p->pos, c->pos_rows * d, at, "pos_emb");
+    if (c->lang) {
+        mailp_cuda_load(l, &p->lang_w, c->state_dim * c->lang_dim, "linear.", "weight");
+        mailp_cuda_load(l, &p->lang_b, c->state_dim, "linear.", "bias");
+    }
+    if (ddpm) {
+        mailp_cuda_load_time(l, &p->time, c->n_timesteps, d, at);
+        mailp_cuda_load(l, &p->emb_w, d * D, at, "action_emb.weight");
+        mailp_cuda_load(l, &p->emb_b, d, at, "action_emb.bias");
+        if (c->arch == MAIL_ED_MA) {
+            mailp_cuda_load(l, &p->obs_table, c->act_seq * d, at, "act_tokens.weight");
+            mailp_cuda_load(l, &p->under_table, (T + 1) * d, at, "state_tokens.weight");
+        }
+    } else if (c->arch == MAIL_D_MA || c->arch == MAIL_D_TR) {
+        mailp_cuda_load(l, &p->act_table, c->act_seq * d, at, "query_embed.weight");
+    } else if (c->arch == MAIL_ED_TR) {
+        mailp_cuda_load(l, &p->act_table, c->act_seq * d, at, "action_token.weight");
+    } else {
+        mailp_cuda_load(l, &p->obs_table, c->act_seq * d, at, "action_token.weight");
+        mailp_cuda_load(l, &p->act_table, c->act_seq * d, at, "action_noise_token.weight");
+        mailp_cuda_load(l, &p->under_table, T * d, at, "state_token.weight");
+    }
+    mailp_cuda_load(l, &p->pred_w, D * d, at, "action_pred.weight");
+    mailp_cuda_load(l, &p->pred_b, D, at, "action_pred.bias");
+    /* scaler: y = (a - mean) / (std + 1e-12); the clipping box is the training actions' range, scaled */
+    float *lo = mailp_cuda_take(l, &p->lo, D), *hi = mailp_cuda_take(l, &p->hi, D);
+    float *std = mailp_cuda_take(l, &p->std, D), *mean = mailp_cuda_take(l, &p->mean, D);
+    for (size_t a = 0; lo && a < D; a++) {
+        const double width = (double)c->std[a] + 1e-12;
+        lo[a] = c->scale_data ? (float)((double)(c->min[a] - c->mean[a]) / width) : c->min[a];
+        hi[a] = c->scale_data ? (float)((double)(c->max[a] - c->mean[a]) / width) : c->max[a];
+        std[a] = c->std[a] + 1e-12f;
+        mean[a] = c->mean[a];
+    }
+    if (!c->scale_data) {
+        p->std = NULL;
+    }
+    float *table = mailp_cuda_take(l, &p->table, 5 * c->n_timesteps);
+    for (size_t i = 0; table && ddpm && i < c->n_timesteps; i++) {
+        const float row[5] = {p->ddpm.sqrt_recip_alphas_cumprod[i], p->ddpm.sqrt_recipm1_alphas_cumprod[i],
+                              p->ddpm.posterior_mean_coef1[i], p->ddpm.posterior_mean_coef2[i], p->ddpm.posterior_std[i]};
+        memcpy(table + 5 * i, row, sizeof row);
+    }
+    if (mailp_cuda_loop_fits(p)) {
+        const mailp_cuda_trunk *t = &p->trunk[c->n_trunks - 1];
+        if (t->d_state == 8) {
+            mailp_cuda_pack_slices<8, 8>(l, &p->slices[0], t);
+            mailp_cuda_pack_slices<8, 16>(l, &p->slices[1], t);
+        } else {
+            mailp_cuda_pack_slices<16, 8>(l, &p->slices[0], t);
+            mailp_cuda_pack_slices<16, 16>(l, &p->slices[1], t);
+        }
+    }
+}
+
+/* ====================================================================================================================
+   >>launch   grids and shared memory of each kernel; the order of kernels in an encoding and in a decision
+   ================================================================================================================= */
+
+enum { MAILP_CUDA_MIXER_SHARED = 64 * 1024 };  /* bytes of a tile of tokens; leaves room for two blocks on an SM */
+
+/* What a test may ask of a session; all zero: the fastest way, no trace. */
+struct mailp_cuda_wish {
+    int trace;             /* keep what each call predicted (plain path) and the normalised actions */
+    int plain;             /* take the plain path everywhere */
+    int half;              /* one half product in the convolutions */
+    int cluster, robots;   /* only this shape of the loop; 0: any */
+};
+
+/* One compiled shape of mailp_cuda_loop. */
+struct mailp_cuda_loop_choice {
+    void (*kernel)(mailp_cuda_loop_args);
+    int    cluster, robots;  /* blocks of a cluster, robots it decides for */
+    size_t shared;
+    double cost;             /* predicted time of one wave of clusters, relative to 8 blocks and 5 tokens */
+};
+
+struct mail_cuda_session {
+    const mail_cuda_policy *policy;
+    cudaStream_t            stream;           /* the caller's */
+    cudaGraphExec_t         observe, plan;    /* recorded once */
+    int                     B, A, D, d, T;    /* robots, chunk, action_dim, d_model, most state tokens */
+    int                     steps, calls;     /* prefixes to compute (1 for BC), passes through the trunk */
+    int                     P, P0;            /* rows of the observation trunk; rows before the actions in the main one */
+    mailp_cuda_wish         wish;
+    mailp_cuda_loop_choice  loop;             /* the loop as one launch; kernel NULL: plain path */
+    uint64_t                seed;
+    uint32_t                plans;            /* planned since the reset */
+    int                     frames[MAIL_MAX_BATCH];  /* in each robot's history, as the device counts them */
+    int                     chunk_used;       /* actions handed out of the present chunk; -1: there is none */
+    int                     has_goal;
+    const float            *x_T, *noise_in;   /* the caller's, for the next plan */
+    /* device */
+    unsigned char     *memory;
+    mailp_cuda_history history;
+    uint8_t           *image[MAIL_MAX_CAMERAS];  /* [B][height][width][3] */
+    float             *map[4], *stats;           /* activations of an encoder; statistics of a convolution */
+    float             *features[MAIL_MAX_CAMERAS], *keypoints[MAIL_MAX_CAMERAS]; /* [B][feature_dim], [B][n_keypoints][2] */
+    float             *goal_in;                  /* [B][lang_dim] */
+    float             *obs, *tok;                /* [B][T][state_dim], [B][T][d] */
+    float             *X, *xz, *y;               /* rows of the widest phase: residual, in_proj or mlp, mixer or attention */
+    float             *cond, *cond_prefix, *cond_act; /* ED-Ma: encoder output, and its parts for the decoder */
+    float             *cache;                    /* Mamba: states; transformers: q, k, v of the prefix, every layer */
+    float             *scratch_state;
+    float             *x, *u, *actions, *noise;
+    float             *trace_noise, *trace_x_start, *trace_x, *trace_norm;
+};
+
+static inline unsigned mailp_cuda_tiles(size_t n, size_t size) {
+    return (unsigned)((n + size - 1) / size);
+}
+
+static inline void mailp_cuda_queue_linear(mailp_cuda_queue *q, const mailp_cuda_linear_args &a) {
+    if (a.M <= 64) {
+        mailp_cuda_launch(q, mailp_cuda_linear<16, 16, 128, 2, 1>, dim3(mailp_cuda_tiles(a.M, 16), mailp_cuda_tiles(a.N, 16)), 128,
+                          sizeof(float) * (32 * 132 + 32), a);
+    } else {
+        mailp_cuda_launch(q, mailp_cuda_linear<64, 32, 32, 8, 2>, dim3(mailp_cuda_tiles(a.M, 64), mailp_cuda_tiles(a.N, 32)), 128,
+                          sizeof(float) * (96 * 36 + 128), a);
+    }
+}
+
+/* Y = X W^T + bias, all dense. */
+static inline mailp_cuda_linear_args mailp_cuda_linear_init(float *Y, const float *X, const float *W, const float *bias,
+                                                            int M, int N, int K) {
+    mailp_cuda_linear_args a = {};
+    a.Y = Y;
+    a.X = X;
+    a.W = W;
+    a.bias = bias;
+    a.M = M;
+    a.N = N;
+    a.K = K;
+    a.ldx = K;
+    a.ldy = N;
+    return a;
+}
+
+static inline void mailp_cuda_queue_mixer(mailp_cuda_queue *q, int sequences, mailp_cuda_mixer_args a) {
+    const int row = a.d_inner + a.dt_rank + 2 * a.d_state, most = MAILP_CUDA_MIXER_SHARED / 4 / row;
+    a.tile = a.L < most ? a.L : most > 1 ? most : 1;
+    const size_t smem = sizeof(float) * (size_t)a.tile * row;
+    const unsigned threads = a.d_inner >= 512 && a.d_state <= 16 ? 512 : a.d_inner >= 128 ? 256 : 64;
+    void (*kernel)(mailp_cuda_mixer_args) = a.d_state <= 8    ? mailp_cuda_mixer<8>
+                                            : a.d_state <= 16 ? mailp_cuda_mixer<16>
+                                            : a.d_state <= 32 ? mailp_cuda_mixer<32>
+                                                              : mailp_cuda_mixer<64>;
+    mailp_cuda_launch(q, kernel, dim3((unsigned)sequences), threads, smem, a);
+}
+
+/* Which sequences a trunk runs over and what they start from. */
+struct mailp_cuda_run {
+    float       *X;          /* [sequences][L][d] residual stream, in place */
+    int          sequences, L;
+    const int   *states;     /* lengths, as in mailp_cuda_mixer_args; NULL: all L */
+    int          extra;
+    int          first;      /* number of the first sequence within the cache */
+    int          use_cache;  /* the prefix is in the cache */
+    int          fill_cache; /* this is the prefix: leave it in the cache; the last layer's output is not needed */
+    const float *cond;       /* ED-Ma decoder: [sequences][L][d], added after every layer */
+};
+
+/* Floats of the cache for one sequence and layer of a Mamba trunk. */
+static inline size_t mailp_cuda_state_size(const mailp_cuda_trunk *t) {
+    return (size_t)t->d_inner * (size_t)(t->d_conv - 1 + t->d_state);
+}
+
+static inline void mailp_cuda_run_mamba(mailp_cuda_queue *q, mail_cuda_session *s, const mailp_cuda_trunk *t,
+                                        const mailp_cuda_run &run) {
+    const int    M = run.sequences * run.L, d = s->d, E = t->d_inner;
+    const size_t state = mailp_cuda_state_size(t);
+    for (int i = 0; i < t->n_layers; i++) {
+        const mailp_cuda_mamba_layer &w = t->mamba[i];
+        float *cache = s->cache + ((size_t)i * s->steps * s->B + run.first) * state;
+
+        mailp_cuda_linear_args in = mailp_cuda_linear_init(s->xz, run.X, w.in_proj, NULL, M, 2 * E, d);
+        in.norm_w = w.norm_w;
+        in.norm_b = w.norm_b;
+        mailp_cuda_queue_linear(q, in);
+
+        mailp_cuda_mixer_args a = {};
+        a.y = s->y;
+        a.state_out = run.fill_cache ? cache : s->scratch_state;
+        a.state_in = run.use_cache ? cache : NULL;
+        a.xz = s->xz;
+        a.conv_w = w.conv_w;
+        a.conv_b = w.conv_b;
+        a.x_proj = w.x_proj;
+        a.dt_w = w.dt_w;
+        a.dt_b = w.dt_b;
+        a.A2 = w.A2;
+        a.D = w.D;
+        a.states = run.states;
+        a.extra = run.extra;
+        a.robots = s->B;
+        a.L = run.L;
+        a.d_inner = a.slice_in = a.slice_out = E;
+        if (run.fill_cache && s->loop.kernel) {
+            a.slice_out = E / s->loop.cluster;
+        }
+        a.d_state = t->d_state;
+        a.d_conv = t->d_conv;
+        a.dt_rank = t->dt_rank;
+        mailp_cuda_queue_mixer(q, run.sequences, a);
+
+        if (!run.fill_cache || i + 1 < t->n_layers) {
+            mailp_cuda_linear_args out = mailp_cuda_linear_init(run.X, s->y, w.out_proj, NULL, M, d, E);
+            out.add = run.X;
+            out.add2 = run.cond;
+            mailp_cuda_queue_linear(q, out);
+        }
+    }
+}
+
+/* memory: q, k, v rows of the cache lie [layer][steps * B][P0][3 d]; of a decoder's memory k, v lie [layer][..][P][2 d]. */
+static inline void mailp_cuda_run_transformer(mailp_cuda_queue *q, mail_cuda_session *s, const mailp_cuda_trunk *t,
+                                              const mailp_cuda_run &run) {
+    const mailp_config &c = s->policy->config;
+    const int           M = run.sequences * run.L, d = s->d, heads = (int)c.n_heads;
+    const int           cross = t->block[0].cross_w != NULL, width = cross ? 4 * d : 3 * d;
+    const int           cache_rows = cross ? s->P : s->P0, ld_cache = cross ? 2 * d : 3 * d;
+    for (int i = 0; i < t->n_layers; i++) {
+        const mailp_cuda_block &w = t->block[i];
+        float *cache = s->cache + ((size_t)i * s->steps * s->B + run.first) * (size_t)cache_rows * ld_cache;
+        float *qkv = run.fill_cache ? cache : s->xz;
+
+        mailp_cuda_linear_args in = mailp_cuda_linear_init(qkv, run.X, w.qkv_w, w.qkv_b, M, width, d);
+        in.norm_w = w.ln1;
+        mailp_cuda_queue_linear(q, in);
+        if (run.fill_cache && i + 1 == t->n_layers) {
+            break;
+        }
+        mailp_cuda_attend_args a = {};
+        a.y = s->y;
+        a.q = qkv;
+        a.k = qkv + d;
+        a.v = qkv + 2 * d;
+        if (run.use_cache && !cross) {
+            a.cache_k = cache + d;
+            a.cache_v = cache + 2 * d;
+        }
+        a.states = s->history.states;
+        a.extra = s->P - s->T; /* the time token, if there is one */
+        a.robots = s->B;
+        a.L = run.L;
+        a.d = d;
+        a.head_dim = d / heads;
+        a.ld_own = width;
+        a.cache_rows = cache_rows;
+        a.ld_cache = ld_cache;
+        a.scale = (float)(1.0 / sqrt((double)a.head_dim));
+        const dim3   grid((unsigned)run.sequences, (unsigned)heads);
+        const size_t smem = sizeof(float) * 4 * (size_t)(cache_rows + run.L);
+        mailp_cuda_launch(q, mailp_cuda_attend, grid, 128, smem, a);
+        if (cross) {
+            a.q = qkv + 3 * d;
+            a.k = a.v = NULL;
+            a.cache_k = cache;
+            a.cache_v = cache + d;
+            a.accumulate = 1;
+            mailp_cuda_launch(q, mailp_cuda_attend, grid, 128, smem, a);
+        }
+        mailp_cuda_linear_args proj = mailp_cuda_linear_init(run.X, s->y, w.proj_w, w.proj_b, M, d, d);
+        proj.add = run.X;
+        mailp_cuda_queue_linear(q, proj);
+        mailp_cuda_linear_args up = mailp_cuda_linear_init(s->xz, run.X, w.up_w, w.up_b, M, 4 * d, d);
+        up.norm_w = w.ln2;
+        up.act = MAILP_CUDA_GELU;
+        mailp_cuda_queue_linear(q, up);
+        mailp_cuda_linear_args down = mailp_cuda_linear_init(run.X, s->xz, w.down_w, w.down_b, M, d, 4 * d);
+        down.add = run.X;
+        mailp_cuda_queue_linear(q, down);
+    }
+}
+
+static inline void mailp_cuda_queue_rows(mailp_cuda_queue *q, mail_cuda_session *s, float *Y, const float *X, int sequences,
+                                         int rows, int n, int skip, const int *states, int one_table) {
+    mailp_cuda_rows_args a = {};
+    a.Y = Y;
+    a.X = X;
+    a.states = states;
+    a.robots = s->B;
+    a.rows = rows;
+    a.n = n;
+    a.d = s->d;
+    a.skip = skip;
+    a.one_table = one_table;
+    mailp_cuda_launch(q, mailp_cuda_rows, dim3((unsigned)(sequences * n)), 128, 0, a);
+}
+
+/* The observation's part of a decision: everything the denoising loop starts from, for all steps at once. */
+static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    const mailp_config     &c = p->config;
+    const int               Q = s->steps * s->B, ddpm = c.algorithm == MAIL_DDPM;
+
+    mailp_cuda_window_args window = {s->obs, s->history};
+    mailp_cuda_launch(q, mailp_cuda_window, dim3((unsigned)(s->B * s->T)), 128, 0, window);
+    mailp_cuda_queue_linear(q, mailp_cuda_linear_init(s->tok, s->obs, p->tok_w, p->tok_b, s->B * s->T, s->d, (int)c.state_dim));
+
+    mailp_cuda_prefix_args a = {};
+    a.X = s->X;
+    a.time = ddpm ? p->time : NULL;
+    a.tok = s->tok;
+    a.pos = p->pos;
+    a.table = p->obs_table;
+    a.states = s->history.states;
+    a.robots = s->B;
+    a.T = s->T;
+    a.P = s->P;
+    a.d = s->d;
+    a.n_table = s->A;
+    mailp_cuda_launch(q, mailp_cuda_prefix, dim3((unsigned)(Q * s->P)), 128, 0, a);
+
+    mailp_cuda_run run = {};
+    run.X = s->X;
+    run.sequences = Q;
+    run.L = s->P;
+    run.states = s->history.states;
+    run.extra = ddpm;
+    switch (c.arch) {
+    case MAIL_D_MA:
+        run.fill_cache = 1;
+        mailp_cuda_run_mamba(q, s, &p->trunk[0], run);
+        break;
+    case MAIL_D_TR:
+        run.fill_cache = 1;
+        mailp_cuda_run_transformer(q, s, &p->trunk[0], run);
+        break;
+    case MAIL_ED_MA: {
+        run.extra = ddpm + s->A;
+        mailp_cuda_run_mamba(q, s, &p->trunk[0], run);
+        mailp_cuda_layer_norm_args norm = {s->cond, s->X, p->trunk[0].norm_w, p->trunk[0].norm_b, Q * s->P, s->d};
+        mailp_cuda_launch(q, mailp_cuda_layer_norm, dim3(mailp_cuda_tiles((size_t)Q * s->P, 4)), 128, 0, norm);
+        mailp_cuda_queue_rows(q, s, s->cond_prefix, s->cond, Q, s->P, s->P0, 0, NULL, 0);
+        mailp_cuda_queue_rows(q, s, s->cond_act, s->cond, Q, s->P, s->A, ddpm, s->history.states, 0);
+        mailp_cuda_queue_rows(q, s, s->X, p->under_table, Q, s->P0, s->P0, 0, NULL, 1);
+        run.L = s->P0;
+        run.extra = ddpm;
+        run.fill_cache = 1;
+        run.cond = s->cond_prefix;
+        mailp_cuda_run_mamba(q, s, &p->trunk[1], run);
+        break;
+    }
+    default: /* MAIL_ED_TR: keys and values of the memory for every decoder block; the encoder's last norm on the way */
+        mailp_cuda_run_transformer(q, s, &p->trunk[0], run);
+        for (int i = 0; i < p->trunk[1].n_layers; i++) {
+            const mailp_cuda_block &w = p->trunk[1].block[i];
+            mailp_cuda_linear_args  kv = mailp_cuda_linear_init(s->cache + (size_t)i * Q * s->P * 2 * s->d, s->X, w.cross_w,
+                                                                w.cross_b, Q * s->P, 2 * s->d, s->d);
+            kv.norm_w = p->trunk[0].norm_w;
+            mailp_cuda_queue_linear(q, kv);
+        }
+        break;
+    }
+}
+
+static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    const mailp_config     &c = p->config;
+    const mailp_cuda_trunk *t = &p->trunk[c.n_trunks - 1];
+    mailp_cuda_sampler      a = {};
+    a.x = s->x;
+    a.u = s->u;
+    a.actions = s->actions;
+    a.noise = s->noise;
+    a.norm_w = t->norm_w;
+    a.norm_b = t->norm_b;
+    a.pred_w = p->pred_w;
+    a.pred_b = p->pred_b;
+    a.emb_w = p->emb_w;
+    a.emb_b = p->emb_b;
+    a.pos = p->pos;
+    a.lo = p->lo;
+    a.hi = p->hi;
+    a.std = p->std;
+    a.mean = p->mean;
+    a.states = s->history.states;
+    a.trace_noise = s->trace_noise;
+    a.trace_x_start = s->trace_x_start;
+    a.trace_x = s->trace_x;
+    a.trace_norm = s->trace_norm;
+    a.robots = s->B;
+    a.A = s->A;
+    a.D = s->D;
+    a.d = s->d;
+    a.ddpm = c.algorithm == MAIL_DDPM;
+    a.clip = c.clip_denoised;
+    a.predict_noise = c.predict_epsilon;
+    return a;
+}
+
+/* How many clusters of this shape the device can run at once; 0: none. */
+static inline int mailp_cuda_active_clusters(const mailp_cuda_loop_choice &l) {
+#ifdef MAIL_CUDA_ON_CPU
+    return l.shared <= (size_t)cpucuda::device.smem && l.cluster <= cpucuda::device.max_cluster ? 132 / l.cluster : 0;
+#else
+    cudaLaunchConfig_t  config = {};
+    cudaLaunchAttribute attribute[1];
+    int                 n = 0;
+    cudaError_t e = cudaFuncSetAttribute((const void *)l.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)l.shared);
+    if (e == cudaSuccess && l.cluster > 8) {
+        e = cudaFuncSetAttribute((const void *)l.kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }
+    config.gridDim = dim3((unsigned)l.cluster);
+    config.blockDim = dim3(MAILP_CUDA_NT);
+    config.dynamicSmemBytes = l.shared;
+    attribute[0].id = cudaLaunchAttributeClusterDimension;
+    attribute[0].val.clusterDim.x = (unsigned)l.cluster;
+    attribute[0].val.clusterDim.y = 1;
+    attribute[0].val.clusterDim.z = 1;
+    config.attrs = attribute;
+    config.numAttrs = 1;
+    if (e == cudaSuccess) {
+        e = cudaOccupancyMaxActiveClusters(&n, (const void *)l.kernel, &config);
+    }
+    if (e != cudaSuccess) {
+        (void)cudaGetLastError(); /* not an error of ours: another shape, or the plain path, is taken */
+        return 0;
+    }
+    return n;
+#endif
+}
+
+template <int DS, int T, int CS, int R, bool COND>
+static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
+    mailp_cuda_loop_choice l = {mailp_cuda_loop<DS, T, CS, R, COND>, CS, R, sizeof(mailp_cuda_loop_shared<DS, T, CS, R, COND>), 0.0};
+    const mailp_cuda_wish &wish = s->wish;
+    if ((wish.cluster && wish.cluster != CS) || (wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
+        return;
+    }
+    const int active = mailp_cuda_active_clusters(l), clusters = (s->B + R - 1) / R;
+    if (active < 1) {
+        return;
+    }
+    /* Predicted, not measured: half the products per block for 16, a quarter more time for every 5 more tokens. */
+    l.cost = (CS == 16 ? 0.8 : 1.0) * (0.75 + 0.05 * R * T) * (double)((clusters + active - 1) / active);
+    if (!s->loop.kernel || l.cost < *best) {
+        s->loop = l;
+        *best = l.cost;
+    }
+}
+
+template <int DS, bool COND>
+static inline void mailp_cuda_consider_all(mail_cuda_session *s) {
+    double best = 0.0;
+    if (s->A == 5) {
+        mailp_cuda_consider<DS, 5, 16, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, 5, 16, 4, COND>(s, &best);
+        mailp_cuda_consider<DS, 5, 8, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, 5, 8, 2, COND>(s, &best);
+    } else {
+        mailp_cuda_consider<DS, 10, 16, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, 10, 16, 2, COND>(s, &best);
+        mailp_cuda_consider<DS, 10, 8, 1, COND>(s, &best);
+    }
+}
+
+/* Choose the shape of the loop for this session's batch, or none. */
+static inline void mailp_cuda_choose_loop(mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    const int               cond = p->config.arch == MAIL_ED_MA, DS = p->trunk[p->config.n_trunks - 1].d_state;
+    if (s->wish.plain || !p->slices[0]) {
+        return;
+    }
+    if (DS == 8 && cond) {
+        mailp_cuda_consider_all<8, true>(s);
+    } else if (DS == 8) {
+        mailp_cuda_consider_all<8, false>(s);
+    } else if (cond) {
+        mailp_cuda_consider_all<16, true>(s);
+    } else {
+        mailp_cuda_consider_all<16, false>(s);
+    }
+}
+
+/* The loop as one launch. x holds x_T. */
+static inline void mailp_cuda_queue_fast_loop(mailp_cuda_queue *q, mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    mailp_cuda_loop_args    a = {};
+    a.s = mailp_cuda_sampler_init(s);
+    a.slices = p->slices[s->loop.cluster == 16];
+    a.state = s->cache;
+    a.cond = s->cond_act;
+    a.table = p->table;
+    a.steps = s->steps;
+    a.calls = s->calls;
+    a.layers = p->trunk[p->config.n_trunks - 1].n_layers;
+    const unsigned clusters = mailp_cuda_tiles((size_t)s->B, (size_t)s->loop.robots);
+    mailp_cuda_launch(q, s->loop.kernel, dim3(clusters * (unsigned)s->loop.cluster), MAILP_CUDA_NT, s->loop.shared, a,
+                      (unsigned)s->loop.cluster);
+}
+
+/* The loop: plain kernels, call by call. x holds x_T. */
+static inline void mailp_cuda_queue_loop(mailp_cuda_queue *q, mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    const mailp_config     &c = p->config;
+    const mailp_cuda_trunk *t = &p->trunk[c.n_trunks - 1];
+    const int               ddpm = c.algorithm == MAIL_DDPM, mamba = c.arch == MAIL_D_MA || c.arch == MAIL_ED_MA;
+    const dim3              grid(mailp_cuda_tiles((size_t)s->B * s->A, 4));
+    mailp_cuda_denoise_args a = {};
+    a.s = mailp_cuda_sampler_init(s);
+    if (ddpm) {
+        a.call = -1;
+        mailp_cuda_launch(q, mailp_cuda_denoise, grid, 128, 0, a);
+    } else {
+        mailp_cuda_queue_rows(q, s, s->u, p->act_table, s->B, s->A, s->A, 0, NULL, 1);
+    }
+    for (int call = 0; call < s->calls; call++) {
+        const int step = ddpm && call < s->steps ? s->steps - 1 - call : 0; /* diffusion-X repeats step 0 */
+        mailp_cuda_run run = {};
+        run.X = s->u;
+        run.sequences = s->B;
+        run.L = s->A;
+        run.first = step * s->B;
+        run.use_cache = 1;
+        run.cond = s->cond_act ? s->cond_act + (size_t)step * s->B * s->A * s->d : NULL;
+        if (mamba) {
+            mailp_cuda_run_mamba(q, s, t, run);
+        } else {
+            mailp_cuda_run_transformer(q, s, t, run);
+        }
+        a.call = call;
+        a.last = call + 1 == s->calls;
+        if (ddpm) {
+            a.recip = p->ddpm.sqrt_recip_alphas_cumprod[step];
+            a.recipm1 = p->ddpm.sqrt_recipm1_alphas_cumprod[step];
+            a.coef1 = p->ddpm.posterior_mean_coef1[step];
+            a.coef2 = p->ddpm.posterior_mean_coef2[step];
+            a.sigma = step > 0 ? p->ddpm.posterior_std[step] : 0.0f;
+        }
+        mailp_cuda_launch(q, mailp_cuda_denoise, grid, 128, 0, a);
+    }
+}
+
+/* One convolution of the plain path. Returns the tiles of its statistics through norm. */
+static inline void mailp_cuda_queue_conv(mailp_cuda_queue *q, const mailp_cuda_stage &w, float *out, float *stats,
+                                         const float *in, const uint8_t *image, const float *table, int images, int H, int W,
+                                         mailp_cuda_norm_args *norm) {
+    mailp_cuda_conv_args a = {};
+    a.out = out;
+    a.stats = stats;
+    a.in = in;
+    a.image = image;
+    a.table = table;
+    a.w = w.w;
+    a.H = H;
+    a.W = W;
+    a.CI = w.CI;
+    a.CO = w.CO;
+    a.size = w.size;
+    a.stride = w.stride;
+    a.pad = w.size / 2;
+    a.HO = (H + w.stride - 1) / w.stride;
+    a.WO = (W + w.stride - 1) / w.stride;
+    const int px = a.HO * a.WO;
+    /* wide tiles read each weight less often, narrow ones give every SM something to do */
+    const int wide = (int)mailp_cuda_tiles((size_t)px, 64) * (int)mailp_cuda_tiles((size_t)w.CO, 32) * images >= 128;
+    const int tile_px = wide ? 64 : 16;
+    a.tiles = (int)mailp_cuda_tiles((size_t)px, (size_t)tile_px);
+    const dim3   grid((unsigned)a.tiles, mailp_cuda_tiles((size_t)w.CO, wide ? 32 : 16), (unsigned)images);
+    const size_t smem_wide = sizeof(float) * (96 * 36 + 64 * 33) + sizeof(int) * 128;
+    const size_t smem = sizeof(float) * (32 * 132 + 16 * 17) + sizeof(int) * 32;
+    if (image && wide) {
+        mailp_cuda_launch(q, mailp_cuda_conv<64, 32, 32, 8, 2, true>, grid, 128, smem_wide, a);
+    } else if (image) {
+        mailp_cuda_launch(q, mailp_cuda_conv<16, 16, 128, 2, 1, true>, grid, 128, smem, a);
+    } else if (wide) {
+        mailp_cuda_launch(q, mailp_cuda_conv<64, 32, 32, 8, 2, false>, grid, 128, smem_wide, a);
+    } else {
+        mailp_cuda_launch(q, mailp_cuda_conv<16, 16, 128, 2, 1, false>, grid, 128, smem, a);
+    }
+    memset(norm, 0, sizeof *norm);
+    norm->raw = out;
+    norm->stats = stats;
+    norm->gain = w.gain;
+    norm->bias = w.bias;
+    norm->H = norm->HO = a.HO;
+    norm->W = norm->WO = a.WO;
+    norm->C = w.CO;
+    norm->tiles = a.tiles;
+    norm->tile_px = tile_px;
+    norm->out = out;
+}
+
+static inline void mailp_cuda_queue_norm(mailp_cuda_queue *q, mailp_cuda_norm_args a, int images) {
+    const int px = a.HO * a.WO;
+    a.per_block = 4096 / a.C > 0 ? 4096 / a.C : 1;
+    mailp_cuda_launch(q, mailp_cuda_norm, dim3(mailp_cuda_tiles((size_t)px, (size_t)a.per_block), (unsigned)images), 256,
+                      sizeof(float) * 2 * (size_t)(a.C / 16), a);
+}
+
+/* The shapes of mailp_cuda_fused, by pixels a block owns. */
+struct mailp_cuda_fused_shape {
+    int px;
+    void (*split)(mailp_cuda_fused_args);
+    void (*single)(mailp_cuda_fused_args);
+};
+
+/* Convolution, norm, residual and ReLU in one launch; 0 if no shape fits, and then nothing is queued. */
+static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
+                                         const float *in, const float *residual, int relu, int H, int W) {
+    static const mailp_cuda_fused_shape shapes[] = {
+        {8, mailp_cuda_fused<8, 1, true>, mailp_cuda_fused<8, 1, false>},  {16, mailp_cuda_fused<4, 1, true>, mailp_cuda_fused<4, 1, false>},
+        {32, mailp_cuda_fused<2, 1, true>, mailp_cuda_fused<2, 1, false>}, {64, mailp_cuda_fused<1, 1, true>, mailp_cuda_fused<1, 1, false>},
+        {128, mailp_cuda_fused<1, 2, true>, mailp_cuda_fused<1, 2, false>}, {256, mailp_cuda_fused<1, 4, true>, mailp_cuda_fused<1, 4, false>},
+    };
+    mailp_cuda_fused_args a = {};
+    if (!w.hi || s->wish.plain) {
+        return 0;
+    }
+    a.out = out;
+    a.in = in;
+    a.residual = residual;
+    a.hi = (const uint4 *)(const void *)w.hi;
+    a.lo = (const uint4 *)(const void *)w.lo;
+    a.gain = w.gain;
+    a.bias = w.bias;
+    a.unscale = w.unscale;
+    a.H = H;
+    a.W = W;
+    a.CI = w.CI;
+    a.CO = w.CO;
+    a.size = w.size;
+    a.stride = w.stride;
+    a.HO = (H + w.stride - 1) / w.stride;
+    a.WO = (W + w.stride - 1) / w.stride;
+    a.relu = relu;
+    const int    px = a.HO * a.WO, units = s->B * w.CO / 16;
+    const size_t row = (size_t)(W + 2 * (w.size / 2)) * (size_t)(w.CI + 8) * 2 * (s->wish.half ? 1 : 2);
+    int          best = -1, best_cluster = 0;
+    size_t       best_smem = 0;
+    for (int i = 0; i < 6; i++) {
+        int cluster = 1;
+        while (cluster * shapes[i].px < px) {
+            cluster *= 2;
+        }
+        const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)mailp_cuda_fused_rows(shapes[i].px, a.HO, a.WO, w.size, w.stride) * row;
+        if (cluster > s->policy->max_cluster || smem > (size_t)s->policy->smem) {
+            continue;
+        }
+        best = i;
+        best_cluster = cluster;
+        best_smem = smem;
+        if (units * cluster <= 160) {
+            break; /* about a block per SM: smaller pieces would only queue up; larger ones leave SMs idle */
+        }
+    }
+    if (best < 0) {
+        return 0;
+    }
+    a.cluster = best_cluster;
+    mailp_cuda_launch(q, s->wish.half ? shapes[best].single : shapes[best].split, dim3((unsigned)(units * best_cluster)), 256, best_smem, a,
+                      (unsigned)best_cluster);
+    return 1;
+}
+
+/* out = relu?(norm(conv(in)) + residual) in one launch, or in two. out is not in; it may be residual. */
+static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
+                                          const float *in, const float *residual, int relu, int H, int W) {
+    mailp_cuda_norm_args norm;
+    if (mailp_cuda_queue_fused(q, s, w, out, in, residual, relu, H, W)) {
+        return;
+    }
+    /* the raw sums go through a map of their own, since out may be the residual */
+    mailp_cuda_queue_conv(q, w, s->map[3], s->stats, in, NULL, NULL, s->B, H, W, &norm);
+    norm.out = out;
+    norm.residual = residual;
+    norm.relu = relu;
+    mailp_cuda_queue_norm(q, norm, s->B);
+}
+
+/* One camera's pictures -> features in the ring. */
+static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_session *s, int camera, int at) {
+    const mail_cuda_policy  *p = s->policy;
+    const mailp_cuda_camera *cam = &p->camera[camera];
+    mailp_cuda_norm_args     norm;
+    float                   *x = s->map[0], *y = s->map[1], *skip = s->map[2]; /* a block's input, middle and shortcut */
+    int                      H = cam->height, W = cam->width;
+
+    mailp_cuda_queue_conv(q, cam->stem, y, s->stats, NULL, s->image[camera], p->image_table, s->B, H, W, &norm);
+    norm.out = x;
+    norm.pool = norm.relu = 1;
+    H = norm.HO = (norm.H + 1) / 2;
+    W = norm.WO = (norm.W + 1) / 2;
+    mailp_cuda_queue_norm(q, norm, s->B);
+    for (int i = 0; i < 8; i++) {
+        const int stride = cam->conv1[i].stride, HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
+        mailp_cuda_queue_stage(q, s, cam->conv1[i], y, x, NULL, 1, H, W);
+        if (cam->down[i].w) {
+            mailp_cuda_queue_stage(q, s, cam->down[i], skip, x, NULL, 0, H, W);
+        }
+        /* the block's output takes the place of its input, or of the shortcut and then becomes the input */
+        mailp_cuda_queue_stage(q, s, cam->conv2[i], cam->down[i].w ? skip : x, y, cam->down[i].w ? skip : x, 1, HO, WO);
+        if (cam->down[i].w) {
+            float *swap = x;
+            x = skip;
+            skip = swap;
+        }
+        H = HO;
+        W = WO;
+    }
+    mailp_cuda_keypoints_args k = {};
+    k.features = s->features[camera];
+    k.keypoints = s->keypoints[camera];
+    k.map = x;
+    k.conv_w = cam->kp_w;
+    k.conv_b = cam->kp_b;
+    k.pos_x = cam->pos_x;
+    k.pos_y = cam->pos_y;
+    k.fc_w = cam->fc_w;
+    k.fc_b = cam->fc_b;
+    k.temperature = cam->temperature;
+    k.px = H * W;
+    k.C = cam->conv2[7].CO;
+    k.n_keypoints = cam->n_keypoints;
+    k.feature_dim = cam->feature_dim;
+    mailp_cuda_launch(q, mailp_cuda_keypoints, dim3((unsigned)s->B), 256, 0, k);
+    mailp_cuda_put_args put = {s->history, s->features[camera], cam->feature_dim, at};
+    mailp_cuda_launch(q, mailp_cuda_put, dim3((unsigned)s->B), 128, 0, put);
+}
+
+/* ====================================================================================================================
+   >>api   public functions: check arguments, queue work, return
+   ================================================================================================================= */
+
+static inline mail_status mailp_cuda_check(cudaError_t error, const char *doing, mail_error *err) {
+    if (error == cudaSuccess) {
+        return MAIL_OK;
+    }
+    return mailp_fail(err, error == cudaErrorMemoryAllocation ? MAIL_E_MEMORY : MAIL_E_UNSUPPORTED, "CUDA, %s: %s", doing,
+                      cudaGetErrorString(error));
+}
+
+MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
+    if (policy) {
+        (void)cudaFree(policy->memory);
+        free(policy->ddpm_memory);
+        free(policy);
+    }
+}
+
+/* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
+static inline int mailp_cuda_largest_cluster(void) {
+    mailp_cuda_loop_choice l = {};
+    l.kernel = mailp_cuda_loop<8, 5, 16, 1, false>;
+    l.cluster = 16;
+    l.shared = sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>);
+    return mailp_cuda_active_clusters(l) > 0 ? 16 : 8;
+}
+
+/* Load all weights onto the present device. */
+static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const mailp_config *config, mailp_cuda_source source,
+                                                  mail_error *err) {
+    mailp_cuda_loader l;
+    int               device = 0, major = 0, minor = 0, smem = 0;
+    mail_status       status;
+    *out = NULL;
+    for (size_t i = 0; i < config->n_trunks; i++) {
+        if (config->trunk[i].n_layers > MAILP_CUDA_MAX_LAYERS || config->trunk[i].d_state > 64) {
+            return mailp_fail(err, MAIL_E_UNSUPPORTED, "trunk '%s' has %zu layers with d_state %zu; mail_cuda.cuh takes at most %d and 64",
+                              config->trunk[i].name, config->trunk[i].n_layers, config->trunk[i].d_state, MAILP_CUDA_MAX_LAYERS);
+        }
+    }
+    mail_cuda_policy *p = (mail_cuda_policy *)calloc(1, sizeof *p);
+    if (!p) {
+        return mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for a policy", sizeof *p);
+    }
+    p->config = *config;
+    if (config->algorithm == MAIL_DDPM) {
+        p->ddpm_memory = (float *)malloc(MAIL_DDPM_TABLES * config->n_timesteps * sizeof(float));
+        if (!p->ddpm_memory) {
+            mail_cuda_policy_free(p);
+            return mailp_fail(err, MAIL_E_MEMORY, "no memory for a noise schedule");
+        }
+        status = mail_ddpm_schedule(&p->ddpm, config->schedule, config->n_timesteps, p->ddpm_memory, err);
+        if (status != MAIL_OK) {
+            mail_cuda_policy_free(p);
+            return status;
+        }
+    }
+    cudaError_t e = cudaGetDevice(&device);
+    if (e == cudaSuccess) {
+        e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    }
+    if (e == cudaSuccess) {
+        e = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    }
+    if (e == cudaSuccess) {
+        e = cudaDeviceGetAttribute(&smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    }
+    status = mailp_cuda_check(e, "asking the device what it is", err);
+    p->sm = major * 10 + minor;
+    p->smem = smem;
+    p->max_cluster = p->sm >= 90 ? mailp_cuda_largest_cluster() : 1;
+
+    memset(&l, 0, sizeof l);
+    l.source = source;
+    l.err = err;
+    l.status = status;
+    mailp_cuda_load_policy(&l, p);
+    const size_t bytes = l.used * sizeof(float);
+    if (l.status == MAIL_OK) {
+        l.host = (float *)malloc(bytes);
+        l.tmp = (float *)malloc((l.tmp_need + 1) * sizeof(float));
+        if (!l.host || !l.tmp) {
+            l.status = mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for weights on their way to the GPU", bytes);
+        }
+    }
+    if (l.status == MAIL_OK) {
+        l.status = mailp_cuda_check(cudaMalloc((void **)&p->memory, bytes), "allocating memory for weights", err);
+    }
+    if (l.status == MAIL_OK) {
+        l.device = p->memory;
+        l.used = 0;
+        mailp_cuda_load_policy(&l, p);
+    }
+    if (l.status == MAIL_OK) {
+        l.status = mailp_cuda_check(cudaMemcpy(p->memory, l.host, bytes, cudaMemcpyHostToDevice), "copying weights", err);
+    }
+    free(l.host);
+    free(l.tmp);
+    if (l.status != MAIL_OK) {
+        mail_cuda_policy_free(p);
+        return l.status;
+    }
+    *out = p;
+    return MAIL_OK;
+}
+
+/* Tensors of the file that mail_policy_load keeps open. Modules that a checkpoint registers twice are found under either
+   name: backbone = nets.0, pool = nets.1. */
+static inline mail_status mailp_cuda_read_tensor(void *user, const char *name, float *values, size_t n, mail_error *err) {
+    static const char *const twice[2][2] = {{".backbone.", ".nets.0."}, {".pool.", ".nets.1."}};
+    const mail_policy       *policy = (const mail_policy *)user;
+    const mail_tensor       *t = mail_tensors_find(policy->tensors, name);
+    char                     other[256];
+    for (int i = 0; i < 2 && !t; i++) {
+        const char *at = strstr(name, twice[i][0]);
+        if (at) {
+            (void)snprintf(other, sizeof other, "%.*s%s%s", (int)(at - name), name, twice[i][1], at + strlen(twice[i][0]));
+            t = mail_tensors_find(policy->tensors, other);
+        }
+    }
+    if (!t || t->count != n) {
+        return mailp_fail(err, MAIL_E_TENSOR, "tensor '%s' is missing or has not %zu elements", name, n);
+    }
+    return mail_tensor_read(t, values, n, err);
+}
+
+/* Put a loaded policy's weights on the present device, as float32. The policy is not needed afterwards.
+   Returns  MAIL_E_STATE if it was loaded with drop_source; MAIL_E_UNSUPPORTED if it is larger than the kernels allow. */
+MAIL_CUDA_API mail_status mail_cuda_policy_create(mail_cuda_policy **out, const mail_policy *policy, mail_error *err) {
+    if (!out || !policy) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_policy_create: out or policy is NULL");
+    }
+    *out = NULL;
+    if (!policy->tensors) {
+        return mailp_fail(err, MAIL_E_STATE, "the policy was loaded with drop_source: its tensors are gone");
+    }
+    const mailp_cuda_source source = {mailp_cuda_read_tensor, (void *)(uintptr_t)policy};
+    return mailp_cuda_policy_build(out, &policy->cfg, source, err);
+}
+
+/* Lay out a session's device memory from base on (NULL: only measure) and return its size in bytes. */
+static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned char *base) {
+    const mail_cuda_policy *p = s->policy;
+    const mailp_config     &c = p->config;
+    const int               mamba = c.arch == MAIL_D_MA || c.arch == MAIL_ED_MA;
+    const size_t            B = (size_t)s->B, A = (size_t)s->A, D = (size_t)s->D, d = (size_t)s->d, T = (size_t)s->T;
+    const size_t            Q = (size_t)s->steps * B, rows = Q * (size_t)s->P > B * A ? Q * (size_t)s->P : B * A;
+    const size_t            chunk = B * A * D, calls = (size_t)s->calls;
+    const mailp_cuda_trunk *main = &p->trunk[c.n_trunks - 1];
+    size_t                  used = 0, state = 0, wide = 4 * d, narrow = d;
+    auto take = [&](size_t bytes) {
+        unsigned char *at = base ? base + used : NULL;
+        used += (bytes + 255) / 256 * 256;
+        return (void *)at;
+    };
+    auto floats = [&](size_t n) { return (float *)take(n * sizeof(float)); };
+
+    s->history.robots = s->B;
+    s->history.obs_seq = (int)c.obs_seq;
+    s->history.state_dim = (int)c.state_dim;
+    s->history.lang = c.lang ? 1 : 0;
+    s->history.head = (int *)take(B * sizeof(int));
+    s->history.states = (int *)take(B * sizeof(int));
+    s->history.ring = floats(B * c.obs_seq * c.state_dim);
+    s->history.goal = c.lang ? floats(B * c.state_dim) : NULL;
+    s->goal_in = c.lang ? floats(B * c.lang_dim) : NULL;
+    s->obs = floats(B * T * c.state_dim);
+    s->tok = floats(B * T * d);
+    if (mamba) {
+        for (size_t i = 0; i < c.n_trunks; i++) {
+            const mailp_cuda_trunk *t = &p->trunk[i];
+            const size_t            E = (size_t)t->d_inner;
+            wide = 2 * E > wide ? 2 * E : wide;
+            narrow = E > narrow ? E : narrow;
+            state = mailp_cuda_state_size(t) > state ? mailp_cuda_state_size(t) : state;
+        }
+        s->scratch_state = floats(Q * state);
+        s->cache = floats((size_t)main->n_layers * Q * mailp_cuda_state_size(main));
+    } else if (c.arch == MAIL_D_TR) {
+        s->cache = floats((size_t)main->n_layers * Q * (size_t)s->P0 * 3 * d);
+    } else {
+        s->cache = floats((size_t)main->n_layers * Q * (size_t)s->P * 2 * d);
+    }
+    s->X = floats(rows * d);
+    s->xz = floats(rows * wide);
+    s->y = floats(rows * narrow);
+    if (c.arch == MAIL_ED_MA) {
+        s->cond = floats(rows * d);
+        s->cond_prefix = floats(Q * (size_t)s->P0 * d);
+        s->cond_act = floats(Q * A * d);
+    }
+    s->x = floats(chunk);
+    s->u = floats(B * A * d);
+    s->actions = floats(chunk);
+    s->noise = floats((calls + 1) * chunk);
+    if (s->wish.trace) {
+        s->trace_noise = floats(calls * chunk);
+        s->trace_x_start = floats(calls * chunk);
+        s->trace_x = floats(calls * chunk);
+        s->trace_norm = floats(chunk);
+    }
+    size_t map = 0, stats = 0;
+    for (size_t i = 0; i < c.n_cameras; i++) {
+        const mailp_cuda_camera *cam = &p->camera[i];
+        const size_t             h = ((size_t)cam->height + 1) / 2, w = ((size_t)cam->width + 1) / 2;
+        const size_t             n = B * h * w * (size_t)cam->stem.CO; /* the stem's output is the largest map */
+        map = n > map ? n : map;
+        /* tiles of 16 pixels at least, 2 floats a group of 16 channels; later stages have fewer of pixels x channels,
+           but every image has at least one tile per group */
+        const size_t m = B * (h * w / 16 + 1) * (size_t)cam->stem.CO / 16 * 2 + B * (size_t)cam->conv2[7].CO / 16 * 2;
+        stats = m > stats ? m : stats;
+        s->image[i] = (uint8_t *)take(B * (size_t)cam->height * (size_t)cam->width * 3);
+        s->features[i] = floats(B * (size_t)cam->feature_dim);
+        s->keypoints[i] = floats(B * (size_t)cam->n_keypoints * 2);
+    }
+    if (c.n_cameras) {
+        for (int i = 0; i < 4; i++) {
+            s->map[i] = floats(map);
+        }
+        s->stats = floats(stats);
+    } else {
+        s->features[0] = floats(B * c.state_dim);
+    }
+    return used;
+}
+
+/* Everything between new pictures (or features) in the session's buffers and the ring. */
+static inline void mailp_cuda_queue_observe(mailp_cuda_queue *q, mail_cuda_session *s) {
+    const mailp_config &c = s->policy->config;
+    int                 at = 0;
+    for (size_t i = 0; i < c.n_cameras; i++) {
+        mailp_cuda_queue_camera(q, s, (int)i, at);
+        at += s->policy->camera[i].feature_dim;
+    }
+    if (!c.n_cameras) {
+        mailp_cuda_put_args put = {s->history, s->features[0], (int)c.state_dim, 0};
+        mailp_cuda_launch(q, mailp_cuda_put, dim3((unsigned)s->B), 128, 0, put);
+    }
+    mailp_cuda_launch(q, mailp_cuda_age, dim3(1), 128, 0, s->history);
+}
+
+static inline void mailp_cuda_queue_plan(mailp_cuda_queue *q, mail_cuda_session *s) {
+    mailp_cuda_queue_prefix(q, s);
+    if (s->loop.kernel) {
+        mailp_cuda_queue_fast_loop(q, s);
+    } else {
+        mailp_cuda_queue_loop(q, s);
+    }
+}
+
+/* Record what queue() launches as a graph. */
+static inline cudaError_t mailp_cuda_record(cudaGraphExec_t *exec, mail_cuda_session *s,
+                                            void (*queue)(mailp_cuda_queue *, mail_cuda_session *)) {
+    cudaStream_t     stream = NULL;
+    cudaGraph_t      graph = NULL;
+    mailp_cuda_queue q = {NULL, cudaSuccess};
+    *exec = NULL;
+    cudaError_t e = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    if (e != cudaSuccess) {
+        return e;
+    }
+    e = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    if (e == cudaSuccess) {
+        q.stream = stream;
+        queue(&q, s);
+        e = cudaStreamEndCapture(stream, &graph);
+    }
+    if (q.error != cudaSuccess) {
+        e = q.error;
+    }
+    if (e == cudaSuccess) {
+        e = cudaGraphInstantiate(exec, graph, 0);
+    }
+    if (e == cudaSuccess) {
+        e = cudaGraphUpload(*exec, stream);
+    }
+    if (e == cudaSuccess) {
+        e = cudaStreamSynchronize(stream);
+    }
+    if (graph) {
+        (void)cudaGraphDestroy(graph);
+    }
+    (void)cudaStreamDestroy(stream);
+    return e;
+}
+
+MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
+    if (!session) {
+        return;
+    }
+    if (session->observe) {
+        (void)cudaGraphExecDestroy(session->observe);
+    }
+    if (session->plan) {
+        (void)cudaGraphExecDestroy(session->plan);
+    }
+    (void)cudaFree(session->memory);
+    free(session);
+}
+
+/* Start an episode: histories and chunks are forgotten, the noise starts over from seed. The goal is kept. */
+MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, uint64_t seed, mail_error *err) {
+    mailp_cuda_queue       q = {session->stream, cudaSuccess};
+    mailp_cuda_forget_args a = {session->history, -1};
+    mailp_cuda_launch(&q, mailp_cuda_forget, dim3(1), 128, 0, a);
+    session->seed = seed;
+    session->plans = 0;
+    session->chunk_used = -1;
+    session->x_T = session->noise_in = NULL;
+    memset(session->frames, 0, sizeof session->frames);
+    return mailp_cuda_check(q.error, "resetting a session", err);
+}
+
+/* The same for one robot of the batch; seed and the other robots' histories are left alone. */
+MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *session, size_t robot, mail_error *err) {
+    if (robot >= (size_t)session->B) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "robot %zu of a session with %d", robot, session->B);
+    }
+    mailp_cuda_queue       q = {session->stream, cudaSuccess};
+    mailp_cuda_forget_args a = {session->history, (int)robot};
+    mailp_cuda_launch(&q, mailp_cuda_forget, dim3(1), 128, 0, a);
+    session->frames[robot] = 0;
+    session->chunk_used = -1;
+    return mailp_cuda_check(q.error, "resetting a robot", err);
+}
+
+static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, const mail_cuda_policy *policy, size_t batch,
+                                                   uint64_t seed, cudaStream_t stream, mailp_cuda_wish wish, mail_error *err) {
+    const mailp_config &c = policy->config;
+    const int           ddpm = c.algorithm == MAIL_DDPM;
+    *out = NULL;
+    if (batch < 1 || batch > MAIL_MAX_BATCH) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "a batch of %zu robots; 1 to %d are possible", batch, MAIL_MAX_BATCH);
+    }
+    mail_cuda_session *s = (mail_cuda_session *)calloc(1, sizeof *s);
+    if (!s) {
+        return mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for a session", sizeof *s);
+    }
+    s->policy = policy;
+    s->stream = stream;
+    s->B = (int)batch;
+    s->A = (int)c.act_seq;
+    s->D = (int)c.action_dim;
+    s->d = (int)c.d_model;
+    s->T = (int)c.obs_seq + (c.lang ? 1 : 0);
+    s->steps = ddpm ? (int)c.n_timesteps : 1;
+    s->calls = ddpm ? (int)(c.n_timesteps + c.diffusion_x) : 1;
+    s->P0 = s->T + ddpm;
+    s->P = c.arch == MAIL_ED_MA ? s->P0 + s->A : s->P0;
+    s->wish = wish;
+    mailp_cuda_choose_loop(s);
+    const size_t bytes = mailp_cuda_session_layout(s, NULL);
+    mail_status  status = mailp_cuda_check(cudaMalloc((void **)&s->memory, bytes), "allocating memory for a session", err);
+    if (status == MAIL_OK) {
+        (void)mailp_cuda_session_layout(s, s->memory);
+        status = mailp_cuda_check(cudaMemsetAsync(s->memory, 0, bytes, stream), "clearing a session", err);
+    }
+    if (status == MAIL_OK) {
+        status = mailp_cuda_check(mailp_cuda_record(&s->observe, s, mailp_cuda_queue_observe), "recording the encoder", err);
+    }
+    if (status == MAIL_OK) {
+        status = mailp_cuda_check(mailp_cuda_record(&s->plan, s, mailp_cuda_queue_plan), "recording a decision", err);
+    }
+    if (status == MAIL_OK) {
+        status = mail_cuda_session_reset(s, seed, err);
+    }
+    if (status != MAIL_OK) {
+        mail_cuda_session_free(s);
+        return status;
+    }
+    *out = s;
+    return MAIL_OK;
+}
+
+typedef struct mail_cuda_options {
+    size_t   batch;  /* robots that decide together; default 1 */
+    uint64_t seed;
+    int      half;   /* 1: one half product in the convolutions instead of three: faster, error about 3e-4 a layer */
+    int      plain;  /* 1: no clusters, as on an older GPU */
+} mail_cuda_options;
+
+MAIL_CUDA_API mail_cuda_options mail_cuda_options_init(void) {
+    mail_cuda_options o = {1, 0, 0, 0};
+    return o;
+}
+
+/* A session: histories, noise and work memory of some robots. Everything it queues goes to the caller's stream.
+   options NULL: defaults.   Memory: allocates on the device; nothing after it does.   The policy must outlive the session. */
+MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, const mail_cuda_policy *policy,
+                                                   const mail_cuda_options *options, cudaStream_t stream, mail_error *err) {
+    const mail_cuda_options o = options ? *options : mail_cuda_options_init();
+    mailp_cuda_wish         wish = {};
+    if (!session || !policy) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_create: session or policy is NULL");
+    }
+    wish.plain = o.plain;
+    wish.half = o.half;
+    return mailp_cuda_session_build(session, policy, o.batch, o.seed, stream, wish, err);
+}
+
+/* Language goal, as in mail_session_set_goal: n = lang_dim (the same for all) or batch * lang_dim floats, on host or device. */
+MAIL_CUDA_API mail_status mail_cuda_session_set_goal(mail_cuda_session *session, const float *embedding, size_t n, mail_error *err) {
+    const mail_cuda_policy *p = session->policy;
+    const size_t            dim = p->config.lang_dim, B = (size_t)session->B;
+    if (!p->config.lang) {
+        return mailp_fail(err, MAIL_E_STATE, "this policy takes no language goal");
+    }
+    if (n != dim && n != B * dim) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "a goal of %zu floats; %zu, or %zu for one per robot, are expected", n, dim, B * dim);
+    }
+    mailp_cuda_queue q = {session->stream, cudaSuccess};
+    for (size_t b = 0; b < B && q.error == cudaSuccess; b++) {
+        q.error = cudaMemcpyAsync(session->goal_in + b * dim, embedding + (n == dim ? 0 : b * dim), dim * sizeof(float),
+                                  cudaMemcpyDefault, session->stream);
+    }
+    mailp_cuda_queue_linear(&q, mailp_cuda_linear_init(session->history.goal, session->goal_in, p->lang_w, p->lang_b, session->B,
+                                                       (int)p->config.state_dim, (int)dim));
+    session->has_goal = q.error == cudaSuccess;
+    return mailp_cuda_check(q.error, "setting the goal", err);
+}
+
+/* Count a frame of every robot whose encoding has been queued. */
+static inline mail_status mailp_cuda_observed(mail_cuda_session *s, cudaError_t e, mail_error *err) {
+    if (e == cudaSuccess) {
+        e = cudaGraphLaunch(s->observe, s->stream);
+    }
+    if (e == cudaSuccess) {
+        for (int b = 0; b < s->B; b++) {
+            s->frames[b] += s->frames[b] < (int)s->policy->config.obs_seq;
+        }
+    }
+    return mailp_cuda_check(e, "encoding a frame", err);
+}
+
+/* Give the newest frame of every camera, as mail_observe does: n = batch * n_cameras images, robot by robot, cameras in
+   mail_info order; rgb8 of exactly the camera's size, on host or device. They are copied and encoded on the stream;
+   memory that is not page-locked makes the copy wait. On an error the histories are as they were. */
+MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const mail_image *images, size_t n, mail_error *err) {
+    mail_cuda_session  *s = session;
+    const mailp_config &c = s->policy->config;
+    const size_t        B = (size_t)s->B;
+    cudaError_t         e = cudaSuccess;
+    if (!c.n_cameras) {
+        return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_cuda_observe_features");
+    }
+    if (!images || n != B * c.n_cameras) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%zu images; %zu robots with %zu cameras are expected", n, B, c.n_cameras);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const mailp_camera_config &cam = c.camera[i % c.n_cameras];
+        const mail_image          &im = images[i];
+        if (!im.data || im.width != cam.width || im.height != cam.height || im.format != MAIL_RGB8 || im.flip ||
+            (im.stride && im.stride < im.width * 3)) {
+            return mailp_fail(err, MAIL_E_UNSUPPORTED,
+                              "image %zu, camera '%s': only rgb8 of %zu x %zu pixels, not flipped, is taken; found %zu x %zu, format %d",
+                              i, cam.name, cam.width, cam.height, im.width, im.height, (int)im.format);
+        }
+    }
+    for (size_t i = 0; i < n && e == cudaSuccess; i++) {
+        const mailp_camera_config &cam = c.camera[i % c.n_cameras];
+        const size_t               row = cam.width * 3;
+        e = cudaMemcpy2DAsync(s->image[i % c.n_cameras] + i / c.n_cameras * cam.height * row, row, images[i].data,
+                              images[i].stride ? images[i].stride : row, row, cam.height, cudaMemcpyDefault, s->stream);
+    }
+    return mailp_cuda_observed(s, e, err);
+}
+
+/* Features made elsewhere: n = batch * state_dim floats, on host or device. */
+MAIL_CUDA_API mail_status mail_cuda_observe_features(mail_cuda_session *session, const float *features, size_t n, mail_error *err) {
+    const mailp_config &c = session->policy->config;
+    const size_t        want = (size_t)session->B * c.state_dim;
+    if (c.n_cameras) {
+        return mailp_fail(err, MAIL_E_STATE, "this policy takes pictures: use mail_cuda_observe");
+    }
+    if (n != want) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "%zu features; %zu are expected", n, want);
+    }
+    return mailp_cuda_observed(
+        session, cudaMemcpyAsync(session->features[0], features, n * sizeof(float), cudaMemcpyDefault, session->stream), err);
+}
+
+/* Noise for the next plan in place of the seed's, as in mail_session_set_noise; on host or device. */
+MAIL_CUDA_API void mail_cuda_session_set_noise(mail_cuda_session *session, const float *x_T, const float *noise) {
+    session->x_T = x_T;
+    session->noise_in = noise;
+}
+
+/* `calls` blocks of noise from the caller's array or, if that is NULL, from the seed. */
+static inline void mailp_cuda_queue_noise(mailp_cuda_queue *q, mail_cuda_session *s, float *to, const float *given, uint32_t first_call,
+                                          int calls) {
+    if (given) {
+        if (q->error == cudaSuccess) {
+            q->error = cudaMemcpyAsync(to, given, (size_t)s->B * s->A * s->D * (size_t)calls * sizeof(float), cudaMemcpyDefault, s->stream);
+        }
+        return;
+    }
+    const mailp_cuda_draw_args a = {to, s->seed, s->plans, first_call, s->B, s->A * s->D, calls};
+    const size_t               quads = (size_t)(a.n + 3) / 4 * (size_t)s->B * (size_t)calls;
+    mailp_cuda_launch(q, mailp_cuda_draw, dim3(mailp_cuda_tiles(quads, 128)), 128, 0, a);
+}
+
+/* Queue a decision for all robots. actions [batch][act_seq][action_dim] in the robot's units, on host or device, or NULL.
+   They are there when the stream has come this far. A picture or feature that is not finite gives actions that are not. */
+MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *actions, mail_error *err) {
+    mail_cuda_session  *s = session;
+    const mailp_config &c = s->policy->config;
+    const size_t        chunk = (size_t)s->B * s->A * s->D * sizeof(float);
+    cudaError_t         e = cudaSuccess;
+    for (int b = 0; b < s->B; b++) {
+        if (!s->frames[b]) {
+            return mailp_fail(err, MAIL_E_STATE, "robot %d has seen no frame since its reset", b);
+        }
+    }
+    if (c.lang && !s->has_goal) {
+        return mailp_fail(err, MAIL_E_STATE, "no language goal was set");
+    }
+    if (c.algorithm == MAIL_DDPM) {
+        mailp_cuda_queue q = {s->stream, cudaSuccess};
+        mailp_cuda_queue_noise(&q, s, s->x, s->x_T, 0, 1);
+        mailp_cuda_queue_noise(&q, s, s->noise, s->noise_in, 1, s->calls);
+        e = q.error;
+    }
+    if (e == cudaSuccess) {
+        e = cudaGraphLaunch(s->plan, s->stream);
+    }
+    if (e == cudaSuccess && actions) {
+        e = cudaMemcpyAsync(actions, s->actions, chunk, cudaMemcpyDefault, s->stream);
+    }
+    if (e == cudaSuccess) {
+        s->x_T = s->noise_in = NULL;
+        s->plans++;
+        s->chunk_used = 0;
+    }
+    return mailp_cuda_check(e, "queueing a decision", err);
+}
+
+/* Next action of every robot, [batch][action_dim] in the robot's units, on host or device; it is there when the stream has
+   come this far. Plans for all robots when the present chunk is used up (n_action_steps of mail_info). */
+MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *action, mail_error *err) {
+    mail_cuda_session *s = session;
+    const size_t       row = (size_t)s->D * sizeof(float);
+    if (s->chunk_used < 0 || s->chunk_used >= (int)s->policy->config.n_action_steps) {
+        const mail_status status = mail_cuda_plan(s, NULL, err);
+        if (status != MAIL_OK) {
+            return status;
+        }
+    }
+    const cudaError_t e = cudaMemcpy2DAsync(action, row, s->actions + (size_t)s->chunk_used * s->D, (size_t)s->A * row, row,
+                                            (size_t)s->B, cudaMemcpyDefault, s->stream);
+    s->chunk_used += e == cudaSuccess;
+    return mailp_cuda_check(e, "handing out an action", err);
+}
+
+/* The selective scan of mail.h over `batch` sequences at once, for any length; see mailp_cuda_scan_args for the operands,
+   all in device memory, and >>scan for how. d_state is at most 64.
+   Memory   none.   Work is queued on the stream. */
+typedef mailp_cuda_scan_args mail_cuda_scan;
+MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, size_t batch, cudaStream_t stream, mail_error *err) {
+    mailp_cuda_queue q = {stream, cudaSuccess};
+    if (!scan || !scan->y || !scan->u || !scan->dt || !scan->A || !scan->B || !scan->C) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_selective_scan: scan or one of its operands is NULL");
+    }
+    if (scan->L < 0 || scan->d_inner < 1 || scan->d_state < 1 || scan->d_state > 64 || batch > 65535) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "scan of length %d, d_inner %d, d_state %d (1 to 64), batch %zu (at most 65535)", scan->L,
+                          scan->d_inner, scan->d_state, batch);
+    }
+    if (!batch) {
+        return MAIL_OK;
+    }
+    /* 8 channels a block read whole 32-byte sectors of u, dt and y; with too few such blocks to fill a GPU, 2 channels and
+       more warps for each. */
+    const bool few = (size_t)((scan->d_inner + 7) / 8) * batch < 128;
+    auto       go = [&](auto kernel, int channels, int warps, size_t shared) {
+        const dim3 grid((unsigned)((scan->d_inner + channels - 1) / channels), (unsigned)batch);
+        mailp_cuda_launch(&q, kernel, grid, (unsigned)(channels * warps * 32), shared, *scan);
+    };
+    if (scan->d_state <= 16 && few) {
+        go(mailp_cuda_scan<16, 2, 4>, 2, 4, sizeof(mailp_cuda_scan_shared<16, 2, 4>));
+    } else if (scan->d_state <= 8) {
+        go(mailp_cuda_scan<8, 8, 1>, 8, 1, sizeof(mailp_cuda_scan_shared<8, 8, 1>));
+    } else if (scan->d_state <= 16) {
+        go(mailp_cuda_scan<16, 8, 2>, 8, 2, sizeof(mailp_cuda_scan_shared<16, 8, 2>));
+    } else if (scan->d_state <= 32) {
+        go(mailp_cuda_scan<32, 4, 4>, 4, 4, sizeof(mailp_cuda_scan_shared<32, 4, 4>));
+    } else {
+        go(mailp_cuda_scan<64, 2, 4>, 2, 4, sizeof(mailp_cuda_scan_shared<64, 2, 4>));
+    }
+    return mailp_cuda_check(q.error, "queueing a scan", err);
+}
+
+#endif /* MAIL_CUDA_CUH */

@@ -1,0 +1,41 @@
+# mail_cuda.cuh: included by the Makefile.
+#
+#   make test-cuda-cpu   the kernels on the CPU, through tests/cuda/cuda_on_cpu.h: goldens, schedules, faults, sanitizers
+#   make cuda            nvcc for every architecture; prints registers, fails on a spill; "skipped" without nvcc
+#   make cuda-programs   tests and bench for the GPU of this machine (ARCH=sm_90a)
+
+NVCC    ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+ARCH    ?= sm_90a
+CUDA_H   = mail.h mail_cuda.cuh tests/cuda/cuda_test.h tests/test.h
+# plain C kernels of mail.h build faster; the CPU engine is not what is tested here
+CUDA_CPU = $(CXX) -x c++ -std=c++17 -O2 -g1 -Wall -Wextra -Wshadow -Wno-unknown-pragmas -DMAIL_CUDA_ON_CPU -DMAIL_NO_SIMD -Itests/cuda
+CUDA_SAN = -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+.PHONY: cuda cuda-programs test-cuda-cpu
+
+$(B)/test_cuda: tests/cuda/test_cuda.cu tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
+	$(CUDA_CPU) $< -o $@ -lpthread
+
+$(B)/test_cuda_faults: tests/cuda/test_faults.cu tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
+	$(CUDA_CPU) $< -o $@ -lpthread
+
+$(B)/run_case_cuda: tests/cuda/run_case_cuda.cu tests/run_case.c tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
+	$(CUDA_CPU) $< -o $@ -lpthread
+
+$(B)/test_cuda_san: tests/cuda/test_cuda.cu tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
+	$(CUDA_CPU) $(CUDA_SAN) $< -o $@ -lpthread
+
+$(B)/run_case_cuda_san: tests/cuda/run_case_cuda.cu tests/run_case.c tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
+	$(CUDA_CPU) $(CUDA_SAN) $< -o $@ -lpthread
+
+test-cuda-cpu: $(B)/test_cuda $(B)/test_cuda_faults $(B)/run_case_cuda $(B)/test_cuda_san $(B)/run_case_cuda_san
+	CXX="$(CXX)" sh tests/cuda/test_cuda_cpu.sh $(B)
+
+# Registers and spills of every kernel, for the oldest architecture served, the one tuned for and the newest.
+cuda: | $(B)
+	NVCC="$(NVCC)" sh tests/cuda/compile.sh $(B)
+
+cuda-programs: | $(B)
+	$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(ARCH) -DMAIL_NO_SIMD tests/cuda/test_cuda.cu -o $(B)/test_cuda_gpu
+	$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(ARCH) -DMAIL_NO_SIMD tests/cuda/run_case_cuda.cu -o $(B)/run_case_cuda_gpu
+	$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(ARCH) -DMAIL_NO_SIMD bench/cuda_bench.cu -o $(B)/cuda_bench

@@ -1,0 +1,235 @@
+/* cuda_test.h - what the tests of mail_cuda.cuh share: random policies without a file, comparisons, hashes.
+
+   Compiled by a C++ compiler with -DMAIL_CUDA_ON_CPU the kernels run on the CPU (see cuda_on_cpu.h); compiled by nvcc they
+   run on the GPU. */
+#ifndef CUDA_TEST_H
+#define CUDA_TEST_H
+
+#ifndef MAIL_IMPLEMENTATION
+#  define MAIL_IMPLEMENTATION
+#  ifndef MAIL_NO_SIMD
+#    define MAIL_NO_SIMD /* the CPU engine is a reference here; plain C builds faster */
+#  endif
+#endif
+#include "../test.h"
+
+#include "../../mail.h"
+#include "../../mail_cuda.cuh"
+
+#include <time.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+typedef std::vector<float>  floats;
+typedef std::vector<double> doubles;
+
+/* ---- random numbers ---- */
+
+/* n standard normals; the same seed gives the same numbers everywhere. */
+static inline floats ct_normal(size_t n, uint64_t seed, float scale = 1.0f, float shift = 0.0f) {
+    floats v(n);
+    mail_noise(v.data(), n, seed, 0, 0, 0);
+    for (float &x : v) {
+        x = x * scale + shift;
+    }
+    return v;
+}
+
+static inline uint64_t ct_hash(const void *data, size_t bytes, uint64_t hash = 14695981039346656037u) {
+    for (size_t i = 0; i < bytes; i++) {
+        hash = (hash ^ ((const unsigned char *)data)[i]) * 1099511628211u;
+    }
+    return hash;
+}
+static inline uint64_t ct_hash(const floats &v, uint64_t hash = 14695981039346656037u) {
+    return ct_hash(v.data(), v.size() * sizeof(float), hash);
+}
+
+/* ||got - want|| / ||want||; not-a-number stays. */
+template <class Want>
+static inline double ct_distance(const floats &got, const Want &want) {
+    double num = 0.0, den = 0.0;
+    for (size_t i = 0; i < want.size(); i++) {
+        num += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+        den += (double)want[i] * want[i];
+    }
+    return want.size() ? sqrt(num / den) : 0.0;
+}
+
+/* ---- device memory ---- */
+
+/* An array on the device, released at the end of the scope. */
+struct ct_device {
+    float *data = NULL;
+    size_t n = 0;
+    explicit ct_device(size_t count) : n(count) {
+        if (cudaMalloc((void **)&data, (n + 1) * sizeof(float)) != cudaSuccess) {
+            printf("cudaMalloc failed\n");
+            exit(2);
+        }
+        (void)cudaMemset(data, 0xff, (n + 1) * sizeof(float));
+    }
+    explicit ct_device(const floats &v) : ct_device(v.size()) {
+        (void)cudaMemcpy(data, v.data(), n * sizeof(float), cudaMemcpyHostToDevice);
+    }
+    ct_device(const ct_device &) = delete;
+    ~ct_device() {
+        (void)cudaFree(data);
+    }
+    operator float *() const {
+        return data;
+    }
+    floats host() const {
+        floats v(n);
+        (void)cudaDeviceSynchronize();
+        (void)cudaMemcpy(v.data(), data, n * sizeof(float), cudaMemcpyDeviceToHost);
+        return v;
+    }
+};
+
+static inline floats ct_host(const float *device, size_t n) {
+    floats v(n);
+    (void)cudaDeviceSynchronize();
+    (void)cudaMemcpy(v.data(), device, n * sizeof(float), cudaMemcpyDeviceToHost);
+    return v;
+}
+
+/* ---- policies without a file ---- */
+
+/* Weights of order one, a function of the tensor's name. */
+static inline mail_status ct_read(void *, const char *name, float *values, size_t n, mail_error *) {
+    const std::string s(name);
+    auto  has = [&](const char *part) { return s.find(part) != std::string::npos; };
+    float scale = 0.09f, shift = 0.0f; /* 1 / sqrt(128) */
+    if (has("A_log")) {
+        scale = 0.4f;
+        shift = 1.0f;
+    } else if (has("mixer.D") || (has("norm") && has("weight")) || (has("bn") && has("weight")) || has("downsample.1.weight") ||
+               has("nets.1.weight") || has("ln") ) {
+        scale = 0.25f;
+        shift = 1.0f;
+    } else if (has("conv1d.weight")) {
+        scale = 0.5f;
+    } else if (has("dt_proj.bias")) {
+        shift = -3.0f;
+        scale = 1.0f;
+    } else if (has("temperature")) {
+        scale = 0.0f;
+        shift = 1.0f;
+    } else if (has("bias")) {
+        scale = 0.2f;
+    } else if (has("pos_emb") || has("token") || has("query_embed") || has("pos_x") || has("pos_y")) {
+        scale = 0.5f;
+    } else if (has("action_emb")) {
+        scale = 0.4f;
+    } else if (has("backbone")) {
+        scale = (float)sqrt(2.0 / (has("nets.0.weight") ? 147.0 : has("downsample") ? 64.0 : 9.0 * 96.0));
+    }
+    const floats v = ct_normal(n, ct_hash(name, strlen(name)), scale, shift);
+    memcpy(values, v.data(), n * sizeof(float));
+    return MAIL_OK;
+}
+
+/* The released widths with few layers and steps; change what a test is about. */
+static inline mailp_config ct_config(mail_arch arch, size_t d_state, size_t act_seq) {
+    mailp_config c;
+    memset(&c, 0, sizeof c);
+    c.arch = arch;
+    c.algorithm = MAIL_DDPM;
+    c.obs_seq = 2;
+    c.act_seq = c.n_action_steps = act_seq;
+    c.action_dim = 7;
+    c.state_dim = 64;
+    c.d_model = 128;
+    c.n_trunks = arch == MAIL_ED_MA || arch == MAIL_ED_TR ? 2 : 1;
+    for (size_t i = 0; i < c.n_trunks; i++) {
+        mailp_trunk_config &t = c.trunk[i];
+        const bool          mamba = arch == MAIL_D_MA || arch == MAIL_ED_MA;
+        (void)snprintf(t.name, sizeof t.name, "%s", mamba && i + 1 == c.n_trunks ? "mamba" : i ? "decoder" : "encoder");
+        t.n_layers = 2;
+        t.d_state = d_state;
+        t.d_conv = i ? 2 : 4;
+        t.d_inner = 256;
+        t.dt_rank = 8;
+    }
+    c.n_heads = 4;
+    c.n_timesteps = 3;
+    c.schedule = MAIL_COSINE;
+    c.clip_denoised = c.predict_epsilon = c.scale_data = 1;
+    for (size_t a = 0; a < c.action_dim; a++) {
+        c.mean[a] = 0.1f * (float)a - 0.3f;
+        c.std[a] = 0.2f + 0.05f * (float)a;
+        c.min[a] = c.mean[a] - 3.0f * c.std[a];
+        c.max[a] = c.mean[a] + 3.0f * c.std[a];
+    }
+    c.pos_rows = c.obs_seq + c.act_seq - 1;
+    return c;
+}
+
+static inline mail_cuda_policy *ct_policy(const mailp_config &c) {
+    const mailp_cuda_source source = {ct_read, NULL};
+    mail_cuda_policy       *p;
+    mail_error              err;
+    if (mailp_cuda_policy_build(&p, &c, source, &err) != MAIL_OK) {
+        printf("policy: %s\n", err.text);
+        exit(2);
+    }
+    return p;
+}
+
+static inline mail_cuda_session *ct_session(const mail_cuda_policy *p, size_t batch, mailp_cuda_wish wish) {
+    mail_cuda_session *s;
+    mail_error         err;
+    if (mailp_cuda_session_build(&s, p, batch, 7, NULL, wish, &err) != MAIL_OK) {
+        printf("session: %s\n", err.text);
+        exit(2);
+    }
+    return s;
+}
+
+/* ---- running ---- */
+
+/* One case: computes, checks, and returns a hash of everything it computed. */
+struct ct_case {
+    const char                 *name;
+    std::function<uint64_t()>   run;
+};
+
+/* Run every case whose name contains `only`, on the CPU under four schedules: the bits must be the same. On a GPU twice. */
+static inline int ct_run(const char *program, const std::vector<ct_case> &cases, const char *only) {
+    for (const ct_case &c : cases) {
+        if (only && !strstr(c.name, only)) {
+            continue;
+        }
+        const int before = test_failed;
+        const clock_t began = clock();
+        uint64_t  first = 0;
+#ifdef MAIL_CUDA_ON_CPU
+        const int times = cpucuda::env_int("CT_TIMES", 4), given = cpucuda::order;
+#else
+        const int times = 2;
+#endif
+        for (int i = 0; i < times; i++) {
+#ifdef MAIL_CUDA_ON_CPU
+            cpucuda::order = i;
+#endif
+            const uint64_t bits = c.run();
+            first = i ? first : bits;
+            test_passed += bits == first;
+            if (bits != first) {
+                test_failed++;
+                printf("%s: FAIL: run %d gave other bits\n", c.name, i);
+            }
+        }
+#ifdef MAIL_CUDA_ON_CPU
+        cpucuda::order = given;
+#endif
+        printf("%-60s %s  %.2f s\n", c.name, test_failed == before ? "ok" : "FAIL", (double)(clock() - began) / CLOCKS_PER_SEC);
+        fflush(stdout);
+    }
+    return test_end(program);
+}
+
+#endif

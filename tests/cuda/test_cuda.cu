@@ -1,0 +1,626 @@
+/* test_cuda: the kernels and sessions of mail_cuda.cuh against plain loops in double precision.
+
+       c++ -x c++ -std=c++17 -O2 -DMAIL_CUDA_ON_CPU tests/cuda/test_cuda.cu -o build/test_cuda -lpthread     no GPU needed
+       nvcc -std=c++17 -O3 -arch=sm_90a tests/cuda/test_cuda.cu -o build/test_cuda_gpu                       on a GPU
+
+       build/test_cuda [PART]        only the cases whose name contains PART
+
+   On the CPU every case runs under four schedules of its threads, which must give the same bits. */
+#include "cuda_test.h"
+
+/* ---- scan ---- */
+
+/* State and output of the scan, token by token in double. */
+static void scan_reference(doubles &y, doubles &state, const floats &u, const floats &dt, const floats *z, const floats &A, const floats &B,
+                           const floats &C, const floats &D, const floats &bias, size_t batch, size_t L, size_t E, size_t N) {
+    y.assign(batch * L * E, 0.0);
+    for (size_t b = 0; b < batch; b++) {
+        for (size_t e = 0; e < E; e++) {
+            double *h = &state[(b * E + e) * N];
+            for (size_t t = 0; t < L; t++) {
+                const size_t at = (b * L + t) * E + e;
+                const double raw = (double)dt[at] + bias[e], step = raw > 20.0 ? raw : log1p(exp(raw));
+                double       v = (double)D[e] * u[at];
+                for (size_t n = 0; n < N; n++) {
+                    h[n] = exp(step * A[e * N + n]) * h[n] + step * B[(b * L + t) * N + n] * u[at];
+                    v += h[n] * C[(b * L + t) * N + n];
+                }
+                y[at] = z ? v * ((*z)[at] / (1.0 + exp(-(double)(*z)[at]))) : v;
+            }
+        }
+    }
+}
+
+/* Length L in one piece, and again cut at `cut` with the state carried over. */
+static uint64_t scan_case(size_t batch, size_t L, size_t E, size_t N, size_t cut, bool gate) {
+    const floats u = ct_normal(batch * L * E, 1), dt = ct_normal(batch * L * E, 2), z = ct_normal(batch * L * E, 3);
+    const floats B = ct_normal(batch * L * N, 4), C = ct_normal(batch * L * N, 5), D = ct_normal(E, 6), bias = ct_normal(E, 7, 0.5f, -3.0f);
+    const floats h0 = ct_normal(batch * E * N, 8);
+    floats       A = ct_normal(E * N, 9, 0.3f);
+    for (size_t i = 0; i < A.size(); i++) {
+        A[i] = -expf(A[i]) * (float)(i % N + 1);
+    }
+    doubles want, state(h0.begin(), h0.end());
+    scan_reference(want, state, u, dt, gate ? &z : NULL, A, B, C, D, bias, batch, L, E, N);
+    ct_device      du(u), ddt(dt), dz(z), dB(B), dC(C), dD(D), dbias(bias), dA(A), y(batch * L * E), h(batch * E * N), h_in(h0);
+    mail_cuda_scan s = {};
+    mail_error     err;
+    s.y = y;
+    s.state_out = h;
+    s.state_in = h_in;
+    s.u = du;
+    s.dt = ddt;
+    s.z = gate ? (float *)dz : NULL;
+    s.A = dA;
+    s.B = dB;
+    s.C = dC;
+    s.D = dD;
+    s.dt_bias = dbias;
+    s.L = (int)L;
+    s.d_inner = (int)E;
+    s.d_state = (int)N;
+    s.softplus = 1;
+    CHECK(mail_cuda_selective_scan(&s, batch, NULL, &err) == MAIL_OK);
+    const floats got = y.host(), end = h.host();
+    CHECK_MSG(ct_distance(got, want) < 2e-6, "%g", ct_distance(got, want));
+    CHECK_MSG(ct_distance(end, state) < 2e-6, "%g", ct_distance(end, state));
+    if (batch == 1 && cut > 0 && cut < L) { /* rows of one sequence are contiguous, so it can be cut by pointers */
+        ct_device y2(L * E), h2(h0);
+        s.y = y2;
+        s.state_in = s.state_out = h2;
+        s.L = (int)cut;
+        CHECK(mail_cuda_selective_scan(&s, 1, NULL, &err) == MAIL_OK);
+        s.y += cut * E;
+        s.u += cut * E;
+        s.dt += cut * E;
+        s.z = s.z ? s.z + cut * E : NULL;
+        s.B += cut * N;
+        s.C += cut * N;
+        s.L = (int)(L - cut);
+        CHECK(mail_cuda_selective_scan(&s, 1, NULL, &err) == MAIL_OK);
+        CHECK(ct_distance(y2.host(), want) < 2e-6);
+        CHECK(ct_distance(h2.host(), state) < 2e-6);
+    }
+    return ct_hash(end, ct_hash(got));
+}
+
+/* ---- linear, layer norm ---- */
+
+static uint64_t linear_case(int M, int N, int K, bool norm, bool add, int act) {
+    const size_t m = (size_t)M, n = (size_t)N, k = (size_t)K;
+    const floats X = ct_normal(m * k, 1, 2.0f, 0.5f), W = ct_normal(n * k, 2, (float)(1.0 / sqrt(K))), b = ct_normal(n, 3);
+    const floats g = ct_normal(k, 4, 0.25f, 1.0f), gb = ct_normal(k, 5, 0.25f), r = ct_normal(m * n, 6), r2 = ct_normal(m * n, 7);
+    doubles      want(m * n), x(k);
+    for (size_t i = 0; i < m; i++) {
+        double mean = 0.0, var = 0.0;
+        for (size_t e = 0; e < k; e++) {
+            mean += X[i * k + e] / (double)k;
+        }
+        for (size_t e = 0; e < k; e++) {
+            var += (X[i * k + e] - mean) * (X[i * k + e] - mean) / (double)k;
+        }
+        for (size_t e = 0; e < k; e++) {
+            x[e] = norm ? (X[i * k + e] - mean) / sqrt(var + 1e-5) * g[e] + gb[e] : (double)X[i * k + e];
+        }
+        for (size_t j = 0; j < n; j++) {
+            double v = b[j];
+            for (size_t e = 0; e < k; e++) {
+                v += (double)W[j * k + e] * x[e];
+            }
+            v = act == MAILP_CUDA_GELU ? 0.5 * v * (1.0 + erf(v / sqrt(2.0))) : v;
+            want[i * n + j] = v + (add ? (double)r[i * n + j] + r2[i * n + j] : 0.0);
+        }
+    }
+    ct_device        dX(X), dW(W), db(b), dg(g), dgb(gb), Y(r), dr2(r2);
+    mailp_cuda_queue q = {NULL, cudaSuccess};
+    mailp_cuda_linear_args a = mailp_cuda_linear_init(Y, dX, dW, db, M, N, K);
+    a.norm_w = norm ? (float *)dg : NULL;
+    a.norm_b = norm ? (float *)dgb : NULL;
+    a.add = add ? (float *)Y : NULL; /* in place, as the residual stream is */
+    a.add2 = add ? (float *)dr2 : NULL;
+    a.act = act;
+    mailp_cuda_queue_linear(&q, a);
+    CHECK(q.error == cudaSuccess);
+    const floats got = Y.host();
+    CHECK_MSG(ct_distance(got, want) < 1e-6, "%g", ct_distance(got, want));
+    return ct_hash(got);
+}
+
+/* ---- mixer ---- */
+
+/* Two sequences in one piece, and again prefix and rest through a cut state, with small tiles: all must agree. */
+static uint64_t mixer_case(int E, int N, int R, int L, int cut, int tile, int slice) {
+    const size_t e = (size_t)E, l = (size_t)L, Q = 2;
+    const int    K = 4;
+    const floats xz = ct_normal(Q * l * 2 * e, 1), conv_w = ct_normal(4 * e, 2, 0.5f), conv_b = ct_normal(e, 3, 0.2f);
+    const floats x_proj = ct_normal((size_t)(R + 2 * N) * e, 4, (float)(1.0 / sqrt(E))), dt_w = ct_normal((size_t)R * e, 5, 0.3f);
+    const floats dt_b = ct_normal(e, 6, 1.0f, -3.0f), D = ct_normal(e, 8, 0.3f, 1.0f);
+    floats       A2 = ct_normal((size_t)N * e, 7, 0.3f);
+    for (float &v : A2) {
+        v = -expf(v) * MAILP_CUDA_LOG2E;
+    }
+    doubles want(Q * l * e);
+    for (size_t q = 0; q < Q; q++) {
+        doubles h(e * (size_t)N), u(l * e);
+        for (size_t t = 0; t < l; t++) {
+            doubles dbc((size_t)(R + 2 * N));
+            for (size_t c = 0; c < e; c++) {
+                double v = conv_b[c];
+                for (int j = 0; j < K; j++) {
+                    const long at = (long)t - (K - 1) + j;
+                    v += at < 0 ? 0.0 : (double)conv_w[(size_t)j * e + c] * xz[(q * l + (size_t)at) * 2 * e + c];
+                }
+                u[t * e + c] = v / (1.0 + exp(-v));
+            }
+            for (size_t r = 0; r < dbc.size(); r++) {
+                for (size_t c = 0; c < e; c++) {
+                    dbc[r] += (double)x_proj[r * e + c] * u[t * e + c];
+                }
+            }
+            for (size_t c = 0; c < e; c++) {
+                double dt = dt_b[c], y = D[c] * u[t * e + c];
+                for (int r = 0; r < R; r++) {
+                    dt += (double)dt_w[(size_t)r * e + c] * dbc[(size_t)r];
+                }
+                dt = log1p(exp(dt));
+                for (int n = 0; n < N; n++) {
+                    double &s = h[c * (size_t)N + (size_t)n];
+                    s = exp2(dt * A2[(size_t)n * e + c]) * s + dt * dbc[(size_t)(R + n)] * u[t * e + c];
+                    y += s * dbc[(size_t)(R + N + n)];
+                }
+                const double z = xz[(q * l + t) * 2 * e + e + c];
+                want[(q * l + t) * e + c] = y * z / (1.0 + exp(-z));
+            }
+        }
+    }
+    const size_t           state = e * (size_t)(K - 1 + N);
+    ct_device              dxz(xz), dcw(conv_w), dcb(conv_b), dxp(x_proj), ddw(dt_w), ddb(dt_b), dA(A2), dD(D);
+    ct_device              y(Q * l * e), s1(Q * state), s2(Q * state);
+    mailp_cuda_mixer_args  a = {};
+    mailp_cuda_queue       q = {NULL, cudaSuccess};
+    a.y = y;
+    a.state_out = s1;
+    a.xz = dxz;
+    a.conv_w = dcw;
+    a.conv_b = dcb;
+    a.x_proj = dxp;
+    a.dt_w = ddw;
+    a.dt_b = ddb;
+    a.A2 = dA;
+    a.D = dD;
+    a.robots = 1;
+    a.L = L;
+    a.d_inner = a.slice_in = E;
+    a.slice_out = slice;
+    a.d_state = N;
+    a.d_conv = K;
+    a.dt_rank = R;
+    auto launch = [&](int tiles) {
+        a.tile = tiles;
+        mailp_cuda_launch(&q, mailp_cuda_mixer<16>, dim3((unsigned)Q), 128, sizeof(float) * (size_t)(tiles * (E + R + 2 * N)), a);
+    };
+    launch(L);
+    const floats whole = y.host(), end = s1.host();
+    CHECK_MSG(ct_distance(whole, want) < 1e-6, "%g", ct_distance(whole, want));
+    launch(tile); /* the state waits in memory between tiles */
+    CHECK(ct_hash(y.host()) == ct_hash(whole) && ct_hash(s1.host()) == ct_hash(end));
+    /* the first `cut` tokens of each sequence, then the others from the state left behind */
+    auto piece = [&](size_t from, size_t to) {
+        floats v;
+        for (size_t i = 0; i < Q; i++) {
+            v.insert(v.end(), xz.begin() + (long)((i * l + from) * 2 * e), xz.begin() + (long)((i * l + to) * 2 * e));
+        }
+        return v;
+    };
+    ct_device first(piece(0, (size_t)cut)), rest(piece((size_t)cut, l)), y1(Q * (size_t)cut * e), y2(Q * (l - (size_t)cut) * e);
+    a.xz = first;
+    a.y = y1;
+    a.L = cut;
+    launch(tile < cut ? tile : cut);
+    a.xz = rest;
+    a.y = y2;
+    a.L = L - cut;
+    a.state_in = s1;
+    a.slice_in = slice;
+    a.state_out = s2;
+    launch(tile < a.L ? tile : a.L);
+    CHECK(q.error == cudaSuccess);
+    CHECK(ct_hash(s2.host()) == ct_hash(end));
+    floats joined, one = y1.host(), two = y2.host();
+    for (size_t i = 0; i < Q; i++) {
+        joined.insert(joined.end(), one.begin() + (long)(i * (size_t)cut * e), one.begin() + (long)((i + 1) * (size_t)cut * e));
+        joined.insert(joined.end(), two.begin() + (long)(i * (l - (size_t)cut) * e), two.begin() + (long)((i + 1) * (l - (size_t)cut) * e));
+    }
+    CHECK(ct_hash(joined) == ct_hash(whole));
+    return ct_hash(end, ct_hash(whole));
+}
+
+/* ---- convolution with group norm ---- */
+
+static void conv_reference(doubles &out, const doubles &in, const floats &w, const floats &gain, const floats &bias, const doubles *residual,
+                           bool relu, int images, int H, int W, int CI, int CO, int size, int stride) {
+    const int HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride, px = HO * WO;
+    out.assign((size_t)images * (size_t)px * (size_t)CO, 0.0);
+    for (int n = 0; n < images; n++) {
+        for (int i = 0; i < px; i++) {
+            for (int o = 0; o < CO; o++) {
+                double v = 0.0;
+                for (int k = 0; k < size * size; k++) {
+                    const int y = i / WO * stride - size / 2 + k / size, x = i % WO * stride - size / 2 + k % size;
+                    for (int c = 0; y >= 0 && y < H && x >= 0 && x < W && c < CI; c++) {
+                        v += (double)w[(size_t)((o * size * size + k) * CI + c)] * in[(size_t)(((n * H + y) * W + x) * CI + c)];
+                    }
+                }
+                out[(size_t)((n * px + i) * CO + o)] = v;
+            }
+        }
+        for (int g = 0; g < CO / 16; g++) {
+            double mean = 0.0, var = 0.0;
+            auto   at = [&](int i, int c) -> double & { return out[(size_t)((n * px + i) * CO + g * 16 + c)]; };
+            for (int i = 0; i < px * 16; i++) {
+                mean += at(i / 16, i % 16) / (16.0 * px);
+            }
+            for (int i = 0; i < px * 16; i++) {
+                var += (at(i / 16, i % 16) - mean) * (at(i / 16, i % 16) - mean) / (16.0 * px);
+            }
+            for (int i = 0; i < px * 16; i++) {
+                double v = (at(i / 16, i % 16) - mean) / sqrt(var + 1e-5) * gain[(size_t)(g * 16 + i % 16)] + bias[(size_t)(g * 16 + i % 16)];
+                v += residual ? (*residual)[(size_t)((n * px + i / 16) * CO + g * 16 + i % 16)] : 0.0;
+                at(i / 16, i % 16) = relu && v < 0.0 ? 0.0 : v;
+            }
+        }
+    }
+}
+
+static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool constant) {
+    const int    HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
+    const size_t n_out = (size_t)(images * HO * WO * CO);
+    floats       in = ct_normal((size_t)(images * H * W * CI), 1);
+    const floats w = ct_normal((size_t)(CO * size * size * CI), 2, (float)(1.0 / sqrt((double)(size * size * CI))));
+    const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.5f), bias = ct_normal((size_t)CO, 4, 0.3f), skip = ct_normal(n_out, 5);
+    if (constant) { /* zero variance but for the border: sums of squares must not cancel */
+        in.assign(in.size(), 100.0f);
+    }
+    doubles want, wide_skip(skip.begin(), skip.end());
+    conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
+    ct_device            din(in), dw(w), dg(gain), db(bias), dskip(skip), out(n_out), stats(n_out);
+    mailp_cuda_queue     q = {NULL, cudaSuccess};
+    mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, NULL, 1.0f};
+    mailp_cuda_norm_args norm;
+    mailp_cuda_queue_conv(&q, stage, out, stats, din, NULL, NULL, images, H, W, &norm);
+    norm.relu = 1;
+    norm.residual = residual ? (float *)dskip : NULL;
+    mailp_cuda_queue_norm(&q, norm, images);
+    CHECK(q.error == cudaSuccess);
+    const floats got = out.host();
+    CHECK_MSG(ct_distance(got, want) < (constant ? 2e-5 : 2e-6), "%g", ct_distance(got, want));
+    return ct_hash(got);
+}
+
+/* The same in one launch, by every shape the picture allows that the launcher would choose from for `batch` images. */
+static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int max_cluster) {
+    const int    HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride, K = size * size * CI;
+    const size_t n_out = (size_t)(images * HO * WO * CO), n_w = (size_t)(CO * K);
+    const floats in = ct_normal((size_t)(images * H * W * CI), 1), w = ct_normal(n_w, 2, (float)(1.0 / sqrt((double)K)));
+    const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.5f), bias = ct_normal((size_t)CO, 4, 0.3f), skip = ct_normal(n_out, 5);
+    floats       hi(n_w / 2), lo(n_w / 2);
+    doubles      want, wide_skip(skip.begin(), skip.end());
+    const float unscale = mailp_cuda_pack_fragments(hi.data(), lo.data(), w.data(), (size_t)CO, (size_t)(K / 16));
+    conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
+    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), out(skip);
+    mail_cuda_policy  policy;
+    mail_cuda_session session;
+    mailp_cuda_queue  q = {NULL, cudaSuccess};
+    mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, dlo, unscale};
+    memset((void *)&policy, 0, sizeof policy);
+    memset((void *)&session, 0, sizeof session);
+    policy.smem = 227 * 1024;
+    policy.max_cluster = max_cluster;
+    session.policy = &policy;
+    session.B = images;
+    session.wish.half = half;
+    CHECK(mailp_cuda_queue_fused(&q, &session, stage, out, din, residual ? (float *)out : NULL, 1, H, W) == 1); /* out over the skip */
+    CHECK(q.error == cudaSuccess);
+    const floats got = out.host();
+    CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
+    return ct_hash(got);
+}
+
+/* Every half survives the way through float, and floats between two halves go to the nearer one, ties to the even. */
+static uint64_t half_case(void) {
+    for (uint32_t h = 0; h < 0x7c00; h++) {
+        const float a = mailp_cuda_from_half(h), b = mailp_cuda_from_half(h + 1 < 0x7c00 ? h + 1 : h);
+        const float middle = (float)(((double)a + b) / 2);
+        const uint32_t even = h & 1 && h + 1 < 0x7c00 ? h + 1 : h;
+        if (mailp_cuda_to_half(a) != h || mailp_cuda_to_half(-a) != (h | 0x8000u) || mailp_cuda_to_half(middle) != even ||
+            mailp_cuda_to_half(nextafterf(middle, a)) != h) {
+            CHECK_MSG(0, "half %04x", (unsigned)h);
+        }
+    }
+    CHECK(mailp_cuda_to_half(65504.0f) == 0x7bff && mailp_cuda_to_half(65520.0f) == 0x7c00 && mailp_cuda_to_half(INFINITY) == 0x7c00);
+    CHECK(mailp_cuda_from_half(mailp_cuda_to_half(NAN)) != mailp_cuda_from_half(mailp_cuda_to_half(NAN)));
+    return 0;
+}
+
+/* ---- sessions ---- */
+
+/* Features of frame `t` for robot `robot`. */
+static floats frame_of(size_t robot, size_t t, size_t n) {
+    return ct_normal(n, 1000 + robot * 100 + t);
+}
+
+/* Plan for `batch` robots after two frames each; robot b is the same whatever the batch. */
+static floats plan_for(const mailp_config &c, const mail_cuda_policy *p, size_t batch, mailp_cuda_wish wish, const mail_cuda_session **kept = NULL) {
+    mail_cuda_session *s = ct_session(p, batch, wish);
+    mail_error         err;
+    const size_t       one = c.act_seq * c.action_dim;
+    floats             actions(batch * one);
+    for (size_t t = 0; t < 2; t++) {
+        floats f;
+        for (size_t b = 0; b < batch; b++) {
+            const floats v = frame_of(b, t, c.state_dim);
+            f.insert(f.end(), v.begin(), v.end());
+        }
+        CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
+    }
+    CHECK(mail_cuda_plan(s, actions.data(), &err) == MAIL_OK);
+    (void)cudaDeviceSynchronize();
+    if (wish.cluster) {
+        CHECK(s->loop.kernel != NULL && s->loop.cluster == wish.cluster);
+    }
+    if (kept) {
+        *kept = s;
+    } else {
+        mail_cuda_session_free(s);
+    }
+    return actions;
+}
+
+/* The loop as one launch against the plain path, and a robot's bits in two batches. */
+static uint64_t loop_case(mail_arch arch, size_t d_state, size_t chunk, int cluster, int robots, size_t batch) {
+    mailp_config c = ct_config(arch, d_state, chunk);
+    c.n_timesteps = 2;
+    c.diffusion_x = robots == 1 ? 1 : 0;
+    mail_cuda_policy *p = ct_policy(c);
+    mailp_cuda_wish   plain = {}, fast = {};
+    plain.plain = 1;
+    fast.cluster = cluster;
+    fast.robots = robots;
+    const floats want = plan_for(c, p, batch, plain), got = plan_for(c, p, batch, fast), alone = plan_for(c, p, 1, fast);
+    CHECK_MSG(ct_distance(got, want) < 2e-6, "%g", ct_distance(got, want));
+    CHECK(memcmp(got.data(), alone.data(), alone.size() * sizeof(float)) == 0);
+    mail_cuda_policy_free(p);
+    return ct_hash(got);
+}
+
+/* Robots of different ages in one batch, on the plain path: each equals a session of its own. */
+static uint64_t ages_case(mail_arch arch, mail_algorithm algorithm) {
+    mailp_config c = ct_config(arch, 16, 3);
+    c.algorithm = algorithm;
+    c.obs_seq = 3;
+    c.lang = 1;
+    c.lang_dim = 20;
+    c.pos_rows = c.obs_seq + c.act_seq;
+    if (algorithm == MAIL_BC && arch == MAIL_D_MA) {
+        (void)snprintf(c.trunk[0].name, sizeof c.trunk[0].name, "encoder");
+    } else if (algorithm == MAIL_BC && arch == MAIL_ED_MA) {
+        (void)snprintf(c.trunk[1].name, sizeof c.trunk[1].name, "decoder");
+    }
+    mail_cuda_policy  *p = ct_policy(c);
+    mail_error         err;
+    const size_t       one = c.act_seq * c.action_dim, B = 3;
+    mailp_cuda_wish    wish = {};
+    mail_cuda_session *s = ct_session(p, B, wish);
+    floats             goals = ct_normal(B * c.lang_dim, 5), actions(B * one), x_T = ct_normal(B * one, 6);
+    floats             noise = ct_normal(B * one * c.n_timesteps, 7);
+    CHECK(mail_cuda_session_set_goal(s, goals.data(), goals.size(), &err) == MAIL_OK);
+    for (size_t t = 0; t < 5; t++) {
+        floats f;
+        for (size_t b = 0; b < B; b++) {
+            const floats v = frame_of(b, t, c.state_dim);
+            f.insert(f.end(), v.begin(), v.end());
+        }
+        if (t == 3) {
+            CHECK(mail_cuda_session_reset_robot(s, 1, &err) == MAIL_OK); /* robot 1 will have seen frames 3 and 4 */
+        } else if (t == 4) {
+            CHECK(mail_cuda_session_reset_robot(s, 2, &err) == MAIL_OK); /* robot 2 only the last */
+        }
+        CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
+    }
+    mail_cuda_session_set_noise(s, x_T.data(), noise.data());
+    CHECK(mail_cuda_plan(s, actions.data(), &err) == MAIL_OK);
+    (void)cudaDeviceSynchronize();
+    for (size_t b = 0; b < B; b++) {
+        mail_cuda_session *own = ct_session(p, 1, wish);
+        floats             plan(one), z;
+        CHECK(mail_cuda_session_set_goal(own, goals.data() + b * c.lang_dim, c.lang_dim, &err) == MAIL_OK);
+        for (size_t t = b == 0 ? 2 : b + 2; t < 5; t++) {
+            const floats v = frame_of(b, t, c.state_dim);
+            CHECK(mail_cuda_observe_features(own, v.data(), v.size(), &err) == MAIL_OK);
+        }
+        for (size_t i = 0; i < c.n_timesteps; i++) {
+            z.insert(z.end(), noise.begin() + (long)((i * B + b) * one), noise.begin() + (long)((i * B + b + 1) * one));
+        }
+        mail_cuda_session_set_noise(own, x_T.data() + b * one, z.data());
+        CHECK(mail_cuda_plan(own, plan.data(), &err) == MAIL_OK);
+        (void)cudaDeviceSynchronize();
+        CHECK(memcmp(plan.data(), actions.data() + b * one, one * sizeof(float)) == 0);
+        mail_cuda_session_free(own);
+    }
+    mail_cuda_session_free(s);
+    mail_cuda_policy_free(p);
+    return ct_hash(actions);
+}
+
+/* The seed's noise is mail.h's; act hands out the chunk action by action; a decision neither allocates nor waits. */
+static uint64_t session_case(void) {
+    mailp_config c = ct_config(MAIL_D_MA, 8, 5);
+    c.n_action_steps = 3;
+    mail_cuda_policy  *p = ct_policy(c);
+    mail_error         err;
+    const size_t       B = 2, one = c.act_seq * c.action_dim, n = B * one;
+    mailp_cuda_wish    wish = {};
+    wish.plain = 1;
+    mail_cuda_session *s = ct_session(p, B, wish);
+    floats             f = ct_normal(B * c.state_dim, 3), drawn(n), given(n), action(B * c.action_dim), x_T(n), noise(n * c.n_timesteps);
+    CHECK(mail_cuda_plan(s, drawn.data(), &err) == MAIL_E_STATE); /* no frame yet */
+    CHECK(mail_cuda_observe_features(s, f.data(), f.size() - 1, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_observe(s, NULL, 0, &err) == MAIL_E_STATE);
+    CHECK(mail_cuda_session_set_goal(s, f.data(), 1, &err) == MAIL_E_STATE);
+    CHECK(mail_cuda_session_reset_robot(s, B, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
+#ifdef MAIL_CUDA_ON_CPU
+    const cpucuda::Count before = cpucuda::count;
+#endif
+    CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
+    CHECK(mail_cuda_plan(s, drawn.data(), &err) == MAIL_OK);
+    CHECK(mail_cuda_act(s, action.data(), &err) == MAIL_OK);
+#ifdef MAIL_CUDA_ON_CPU
+    CHECK(cpucuda::count.mallocs == before.mallocs && cpucuda::count.syncs == before.syncs);
+#endif
+    (void)cudaDeviceSynchronize();
+    for (size_t b = 0; b < B; b++) {
+        CHECK(memcmp(&action[b * c.action_dim], &drawn[b * one], c.action_dim * sizeof(float)) == 0);
+        mail_noise(&x_T[b * one], one, 7, (uint32_t)b, 0, 0);
+        for (size_t i = 0; i < c.n_timesteps; i++) {
+            mail_noise(&noise[(i * B + b) * one], one, 7, (uint32_t)b, 0, (uint32_t)i + 1);
+        }
+    }
+    const floats on_device = ct_host(s->noise, n * c.n_timesteps);
+    CHECK(ct_distance(on_device, noise) < 1e-7);
+    mail_cuda_session_set_noise(s, x_T.data(), noise.data());
+    CHECK(mail_cuda_plan(s, given.data(), &err) == MAIL_OK);
+    (void)cudaDeviceSynchronize();
+    CHECK_MSG(ct_distance(given, drawn) < 1e-5, "%g", ct_distance(given, drawn));
+    /* chunk of 3: two more actions of the present one, then a new plan, with other noise */
+    floats first(B * c.action_dim), next(B * c.action_dim);
+    CHECK(mail_cuda_act(s, first.data(), &err) == MAIL_OK && mail_cuda_act(s, next.data(), &err) == MAIL_OK);
+    const uint32_t plans = s->plans;
+    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->plans == plans);
+    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->plans == plans + 1);
+    (void)cudaDeviceSynchronize();
+    CHECK(memcmp(first.data(), given.data(), c.action_dim * sizeof(float)) == 0);
+    CHECK(memcmp(first.data(), next.data(), first.size() * sizeof(float)) != 0);
+    /* reset: everything as in the beginning */
+    CHECK(mail_cuda_session_reset(s, 7, &err) == MAIL_OK);
+    CHECK(mail_cuda_plan(s, next.data(), &err) == MAIL_E_STATE);
+    floats again(n);
+    CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
+    CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
+    CHECK(mail_cuda_plan(s, again.data(), &err) == MAIL_OK);
+    (void)cudaDeviceSynchronize();
+    CHECK(memcmp(again.data(), drawn.data(), n * sizeof(float)) == 0);
+    /* not-a-number in, not-a-number out: the clamp does not hide it */
+    f[3] = NAN;
+    CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK && mail_cuda_plan(s, again.data(), &err) == MAIL_OK);
+    (void)cudaDeviceSynchronize();
+    CHECK(again[0] != again[0] && again[n - 1] == again[n - 1]);
+    mail_cuda_session_free(s);
+    mail_cuda_policy_free(p);
+    return ct_hash(drawn);
+}
+
+/* What is refused, and that nothing leaks when an allocation fails. */
+static uint64_t refuse_case(void) {
+    mailp_config       c = ct_config(MAIL_D_MA, 16, 5);
+    mail_cuda_policy  *p = ct_policy(c), *none = p;
+    mail_cuda_session *s = NULL;
+    mail_error         err;
+    mail_cuda_options  none_at_all = mail_cuda_options_init(), too_many = none_at_all;
+    none_at_all.batch = 0;
+    too_many.batch = MAIL_MAX_BATCH + 1;
+    CHECK(mail_cuda_policy_create(&none, NULL, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_session_create(&s, NULL, NULL, NULL, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_session_create(&s, p, &none_at_all, NULL, &err) == MAIL_E_ARGUMENT && s == NULL);
+    CHECK(mail_cuda_session_create(&s, p, &too_many, NULL, &err) == MAIL_E_ARGUMENT);
+    mail_cuda_scan scan = {};
+    CHECK(mail_cuda_selective_scan(&scan, 1, NULL, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_selective_scan(NULL, 1, NULL, &err) == MAIL_E_ARGUMENT);
+    c.trunk[0].d_state = 65;
+    const mailp_cuda_source source = {ct_read, NULL};
+    CHECK(mailp_cuda_policy_build(&none, &c, source, &err) == MAIL_E_UNSUPPORTED && none == NULL);
+#ifdef MAIL_CUDA_ON_CPU
+    const cpucuda::Count before = cpucuda::count;
+    c.trunk[0].d_state = 16;
+    cpucuda::fail_malloc = 1;
+    CHECK(mailp_cuda_policy_build(&none, &c, source, &err) == MAIL_E_MEMORY && none == NULL);
+    cpucuda::fail_malloc = 1;
+    CHECK(mail_cuda_session_create(&s, p, NULL, NULL, &err) == MAIL_E_MEMORY && s == NULL);
+    CHECK(cpucuda::count.mallocs - before.mallocs == cpucuda::count.frees - before.frees);
+    /* GPUs without clusters, or with little shared memory, take the plain path; so do 16-block clusters that are refused */
+    cpucuda::device.max_cluster = 8;
+    CHECK(mail_cuda_session_create(&s, p, NULL, NULL, &err) == MAIL_OK && s->loop.cluster == 8);
+    mail_cuda_session_free(s);
+    cpucuda::device.max_cluster = 16;
+    cpucuda::device.smem = 99 * 1024;
+    mail_cuda_policy *small = ct_policy(c);
+    CHECK(mail_cuda_session_create(&s, small, NULL, NULL, &err) == MAIL_OK && s->loop.cluster != 8);
+    mail_cuda_session_free(s);
+    mail_cuda_policy_free(small);
+    cpucuda::device.smem = 227 * 1024;
+    cpucuda::device.major = 8;
+    mail_cuda_policy *old = ct_policy(c);
+    CHECK(mail_cuda_session_create(&s, old, NULL, NULL, &err) == MAIL_OK && s->loop.kernel == NULL);
+    mail_cuda_session_free(s);
+    mail_cuda_policy_free(old);
+    cpucuda::device.major = 9;
+#endif
+    mail_cuda_policy_free(p);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+#ifndef MAIL_CUDA_ON_CPU
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices < 1) {
+        printf("test_cuda: skipped, no GPU\n");
+        return 0;
+    }
+#endif
+    const std::vector<ct_case> cases = {
+        {"scan L 0", [] { return scan_case(1, 0, 8, 16, 0, false); }},
+        {"scan L 1", [] { return scan_case(2, 1, 8, 8, 0, true); }},
+        {"scan L 7, d_state 5, odd channels", [] { return scan_case(1, 7, 5, 5, 3, false); }},
+        {"scan L 255", [] { return scan_case(1, 255, 16, 16, 100, true); }},
+        {"scan L 40, wide blocks, d_state 8", [] { return scan_case(16, 40, 64, 8, 0, true); }},
+        {"scan L 257, wide blocks, d_state 16", [] { return scan_case(16, 257, 64, 16, 0, false); }},
+        {"scan L 300, d_state 32", [] { return scan_case(1, 300, 6, 32, 299, true); }},
+        {"scan L 600, d_state 64", [] { return scan_case(1, 600, 4, 64, 257, false); }},
+        {"scan L 65536", [] { return scan_case(1, 65536, 2, 3, 4096, false); }},
+        {"linear 5 rows", [] { return linear_case(5, 512, 128, true, false, MAILP_CUDA_IDENTITY); }},
+        {"linear 17 rows, in place, odd sizes", [] { return linear_case(17, 19, 33, false, true, MAILP_CUDA_IDENTITY); }},
+        {"linear 130 rows, gelu", [] { return linear_case(130, 70, 129, true, true, MAILP_CUDA_GELU); }},
+        {"mixer, tiles and cuts", [] { return mixer_case(96, 5, 3, 9, 2, 2, 32); }},
+        {"mixer, released widths, slices of 16", [] { return mixer_case(256, 16, 8, 12, 7, 5, 16); }},
+        {"conv 3x3, residual", [] { return conv_case(2, 9, 7, 16, 32, 3, 1, true, false); }},
+        {"conv 3x3, stride 2, wide tiles", [] { return conv_case(40, 23, 20, 16, 32, 3, 2, false, false); }},
+        {"conv 1x1, stride 2", [] { return conv_case(1, 8, 6, 64, 48, 1, 2, false, false); }},
+        {"conv of a constant picture", [] { return conv_case(1, 16, 16, 16, 16, 3, 1, false, true); }},
+        {"half from and to float", [] { return half_case(); }},
+        {"fused conv 3x3, 8 pixels a block, residual", [] { return fused_case(1, 4, 4, 64, 32, 3, 1, true, false, 16); }},
+        {"fused conv 3x3, 16 a block, odd size", [] { return fused_case(1, 9, 7, 32, 16, 3, 1, false, false, 4); }},
+        {"fused conv 3x3, stride 2, 32 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 2, true, false, 2); }},
+        {"fused conv 3x3, 64 a block, empty blocks", [] { return fused_case(1, 13, 12, 16, 16, 3, 1, false, false, 4); }},
+        {"fused conv 3x3, 128 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 1, false, false, 2); }},
+        {"fused conv 3x3, 256 a block, many images", [] { return fused_case(2, 15, 16, 16, 16, 3, 1, true, false, 1); }},
+        {"fused conv 1x1, stride 2", [] { return fused_case(2, 8, 6, 64, 32, 1, 2, false, false, 8); }},
+        {"fused conv 3x3, weights in 8 pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 8); }},
+        {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 8); }},
+        {"loop D-Ma, d_state 16, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 5, 8, 1, 2); }},
+        {"loop D-Ma, d_state 8, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 5, 8, 2, 3); }},
+        {"loop D-Ma, d_state 8, 10 actions, 16 blocks", [] { return loop_case(MAIL_D_MA, 8, 10, 16, 1, 1); }},
+        {"loop D-Ma, d_state 16, 5 actions, 16 blocks, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 5, 16, 4, 2); }},
+        {"loop ED-Ma, d_state 8, 5 actions, 16 blocks", [] { return loop_case(MAIL_ED_MA, 8, 5, 16, 1, 1); }},
+        {"loop ED-Ma, d_state 16, 10 actions, 8 blocks", [] { return loop_case(MAIL_ED_MA, 16, 10, 8, 1, 2); }},
+        {"loop ED-Ma, d_state 16, 10 actions, 16 blocks, 2 robots", [] { return loop_case(MAIL_ED_MA, 16, 10, 16, 2, 2); }},
+        {"ages D-Ma", [] { return ages_case(MAIL_D_MA, MAIL_DDPM); }},
+        {"ages ED-Ma", [] { return ages_case(MAIL_ED_MA, MAIL_DDPM); }},
+        {"ages D-Tr", [] { return ages_case(MAIL_D_TR, MAIL_DDPM); }},
+        {"ages ED-Tr", [] { return ages_case(MAIL_ED_TR, MAIL_DDPM); }},
+        {"ages ED-Ma BC", [] { return ages_case(MAIL_ED_MA, MAIL_BC); }},
+        {"ages ED-Tr BC", [] { return ages_case(MAIL_ED_TR, MAIL_BC); }},
+        {"session: noise, act, reset, no allocation", [] { return session_case(); }},
+        {"what is refused; failing allocations; small GPUs", [] { return refuse_case(); }},
+    };
+    return ct_run("test_cuda", cases, argc > 1 ? argv[1] : NULL);
+}

@@ -1,0 +1,183 @@
+/* test_faults: would the tests notice a missing synchronisation?
+
+       build/test_cuda_faults mail_cuda.cuh
+
+   Each __syncthreads, __syncwarp, cluster barrier and barrier wait of mail_cuda.cuh that the cases below reach is switched
+   off in turn, by its source line, and the cases run again under five schedules of the threads. A fault is noticed when
+   the bits change, or when cuda_on_cpu.h stops the program (deadlock, divergence, out-of-bounds). Every fault must be
+   noticed, but for lines that say "(unseen by test_faults: REASON)". Needs no GPU and has no meaning on one. */
+#include "cuda_test.h"
+
+#include <fcntl.h>
+#include <sys/wait.h>
+
+static uint64_t run_scan(void) {
+    const size_t batch = 2, L = 300, E = 4, N = 16;
+    ct_device      u(ct_normal(batch * L * E, 1)), dt(ct_normal(batch * L * E, 2)), B(ct_normal(batch * L * N, 3)), C(ct_normal(batch * L * N, 4));
+    ct_device      A(ct_normal(E * N, 5, 0.1f, -1.0f)), y(batch * L * E), h(batch * E * N);
+    mail_cuda_scan s = {};
+    s.y = y;
+    s.state_out = h;
+    s.u = u;
+    s.dt = dt;
+    s.A = A;
+    s.B = B;
+    s.C = C;
+    s.L = (int)L;
+    s.d_inner = (int)E;
+    s.d_state = (int)N;
+    s.softplus = 1;
+    (void)mail_cuda_selective_scan(&s, batch, NULL, NULL);
+    return ct_hash(h.host(), ct_hash(y.host()));
+}
+
+/* A decision with features, by the plain path (cluster 0) or in one launch. */
+static uint64_t run_plan(mail_arch arch, int cluster, int robots, size_t batch) {
+    mailp_config      c = ct_config(arch, 16, 5);
+    mailp_cuda_wish   wish = {};
+    c.n_timesteps = 2;
+    wish.plain = !cluster;
+    wish.cluster = cluster;
+    wish.robots = robots;
+    mail_cuda_policy  *p = ct_policy(c);
+    mail_cuda_session *s = ct_session(p, batch, wish);
+    floats             f = ct_normal(batch * c.state_dim, 3), actions(batch * c.act_seq * c.action_dim);
+    (void)mail_cuda_observe_features(s, f.data(), f.size(), NULL);
+    (void)mail_cuda_plan(s, actions.data(), NULL);
+    mail_cuda_session_free(s);
+    mail_cuda_policy_free(p);
+    return ct_hash(actions);
+}
+
+/* A long sequence in small tiles, as a long history would have. */
+static uint64_t run_tiles(void) {
+    const size_t E = 96, N = 4, R = 2, L = 7, Q = 2; /* 64 threads: a channel moves from thread to thread */
+    ct_device    xz(ct_normal(Q * L * 2 * E, 1)), cw(ct_normal(4 * E, 2)), cb(ct_normal(E, 3)), xp(ct_normal((R + 2 * N) * E, 4, 0.2f));
+    ct_device    dw(ct_normal(R * E, 5)), db(ct_normal(E, 6)), A2(ct_normal(N * E, 7, 0.1f, -1.0f)), D(ct_normal(E, 8)), y(Q * L * E);
+    ct_device    state(Q * E * (3 + N));
+    mailp_cuda_queue      q = {NULL, cudaSuccess};
+    mailp_cuda_mixer_args a = {};
+    a.y = y;
+    a.state_out = state;
+    a.xz = xz;
+    a.conv_w = cw;
+    a.conv_b = cb;
+    a.x_proj = xp;
+    a.dt_w = dw;
+    a.dt_b = db;
+    a.A2 = A2;
+    a.D = D;
+    a.robots = 1;
+    a.L = (int)L;
+    a.tile = 2;
+    a.d_inner = a.slice_in = a.slice_out = (int)E;
+    a.d_state = (int)N;
+    a.d_conv = 4;
+    a.dt_rank = (int)R;
+    mailp_cuda_launch(&q, mailp_cuda_mixer<8>, dim3((unsigned)Q), 64, sizeof(float) * (size_t)a.tile * (E + R + 2 * N), a);
+    return ct_hash(state.host(), ct_hash(y.host()));
+}
+
+/* One small picture through the whole encoder. */
+static uint64_t run_camera(int plain) {
+    mailp_config c = ct_config(MAIL_D_MA, 8, 5);
+    c.algorithm = MAIL_BC;
+    (void)snprintf(c.trunk[0].name, sizeof c.trunk[0].name, "encoder");
+    c.n_cameras = 1;
+    (void)snprintf(c.camera[0].name, sizeof c.camera[0].name, "cam");
+    c.camera[0].height = 32;
+    c.camera[0].width = 40;
+    c.camera[0].map_height = 1;
+    c.camera[0].map_width = 2;
+    c.camera[0].res_width = 16;
+    c.camera[0].n_keypoints = 9;
+    c.camera[0].feature_dim = c.state_dim;
+    mailp_cuda_wish    wish = {};
+    wish.plain = plain;
+    mail_cuda_policy  *p = ct_policy(c);
+    mail_cuda_session *s = ct_session(p, 1, wish);
+    const floats       noise = ct_normal(32 * 40 * 3, 9, 60.0f, 128.0f);
+    std::vector<unsigned char> pixels(noise.size());
+    for (size_t i = 0; i < noise.size(); i++) {
+        pixels[i] = (unsigned char)(noise[i] < 0.0f ? 0.0f : noise[i] > 255.0f ? 255.0f : noise[i]);
+    }
+    mail_image image;
+    memset(&image, 0, sizeof image);
+    image.data = pixels.data();
+    image.width = 40;
+    image.height = 32;
+    (void)mail_cuda_observe(s, &image, 1, NULL);
+    const uint64_t hash = ct_hash(ct_host(s->features[0], c.state_dim));
+    mail_cuda_session_free(s);
+    mail_cuda_policy_free(p);
+    return hash;
+}
+
+/* 1 if switching off the synchronisation on `line` is noticed. Runs in a process of its own. */
+static int noticed(const std::function<uint64_t()> &run, uint64_t want, int line) {
+    const pid_t child = fork();
+    int         status = 0;
+    if (child == 0) {
+        const int quiet = open("/dev/null", O_WRONLY);
+        (void)dup2(quiet, 2);
+        (void)alarm(60); /* a program that never ends is noticed too */
+        cpucuda::skip_line = line;
+        int other = 0;
+        for (int order = 0; order < 5 && !other; order++) {
+            cpucuda::order = order;
+            other = run() != want;
+        }
+        _exit(other);
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+int main(int argc, char **argv) {
+    const std::vector<ct_case> cases = {
+        {"scan", run_scan},
+        {"tiles of a long sequence", run_tiles},
+        {"plain, D-Ma", [] { return run_plan(MAIL_D_MA, 0, 0, 1); }},
+        {"plain, D-Tr", [] { return run_plan(MAIL_D_TR, 0, 0, 1); }},
+        {"one launch, 4 robots, 16 blocks", [] { return run_plan(MAIL_ED_MA, 16, 4, 4); }},
+        {"one launch, 1 robot, 8 blocks", [] { return run_plan(MAIL_D_MA, 8, 1, 1); }},
+        {"camera, plain", [] { return run_camera(1); }},
+        {"camera", [] { return run_camera(0); }},
+    };
+    std::vector<std::string> source(1); /* lines count from 1 */
+    FILE                    *f = argc > 1 ? fopen(argv[1], "r") : NULL;
+    char                     text[512];
+    while (f && fgets(text, sizeof text, f)) {
+        source.push_back(text);
+    }
+    if (!f || source.size() < 100) {
+        printf("usage: test_cuda_faults mail_cuda.cuh\n");
+        return 2;
+    }
+    (void)fclose(f);
+    std::vector<int> state(source.size()); /* 0 never reached, 1 reached, 2 noticed */
+    for (const ct_case &c : cases) {
+        memset(cpucuda::sync_seen, 0, sizeof cpucuda::sync_seen);
+        cpucuda::order = 0;
+        const uint64_t want = c.run();
+        int            lines = 0, found = 0;
+        for (size_t line = 1; line < source.size(); line++) {
+            if (cpucuda::sync_seen[line] && state[line] < 2) {
+                lines++;
+                state[line] = noticed(c.run, want, (int)line) ? 2 : 1;
+                found += state[line] == 2;
+            }
+        }
+        printf("%-40s %d of %d faults noticed\n", c.name, found, lines);
+        fflush(stdout);
+    }
+    for (size_t line = 1; line < source.size(); line++) {
+        const bool sync = source[line].find("__syncthreads()") != std::string::npos || source[line].find("__syncwarp()") != std::string::npos ||
+                          source[line].find("mailp_dev_cluster_sync();") != std::string::npos ||
+                          source[line].find("mailp_dev_bar_wait(&") != std::string::npos;
+        if (sync && source[line].find("unseen by test_faults") == std::string::npos) {
+            CHECK_MSG(state[line] == 2, "line %zu, %s: %s", line, state[line] ? "its absence goes unnoticed" : "never reached",
+                      source[line].c_str());
+        }
+    }
+    return test_end("test_faults");
+}

@@ -1,0 +1,21 @@
+# make fuzz          every fuzz target for FUZZ_SECONDS (needs clang with libFuzzer)
+# make fuzz-seeds    the seeds alone, with the ordinary compiler and sanitizers
+FUZZ_SECONDS ?= 60
+FUZZ_CC      ?= clang
+FUZZ_TARGETS  = $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_FLAGS    = -g -O1 -I. -fsanitize=address,undefined -fno-sanitize-recover=undefined
+FUZZ_HEADERS  = mail.h tests/fuzz/fuzz.h tests/small_checkpoint.h
+
+.PHONY: fuzz fuzz-seeds
+$(B)/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_HEADERS) | $(B)
+	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $< -o $@ $(LDLIBS)
+
+$(B)/seeds_%: tests/fuzz/fuzz_%.c $(FUZZ_HEADERS) | $(B)
+	$(CC) $(FUZZ_FLAGS) -DFUZZ_MAIN $< -o $@ $(LDLIBS)
+
+fuzz: $(FUZZ_TARGETS:%=$(B)/fuzz_%)
+	for t in $(FUZZ_TARGETS); do mkdir -p $(B)/corpus_$$t && $(B)/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2000 \
+	    -artifact_prefix=$(B)/crash_$$t- $(B)/corpus_$$t tests/fuzz/seeds/$$t || exit 1; done
+
+fuzz-seeds: $(FUZZ_TARGETS:%=$(B)/seeds_%)
+	for t in $(FUZZ_TARGETS); do $(B)/seeds_$$t tests/fuzz/seeds/$$t/* || exit 1; done
