@@ -6,7 +6,7 @@
 
 #define SIDE_MAX 80
 
-static const double mean[3] = { 0.485, 0.456, 0.406 }, std[3] = { 0.229, 0.224, 0.225 };
+static const double average[3] = { 0.485, 0.456, 0.406 }, deviation[3] = { 0.229, 0.224, 0.225 };
 static const char *const format_names[] = { "rgb8", "bgr8", "rgba8", "bgra8", "gray8", "yuyv", "nv12", "f32 planar" };
 
 /* A picture as red, green, blue in 0..255 from its top, by formulas that share nothing with the library. */
@@ -131,15 +131,15 @@ static void compare(const char *what, const mail_image *image, const picture *p,
                 }
                 if (!is_float && resized) {
                     if (fabs(v - floor(v) - 0.5) < 1e-9) {
-                        slack += 1.01 / 255 / std[c];
+                        slack += 1.01 / 255 / deviation[c];
                         ties++;
                     }
                     v = floor(v + 0.5);
                 }
-                expected = (v / 255 - mean[c]) / std[c];
+                expected = (v / 255 - average[c]) / deviation[c];
                 /* conversion from YUV rounds coefficients to 1/65536 and may differ by one step at ties */
                 if ((image->format == MAIL_YUYV || image->format == MAIL_NV12)) {
-                    slack += 1.01 / 255 / std[c];
+                    slack += 1.01 / 255 / deviation[c];
                 }
                 if (!(fabs((double)row[3 * x + c] - expected) <= slack)) {
                     if (wrong++ == 0) {
@@ -187,7 +187,7 @@ static void test_formats(void) {
     }
 }
 
-/* At the network's own size every 8-bit value takes exactly the float32 steps of the model: / 255, - mean, / std. */
+/* At the network's own size every 8-bit value takes exactly the float32 steps of the model: / 255, - average, / deviation. */
 static void test_exact(void) {
     unsigned char pixels[256 * 3];
     float         row[256 * 3];
@@ -205,8 +205,8 @@ static void test_exact(void) {
     for (u = 0; u < 256; u++) {
         for (c = 0; c < 3; c++) {
             volatile float v = (float)u / 255.0f;
-            v = v - (float)mean[c];
-            v = v / (float)std[c];
+            v = v - (float)average[c];
+            v = v / (float)deviation[c];
             same = same && v == row[3 * u + c];
         }
     }
@@ -263,8 +263,8 @@ int main(void) {
     size_t i;
     for (i = 0; i < 3 * 256; i++) {
         volatile float v = (float)(i % 256) / 255.0f;
-        v = v - (float)mean[i / 256];
-        table[i] = v / (float)std[i / 256];
+        v = v - (float)average[i / 256];
+        table[i] = v / (float)deviation[i / 256];
     }
     test_formats();
     test_exact();
