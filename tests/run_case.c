@@ -9,7 +9,7 @@
        --model FILE                    load this file instead, with the case's own config.json
        --cuda                          run on a GPU (only in a build with MAIL_RUN_CASE_CUDA)
        --hash                          print a hash of all outputs of each case, to compare runs bit for bit
-       --errors                        print the errors alone and judge nothing
+       --errors                        judge nothing; lines are then  CASE/OUTPUT max_abs max_rel rms  (root mean square error)
 
    Prints a line per output:  CASE/OUTPUT max_abs max_rel budget ok|FAIL
        max_abs   largest absolute difference to the float64 reference ref64.*, over the whole output
@@ -135,7 +135,7 @@ static void rc_judge_floor(rc_case *c, const char *output, const float *got, siz
     static const char *const rounded[] = { "float32_error", "bf16_error", "int8_error" };
     char               name[160];
     const mail_tensor *ref;
-    double             max_abs = 0.0, largest = 0.0, e, budget;
+    double             max_abs = 0.0, largest = 0.0, squares = 0.0, e, budget;
     size_t             i, b;
     int                finite = 1;
     (void)snprintf(name, sizeof name, "ref64.%s", output);
@@ -153,6 +153,7 @@ static void rc_judge_floor(rc_case *c, const char *output, const float *got, siz
         }
         finite = finite && isfinite(got[i]);
         max_abs = error > max_abs ? error : max_abs;
+        squares += error * error;
         largest = fabs(want) > largest ? fabs(want) : largest;
     }
     e = rc_config_number(c->config, rounded[c->options->weights], output);
@@ -169,7 +170,8 @@ static void rc_judge_floor(rc_case *c, const char *output, const float *got, siz
         return;
     }
     if (c->options->errors) {
-        budget = HUGE_VAL;
+        printf("%s/%s %.3e %.3e %.3e\n", c->name, output, max_abs, largest > 0.0 ? max_abs / largest : 0.0, sqrt(squares / (double)(n ? n : 1)));
+        return;
     }
     printf("%s/%s %.3e %.3e %.3e %s\n", c->name, output, max_abs, largest > 0.0 ? max_abs / largest : 0.0, budget,
            max_abs <= budget ? "ok" : "FAIL");
