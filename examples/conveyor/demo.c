@@ -112,11 +112,12 @@ static mail_status look(mail_session *session, const mail_info *info, const conv
    network's units; that is private to mail.h and no concern of a normal program. Returns 2 if the file cannot be written. */
 static int draw_denoising(mail_session *session, const mail_info *info, const conveyor_sim *sim, const char *folder,
                           mail_status *status, mail_error *err) {
-    static float chunk[MAIL_MAX_CHUNK * CONVEYOR_ACTION_DIM];
-    picture      strip = picture_of(strip_rgb, STRIP * PART, PART);
-    size_t       left = info->n_timesteps, done, i, n = info->act_seq * info->action_dim, d = info->action_dim;
-    int          part = 0;
-    char         path[400];
+    static float   chunk[MAIL_MAX_CHUNK * CONVEYOR_ACTION_DIM];
+    static uint8_t rgb[STRIP * PART * PART * 3];
+    picture        strip = picture_of(rgb, STRIP * PART, PART);
+    size_t         left = info->n_timesteps, done, i, n = info->act_seq * info->action_dim, d = info->action_dim;
+    int            part = 0;
+    char           path[400];
     *status = mail_plan_begin(session, err);
     while (*status == MAIL_OK) {
         done = info->n_timesteps - left;

@@ -2,7 +2,7 @@
 """Train a MaIL policy for the conveyor task (sim.h), from nothing to files that mail.h loads.
 
     python3 train.py                          the shipped policy: D-Ma, history 5, DDPM
-    python3 train.py d_ma_h5_bc --steps 3000  another one; the names are below
+    python3 train.py d_ma_h5_bc               another one; the names are below
     python3 train.py --quick                  a smoke run of two minutes: few steps, then a small evaluation
     python3 train.py NAME --eval 500          only run a trained policy in the simulator, in PyTorch
     python3 train.py --check                  the fast forward passes used here against the reference model
@@ -15,11 +15,13 @@ interrupted run goes on where the last state was saved. Into --out (default: ../
     NAME.safetensors  weights in bfloat16 and the same facts as metadata; this alone is enough for mail.h
     NAME.state        to go on training
 
-The model is tests/golden/mail_reference.py with a narrower ResNet-18. The recipe is the official one (Adam 5e-4, EMA 0.995,
-cosine schedule, 16 steps), with these differences. A batch is made of short stretches of demonstrations: neighbouring windows
-share their encoded frames, and each window is used with several noise levels, because encoding pictures is most of the work.
-The learning rate falls to zero over the last 40 % of the steps. The target of a window is what the expert would do from
-there undisturbed, not what was executed. Frames are lost at random anew each time a demonstration is used.
+The model is tests/golden/mail_reference.py with a narrower ResNet-18. The recipe is the official one (Adam, EMA 0.995, cosine
+schedule, 16 steps) but for what one processor core forces: there are three stages. First the two encoders learn to tell from
+single pictures where things are; this is done once, in OUT/vision.state, for all policies. Then the head learns on features
+computed once, and at last everything is trained together, in batches of short stretches of demonstrations whose windows
+share their encoded frames, each with several noise levels. Learning rates fall to zero over the last 40 % of a stage. The
+target of a window is what the expert would do from there undisturbed, not what was executed. Frames are lost at random anew
+each time a demonstration is used.
 """
 import argparse
 import copy
@@ -637,14 +639,14 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("name", nargs="?", default="d_ma_h5_ddpm", choices=list(POLICIES))
     p.add_argument("--out", default=os.path.join(ROOT, "build", "conveyor"))
-    p.add_argument("--steps", type=int, default=2700, help="steps of the second and third stage together")
-    p.add_argument("--head-steps", type=int, default=2500, help="of them with the encoder at rest")
+    p.add_argument("--steps", type=int, default=1600, help="steps of the second and third stage together")
+    p.add_argument("--head-steps", type=int, default=1500, help="of them with the encoder at rest")
     p.add_argument("--windows", type=int, default=256, help="windows in a batch while the encoder rests")
     p.add_argument("--demos", type=int, default=2000)
     p.add_argument("--stretches", type=int, default=16, help="stretches of demonstrations in a batch")
     p.add_argument("--frames", type=int, default=8, help="ticks in a stretch")
     p.add_argument("--draws", type=int, default=6, help="noise levels per window")
-    p.add_argument("--lr", type=float, default=5e-4)
+    p.add_argument("--lr", type=float, default=1e-3, help="of the second stage; a quarter of it in the third")
     p.add_argument("--vision-steps", type=int, default=450, help="steps of the first stage")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--every", type=int, default=20, help="steps between progress lines")
