@@ -8,28 +8,20 @@ NVCC    ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 ARCH    ?= sm_90a
 CUDA_H   = mail.h mail_cuda.cuh tests/cuda/cuda_test.h tests/test.h
 # plain C kernels of mail.h build faster; the CPU engine is not what is tested here
-CUDA_CPU = $(CXX) -x c++ -std=c++17 -O2 -g1 -Wall -Wextra -Wshadow -Wno-unknown-pragmas -DMAIL_CUDA_ON_CPU -DMAIL_NO_SIMD -Itests/cuda
-CUDA_SAN = -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+CUDA_CPU = $(CXX) -x c++ -std=c++17 -O1 -g1 -Wall -Wextra -Wshadow -Wno-unknown-pragmas -DMAIL_CUDA_ON_CPU -DMAIL_NO_SIMD -Itests/cuda
+CUDA_SAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+CUDA_T   = $(wildcard tests/cuda/*.cu) tests/run_case.c tests/cuda/cuda_on_cpu.h
 
 .PHONY: cuda cuda-programs test-cuda-cpu
 
-$(B)/test_cuda: tests/cuda/test_cuda.cu tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
-	$(CUDA_CPU) $< -o $@ -lpthread
+$(B)/test_cuda: $(CUDA_T) $(CUDA_H) | $(B)
+	$(CUDA_CPU) tests/cuda/all_tests.cu -o $@ -lpthread
 
-$(B)/test_cuda_faults: tests/cuda/test_faults.cu tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
-	$(CUDA_CPU) $< -o $@ -lpthread
+$(B)/test_cuda_san: $(CUDA_T) $(CUDA_H) | $(B)
+	$(CUDA_CPU) $(CUDA_SAN) tests/cuda/all_tests.cu -o $@ -lpthread
 
-$(B)/run_case_cuda: tests/cuda/run_case_cuda.cu tests/run_case.c tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
-	$(CUDA_CPU) $< -o $@ -lpthread
-
-$(B)/test_cuda_san: tests/cuda/test_cuda.cu tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
-	$(CUDA_CPU) $(CUDA_SAN) $< -o $@ -lpthread
-
-$(B)/run_case_cuda_san: tests/cuda/run_case_cuda.cu tests/run_case.c tests/cuda/cuda_on_cpu.h $(CUDA_H) | $(B)
-	$(CUDA_CPU) $(CUDA_SAN) $< -o $@ -lpthread
-
-test-cuda-cpu: $(B)/test_cuda $(B)/test_cuda_faults $(B)/run_case_cuda $(B)/test_cuda_san $(B)/run_case_cuda_san
-	CXX="$(CXX)" sh tests/cuda/test_cuda_cpu.sh $(B)
+test-cuda-cpu: $(B)/test_cuda $(B)/test_cuda_san
+	sh tests/cuda/test_cuda_cpu.sh $(B)
 
 # Registers and spills of every kernel, for the oldest architecture served, the one tuned for and the newest.
 cuda: | $(B)

@@ -5,15 +5,15 @@
 #ifndef CUDA_TEST_H
 #define CUDA_TEST_H
 
-#ifndef MAIL_IMPLEMENTATION
+#include "../test.h"
+
+#ifndef MAIL_IMPLEMENTATION /* defined: all_tests.cu has included it before */
 #  define MAIL_IMPLEMENTATION
 #  ifndef MAIL_NO_SIMD
 #    define MAIL_NO_SIMD /* the CPU engine is a reference here; plain C builds faster */
 #  endif
+#  include "../../mail.h"
 #endif
-#include "../test.h"
-
-#include "../../mail.h"
 #include "../../mail_cuda.cuh"
 
 #include <time.h>

@@ -5,7 +5,8 @@
        --plain        the plain path for every policy; otherwise the fastest way that the device and the policy allow
        --cluster N    only cluster launches of N blocks, where the policy allows them
 
-   Built by a C++ compiler with -DMAIL_CUDA_ON_CPU it runs on the CPU, built by nvcc on a GPU. */
+   Built by a C++ compiler with -DMAIL_CUDA_ON_CPU it runs on the CPU, built by nvcc on a GPU. On the CPU it is a part of
+   all_tests.cu, since most of a build goes into the same kernels. */
 #define main rc_main /* of run_case.c, not used here: its judge is */
 #include "../run_case.c"
 #undef main
@@ -221,7 +222,10 @@ static int rcu_judge_folder(const rc_options *options, const char *dir, mailp_cu
     return c.failed;
 }
 
-int main(int argc, char **argv) {
+#ifndef RUN_CASE_CUDA_MAIN
+#  define RUN_CASE_CUDA_MAIN main
+#endif
+int RUN_CASE_CUDA_MAIN(int argc, char **argv) {
     rc_options      options;
     mailp_cuda_wish wish = {};
     int             i, failed = 0;

@@ -1,9 +1,8 @@
 /* test_cuda: the kernels and sessions of mail_cuda.cuh against plain loops in double precision.
 
-       c++ -x c++ -std=c++17 -O2 -DMAIL_CUDA_ON_CPU tests/cuda/test_cuda.cu -o build/test_cuda -lpthread     no GPU needed
-       nvcc -std=c++17 -O3 -arch=sm_90a tests/cuda/test_cuda.cu -o build/test_cuda_gpu                       on a GPU
-
-       build/test_cuda [PART]        only the cases whose name contains PART
+       nvcc -std=c++17 -O3 -arch=sm_90a tests/cuda/test_cuda.cu -o build/test_cuda_gpu      on a GPU
+       build/test_cuda_gpu [PART]         only the cases whose name contains PART
+       build/test_cuda kernels [PART]     the same on the CPU, as a part of all_tests.cu
 
    On the CPU every case runs under four schedules of its threads, which must give the same bits. */
 #include "cuda_test.h"
@@ -569,7 +568,10 @@ static uint64_t refuse_case(void) {
     return 0;
 }
 
-int main(int argc, char **argv) {
+#ifndef TEST_CUDA_MAIN
+#  define TEST_CUDA_MAIN main
+#endif
+int TEST_CUDA_MAIN(int argc, char **argv) {
 #ifndef MAIL_CUDA_ON_CPU
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices < 1) {

@@ -1,6 +1,6 @@
 /* test_faults: would the tests notice a missing synchronisation?
 
-       build/test_cuda_faults mail_cuda.cuh
+       build/test_cuda faults mail_cuda.cuh       (built by all_tests.cu)
 
    Each __syncthreads, __syncwarp, cluster barrier and barrier wait of mail_cuda.cuh that the cases below reach is switched
    off in turn, by its source line, and the cases run again under five schedules of the threads. A fault is noticed when
@@ -132,7 +132,7 @@ static int noticed(const std::function<uint64_t()> &run, uint64_t want, int line
     return child > 0 && waitpid(child, &status, 0) == child && !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-int main(int argc, char **argv) {
+int TEST_FAULTS_MAIN(int argc, char **argv) {
     const std::vector<ct_case> cases = {
         {"scan", run_scan},
         {"tiles of a long sequence", run_tiles},
@@ -150,7 +150,7 @@ int main(int argc, char **argv) {
         source.push_back(text);
     }
     if (!f || source.size() < 100) {
-        printf("usage: test_cuda_faults mail_cuda.cuh\n");
+        printf("usage: test_cuda faults mail_cuda.cuh\n");
         return 2;
     }
     (void)fclose(f);
