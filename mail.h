@@ -6947,7 +6947,7 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
         camera.res_width   = (size_t)MAILP_MIN(stem->shape[0], (uint64_t)SIZE_MAX);
         camera.n_keypoints = (size_t)MAILP_MIN(pool->shape[0], (uint64_t)SIZE_MAX);
         camera.feature_dim = (size_t)MAILP_MIN(linear->shape[0], (uint64_t)SIZE_MAX);
-        made = (mail_encoder *)mailp_take(&loader.arena, sizeof *made);
+        (void)mailp_take(&loader.arena, sizeof *made);
         {
             mailp_resnet net;
             mailp_resnet_build(&net, &loader, prefix, &camera);
@@ -8638,17 +8638,16 @@ static double mailp_now(const mail_session *s) {
 }
 
 MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, double seconds, size_t *steps, mail_error *err) {
-    double      start, before;
+    double      start;
     mail_status status;
     if (session == NULL || !(seconds >= 0)) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_within: session is NULL or seconds is not 0 or more");
     }
     start  = mailp_now(session);
-    before = start;
     status = mail_plan_begin(session, err);
     while (status == MAIL_OK && session->plan == MAILP_PLAN_STEPS) {
         const size_t left = session->n_order - session->at;
-        double       now  = mailp_now(session), fit;
+        double       now  = mailp_now(session), before, fit;
         fit = session->step_seconds > 0 ? (seconds - (now - start)) / session->step_seconds : session->at == 0 ? 1 : (double)left;
         if (session->policy->cfg.algorithm == MAIL_DDPM && fit < (double)left) {
             /* from the present step down in as many strides as fit, DDIM between them */

@@ -1,0 +1,81 @@
+#!/bin/sh
+# Static analysis of mail.h: clang-tidy, cppcheck, gcc -fanalyzer and clang's analyzer. Clean, or suppressed here with the reason.
+#     tests/analysis.sh [TOOL...]      tools: tidy cppcheck gcc clang; default: all that are installed
+set -u
+cd "$(dirname "$0")/.." || exit 2
+out=build/analysis
+mkdir -p $out
+unit=tests/compile/one.c
+failed=0 ran=0
+tools=${*:-tidy cppcheck gcc clang}
+
+have() { command -v "$1" >/dev/null 2>&1 || { echo "$1: skipped, not installed"; return 1; }; }
+
+# What is left out of clang-tidy's bugprone, cert, clang-analyzer and performance checks, and why:
+#   bugprone-easily-swappable-parameters   kernels take sizes and strides in the order of the equation; STYLE of C, not a bug
+#   bugprone-narrowing-conversions, bugprone-implicit-widening-of-multiplication-result
+#                                          -Wconversion and -Wsign-conversion are on and clean; products of file sizes go through mailp_mul
+#   bugprone-macro-parentheses             MAILP_FN pastes names, MAIL_X lists codes: parentheses would not compile
+#   bugprone-suspicious-include            the file includes itself once per instruction set, on purpose
+#   bugprone-reserved-identifier, cert-dcl37-c, cert-dcl51-cpp   _GNU_SOURCE in tests is for the C library to read
+#   bugprone-branch-clone                  equal branches in tables of dtypes say more than one merged condition
+#   bugprone-assignment-in-if-condition    one `else if ((data = alloc()) == NULL)` ladder in mailp_file_read
+#   bugprone-multi-level-implicit-pointer-conversion   memcpy of pointer arrays in mailp_sort
+#   clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling   wants C11 Annex K, which no C library here has
+#   clang-analyzer-optin.performance.Padding   fields stand in the order in which they are read
+#   cert-err33-c                           results not wanted are cast to void where it matters; clock and snprintf are not errors
+#   cert-flp30-c, clang-analyzer-security.FloatLoopCounter   no float counts a loop that matters
+#   performance-no-int-to-ptr              (void *)(uintptr_t) drops const, which C has no other word for
+checks='-*,bugprone-*,cert-*,clang-analyzer-*,performance-*'
+for no in bugprone-easily-swappable-parameters bugprone-narrowing-conversions bugprone-implicit-widening-of-multiplication-result \
+          bugprone-macro-parentheses bugprone-suspicious-include bugprone-reserved-identifier cert-dcl37-c cert-dcl51-cpp \
+          bugprone-branch-clone bugprone-assignment-in-if-condition bugprone-multi-level-implicit-pointer-conversion \
+          clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling clang-analyzer-optin.performance.Padding cert-err33-c \
+          cert-flp30-c clang-analyzer-security.FloatLoopCounter performance-no-int-to-ptr; do
+    checks="$checks,-$no"
+done
+
+verdict() {  # tool, log of findings
+    ran=$((ran + 1))
+    if [ -s "$2" ]; then
+        head -n 30 "$2"
+        echo "$1: FAILED, $(grep -c -e warning: -e error: "$2") findings"
+        failed=$((failed + 1))
+    else
+        echo "$1: clean"
+    fi
+}
+
+for tool in $tools; do
+    case $tool in
+        tidy)
+            have clang-tidy || continue
+            clang-tidy --quiet --checks="$checks" --header-filter='mail\.h' $unit -- -std=c11 -I. -DMAIL_THREADS 2>/dev/null |
+                grep -A 3 'warning:\|error:' >$out/tidy.log
+            verdict clang-tidy $out/tidy.log ;;
+        cppcheck)
+            have cppcheck || continue
+            # missingIncludeSystem: its own notice; unusedFunction: a library; the rest of "information" is about cppcheck itself.
+            # preprocessorErrorDirective: the #error for -ffast-math is meant to be there.
+            # Scalar build: the other passes are the same text with other words.
+            cppcheck --quiet --std=c99 --enable=warning,portability --inline-suppr --error-exitcode=0 -I. -DMAIL_NO_SIMD -DMAIL_THREADS \
+                -U__FAST_MATH__ -U__FINITE_MATH_ONLY__ -U_WIN32 -D__unix__ -D__GNUC__ --suppress=missingIncludeSystem --suppress=unusedFunction \
+                --suppress=preprocessorErrorDirective --max-configs=1 $unit 2>&1 | grep -e 'warning:' -e 'error:' -e 'portability:' >$out/cppcheck.log
+            verdict cppcheck $out/cppcheck.log ;;
+        gcc)
+            have gcc || continue
+            # -O0: at higher levels the analyzer follows inlined code into paths that the arena's two passes exclude.
+            # Scalar build for the same reason as above. Bounded, so that it ends within minutes.
+            gcc -std=c11 -O0 -fanalyzer -DMAIL_NO_SIMD -DMAIL_THREADS -Wno-analyzer-too-complex -I. -c $unit -o /dev/null 2>&1 |
+                grep -e 'warning:' -e 'error:' >$out/gcc.log
+            verdict 'gcc -fanalyzer' $out/gcc.log ;;
+        clang)
+            have clang || continue
+            clang --analyze -Xanalyzer -analyzer-output=text -std=c11 -DMAIL_NO_SIMD -DMAIL_THREADS -I. $unit -o /dev/null 2>&1 |
+                grep -e 'warning:' -e 'error:' >$out/clang.log
+            verdict 'clang --analyze' $out/clang.log ;;
+        *) echo "unknown tool $tool"; failed=$((failed + 1)) ;;
+    esac
+done
+[ $failed -eq 0 ] || exit 1
+[ $ran -gt 0 ] || { echo "no analyzer is installed"; exit 77; }

@@ -1,0 +1,17 @@
+# The long checks: make trust runs them one after the other and prints a line for each. The short forms are part of make test.
+
+.PHONY: trust emulation analysis
+
+$(B)/long_run: tests/long_run.c mail.h tests/small.h | $(B)
+	$(CC) $(CFLAGS) $(WARN_C) -I. $< -o $@ $(LDLIBS)
+
+$(TESTS:%=$(B)/%): tests/small.h
+
+trust: $(TESTS:%=$(B)/%) $(B)/run_case $(B)/long_run
+	sh tests/trust.sh
+
+emulation:
+	sh tests/emulation.sh
+
+analysis:
+	sh tests/analysis.sh
