@@ -3832,8 +3832,8 @@ typedef struct mailp_kernels {
     void (*softplus)(float *x, size_t ldx, size_t rows, size_t panels);
     void (*gelu)(float *x, size_t ldx, size_t rows, size_t panels);
     void (*scan)(float *y, size_t ldy, float *state_out, const float *state_in, const float *x, size_t ldx,
-                 const float *dt, size_t lddt, const float *A, size_t lda, const float *B, const float *C, size_t ldbc,
-                 const float *D, const float *z, size_t ldz, size_t len, size_t d_state, size_t panels);
+                 const float *dt, size_t lddt, const float *A, const float *B, const float *C, size_t ldbc, const float *D,
+                 const float *z, size_t ldz, size_t len, size_t d_state, size_t panels);
     void (*attend)(float *y, size_t ldy, const float *q, size_t ldq, const float *k, const float *v, size_t ldkv,
                    float *scores, size_t n_q, size_t n_kv, size_t visible, size_t head_dim, int accumulate);
 
@@ -4911,12 +4911,12 @@ MAILP_KERNEL void MAILP_FN(gelu)(float *x, size_t ldx, size_t rows, size_t panel
        y[l][e]         = (sum_s C[l][s] * ssm_state[s][e] + D[e] * x[l][e]) * silu(z[l][e])
 
    y         [len][ldy]      out; may be x, dt or z
-   state_out [d_state][lda]  out, the state after the last token; NULL: not wanted; may be state_in
-   state_in  [d_state][lda]  the state before the first token; NULL: zeros
+   state_out [panels][d_state][16]  out, the state after the last token; NULL: not wanted; may be state_in
+   state_in  [panels][d_state][16]  the state before the first token; NULL: zeros
    x         [len][ldx]      after conv1d and silu
    dt        [len][lddt]     > 0, after softplus
-   A         [d_state][lda]  -exp(A_log) * log2(e), channels last; so a vector holds neighbouring channels, every d_state
-                             fits and no sum over lanes is needed
+   A         [panels][d_state][16]  -exp(A_log) * log2(e); a vector holds neighbouring channels, so every d_state fits and no
+                             sum over lanes is needed, and what a panel needs lies together in memory
    B, C      [len][ldbc]     d_state values per token
    D         [..]            skip weights
    z         [len][ldz]      NULL: no gate
@@ -4925,32 +4925,33 @@ MAILP_KERNEL void MAILP_FN(gelu)(float *x, size_t ldx, size_t rows, size_t panel
    Numbers: sums run over s in two alternating accumulators, the same on every instruction set.
    Cost:    len * d_inner * d_state exponentials dominate. The state of a panel stays in the first-level cache. */
 MAILP_KERNEL void MAILP_FN(scan)(float *y, size_t ldy, float *state_out, const float *state_in, const float *x, size_t ldx,
-                                 const float *dt, size_t lddt, const float *A, size_t lda, const float *B, const float *C,
-                                 size_t ldbc, const float *D, const float *z, size_t ldz,
+                                 const float *dt, size_t lddt, const float *A, const float *B, const float *C, size_t ldbc,
+                                 const float *D, const float *z, size_t ldz,
                                  size_t len, size_t d_state, size_t panels) {
     float  state[MAILP_MAX_STATE * MAILP_W];
     size_t i, l, s;
     for (i = 0; i < panels * MAILP_LANES; i += MAILP_W) {
+        const size_t    at   = i / MAILP_LANES * d_state * MAILP_LANES + i % MAILP_LANES;  /* of these channels in A and the states */
         const mailp_vec skip = mailp_vload(D + i);
         for (s = 0; s < d_state; s++) {
-            mailp_vstore(state + s * MAILP_W, state_in == NULL ? mailp_vzero() : mailp_vload(state_in + s * lda + i));
+            mailp_vstore(state + s * MAILP_W, state_in == NULL ? mailp_vzero() : mailp_vload(state_in + at + s * MAILP_LANES));
         }
         for (l = 0; l < len; l++) {
             const float    *Bl = B + l * ldbc, *Cl = C + l * ldbc;
             const mailp_vec xv = mailp_vload(x + l * ldx + i), dv = mailp_vload(dt + l * lddt + i), in = mailp_vmul(dv, xv);
             mailp_vec       even = mailp_vmul(skip, xv), odd = mailp_vzero(), h;
             for (s = 0; s + 2 <= d_state; s += 2) {
-                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + s * lda + i))), mailp_vload(state + s * MAILP_W),
+                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + at + s * MAILP_LANES))), mailp_vload(state + s * MAILP_W),
                                 mailp_vmul(in, mailp_vset(Bl[s])));
                 mailp_vstore(state + s * MAILP_W, h);
                 even = mailp_vmadd(h, mailp_vset(Cl[s]), even);
-                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + (s + 1) * lda + i))),
+                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + at + (s + 1) * MAILP_LANES))),
                                 mailp_vload(state + (s + 1) * MAILP_W), mailp_vmul(in, mailp_vset(Bl[s + 1])));
                 mailp_vstore(state + (s + 1) * MAILP_W, h);
                 odd = mailp_vmadd(h, mailp_vset(Cl[s + 1]), odd);
             }
             if (s < d_state) {
-                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + s * lda + i))), mailp_vload(state + s * MAILP_W),
+                h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + at + s * MAILP_LANES))), mailp_vload(state + s * MAILP_W),
                                 mailp_vmul(in, mailp_vset(Bl[s])));
                 mailp_vstore(state + s * MAILP_W, h);
                 even = mailp_vmadd(h, mailp_vset(Cl[s]), even);
@@ -4962,7 +4963,7 @@ MAILP_KERNEL void MAILP_FN(scan)(float *y, size_t ldy, float *state_out, const f
             mailp_vstore(y + l * ldy + i, even);
         }
         for (s = 0; state_out != NULL && s < d_state; s++) {
-            mailp_vstore(state_out + s * lda + i, mailp_vload(state + s * MAILP_W));
+            mailp_vstore(state_out + at + s * MAILP_LANES, mailp_vload(state + s * MAILP_W));
         }
     }
 }
@@ -5408,14 +5409,14 @@ typedef struct mailp_mamba_layer {
     const float *conv_w, *conv_b;                        /* [d_conv][ep], [ep] */
     mailp_mat    x_proj;                                 /* d_inner -> dt_rank, B, C */
     mailp_mat    dt_proj;                                /* dt_rank -> ep */
-    const float *A, *D;                                  /* [d_state][ep]: -exp(A_log) log2(e); [ep] */
+    const float *A, *D;                                  /* [ep / 16][d_state][16]: -exp(A_log) log2(e); [ep] */
     mailp_mat    out_proj;                               /* d_inner -> d_model */
 } mailp_mamba_layer;
 
 typedef struct mailp_mamba {
     size_t             n_layers, d_model, d_state, d_conv, d_inner, dt_rank;
     size_t             dp, ep;         /* d_model and d_inner padded to panels */
-    size_t             state_floats;   /* per layer and sequence: conv_state [d_conv - 1][ep], then ssm_state [d_state][ep] */
+    size_t             state_floats;   /* per layer and sequence: conv_state [d_conv - 1][ep], then ssm_state [ep / 16][d_state][16] */
     mailp_mamba_layer *layers;
     const float       *norm_f_weight, *norm_f_bias;
 } mailp_mamba;
@@ -5456,7 +5457,7 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
         for (e = 0; e < m->d_inner; e++) {
             for (s = 0; s < m->d_state; s++) {
                 double a = -exp((double)from[e * m->d_state + s]) * 1.4426950408889634;
-                A[s * m->ep + e] = a < -1e30 ? -1e30f : (float)a;  /* beyond float32 the decay is 0 all the same */
+                A[(e / MAILP_LANES * m->d_state + s) * MAILP_LANES + e % MAILP_LANES] = a < -1e30 ? -1e30f : (float)a;  /* beyond float32 the decay is 0 all the same */
             }
         }
     }
@@ -5578,11 +5579,11 @@ static void mailp_mamba_scan(void *arg, size_t t) {
     to   *= MAILP_LANES;
     for (i = 0; i < j->n_seqs; i++) {
         const mailp_seq *s   = &j->seqs[i];
-        const size_t     at  = j->index * m->state_floats + (m->d_conv - 1) * m->ep + from;
+        const size_t     at  = j->index * m->state_floats + (m->d_conv - 1) * m->ep + from * m->d_state;
         const float     *row = dbc + s->row * ldbc + m->dt_rank;
         j->ctx->kernels->scan(j->xz + s->row * ld + from, ld, s->state_out == NULL ? NULL : s->state_out + at,
                               s->state_in == NULL ? NULL : s->state_in + at, j->xc + s->row * m->ep + from, m->ep,
-                              j->dt + s->row * m->ep + from, m->ep, y->A + from, m->ep, row, row + m->d_state, ldbc, y->D + from,
+                              j->dt + s->row * m->ep + from, m->ep, y->A + from * m->d_state, row, row + m->d_state, ldbc, y->D + from,
                               j->state_only ? NULL : j->xz + s->row * ld + m->ep + from, ld, s->len, m->d_state,
                               (to - from) / MAILP_LANES);
     }
@@ -8725,14 +8726,14 @@ static void mailp_scan_part(const mailp_scan_job *j, size_t i) {
     const size_t ld = whole ? j->d_inner : MAILP_LANES, l0 = whole ? from * ld + c : from * ld;
     const float *x = (whole ? j->x : j->edge) + l0, *dt = (whole ? j->dt : j->edge + L * MAILP_LANES) + l0;
     const float *z = j->z == NULL ? NULL : (whole ? j->z : j->edge + 2 * L * MAILP_LANES) + l0;
-    float       *state = j->states + chunk * N * ep + c;  /* before the piece; the next one is after it */
+    float       *state = j->states + chunk * N * ep + c * N;  /* before the piece; the next one is after it */
     if (j->pass == 0) {
         size_t l, e;
         if (chunk + 1 == j->chunks) {
             return;  /* nobody needs what the last piece leaves before the outputs are made */
         }
         j->k->scan(j->waste + i * ((L + j->chunks - 1) / j->chunks) * MAILP_LANES, MAILP_LANES, state + N * ep, NULL, x, ld, dt, ld,
-                   j->A + c, ep, j->B + from * N, j->C + from * N, N, j->D + c, NULL, 0, len, N, 1);
+                   j->A + c * N, j->B + from * N, j->C + from * N, N, j->D + c, NULL, 0, len, N, 1);
         for (e = 0; e < MAILP_LANES; e++) {
             double sum = 0;
             for (l = 0; l < len; l++) {
@@ -8742,7 +8743,7 @@ static void mailp_scan_part(const mailp_scan_job *j, size_t i) {
         }
     } else {
         float *y = (whole ? j->y : j->edge + 3 * L * MAILP_LANES) + l0;
-        j->k->scan(y, ld, chunk + 1 == j->chunks ? state + N * ep : NULL, state, x, ld, dt, ld, j->A + c, ep, j->B + from * N,
+        j->k->scan(y, ld, chunk + 1 == j->chunks ? state + N * ep : NULL, state, x, ld, dt, ld, j->A + c * N, j->B + from * N,
                    j->C + from * N, N, j->D + c, z, ld, len, N, 1);
     }
 }
@@ -8829,8 +8830,9 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
     for (e = 0; e < d_inner; e++) {
         j.D[e] = D == NULL ? 0.0f : D[e];
         for (s = 0; s < d_state; s++) {
-            j.A[s * j.ep + e]      = A[e * d_state + s] * 1.44269504f;
-            j.states[s * j.ep + e] = state[e * d_state + s];
+            const size_t to = (e / MAILP_LANES * d_state + s) * MAILP_LANES + e % MAILP_LANES;
+            j.A[to]      = A[e * d_state + s] * 1.44269504f;
+            j.states[to] = state[e * d_state + s];
         }
     }
     if (j.chunks > 1) {
@@ -8841,7 +8843,8 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
             float       *after  = j.states + (i + 1) * d_state * j.ep;
             for (s = 0; s < d_state; s++) {
                 for (e = 0; e < j.ep; e++) {
-                    after[s * j.ep + e] += exp2f(j.A[s * j.ep + e] * j.decay[i * j.ep + e]) * before[s * j.ep + e];
+                    const size_t to = (e / MAILP_LANES * d_state + s) * MAILP_LANES + e % MAILP_LANES;
+                    after[to] += exp2f(j.A[to] * j.decay[i * j.ep + e]) * before[to];
                 }
             }
         }
@@ -8853,7 +8856,7 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
     }
     for (e = 0; e < d_inner; e++) {
         for (s = 0; s < d_state; s++) {
-            state[e * d_state + s] = j.states[(j.chunks * d_state + s) * j.ep + e];
+            state[e * d_state + s] = j.states[j.chunks * d_state * j.ep + (e / MAILP_LANES * d_state + s) * MAILP_LANES + e % MAILP_LANES];
         }
     }
     return MAIL_OK;

@@ -179,6 +179,7 @@ static void test_sequences(const mailp_kernels *k) {
         }
         CHECK_MSG(memcmp(out, out2, L * E * sizeof(float)) == 0, "%s: conv1d in pieces differs, %lu taps", k->name, (unsigned long)taps);
     }
+#define AT(channel, s) (((channel) / 16 * n + (s)) * 16 + (channel) % 16)  /* A and states: [panels][d_state][16] */
     for (n = 1; n <= 17; n += 4) {  /* d_state */
         double h[48 * 17];
         fill(a, L * E, -1, 1);       /* x */
@@ -192,19 +193,19 @@ static void test_sequences(const mailp_kernels *k) {
             for (i = 0; i < E; i++) {
                 double y = (double)e[i] * (double)a[l * E + i];
                 for (j = 0; j < n; j++) {
-                    h[j * E + i] = pow(2.0, (double)b[l * E + i] * (double)c[j * E + i]) * h[j * E + i] +
+                    h[AT(i, j)] = pow(2.0, (double)b[l * E + i] * (double)c[AT(i, j)]) * h[AT(i, j)] +
                                    (double)b[l * E + i] * (double)d[l * 2 * n + j] * (double)a[l * E + i];
-                    y += h[j * E + i] * (double)d[l * 2 * n + n + j];
+                    y += h[AT(i, j)] * (double)d[l * 2 * n + n + j];
                 }
                 ref[l * E + i] = y * silu((double)f[l * E + i]);
             }
         }
-        k->scan(out, E, NULL, NULL, a, E, b, E, c, E, d, d + n, 2 * n, e, f, E, L, n, panels);
+        k->scan(out, E, NULL, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, L, n, panels);
         test_close("scan", out, ref, L * E, 5e-6);
         {
             float *state = out2 + L * E;
-            k->scan(out2, E, state, NULL, a, E, b, E, c, E, d, d + n, 2 * n, e, f, E, 4, n, panels);
-            k->scan(out2 + 4 * E, E, state, state, a + 4 * E, E, b + 4 * E, E, c, E, d + 8 * n, d + 9 * n, 2 * n, e, f + 4 * E, E, L - 4, n, panels);
+            k->scan(out2, E, state, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, 4, n, panels);
+            k->scan(out2 + 4 * E, E, state, state, a + 4 * E, E, b + 4 * E, E, c, d + 8 * n, d + 9 * n, 2 * n, e, f + 4 * E, E, L - 4, n, panels);
             CHECK_MSG(memcmp(out, out2, L * E * sizeof(float)) == 0, "%s: scan in pieces differs, d_state %lu", k->name, (unsigned long)n);
             for (i = 0; i < n * E; i++) {
                 ref[i] = h[i];
