@@ -127,7 +127,7 @@ def main():
     notes = os.path.join(HERE, "NOTES.md")
     if os.path.exists(notes):
         with open(notes) as f:
-            text += [f.read().strip(), ""]
+            text += f.read().strip().split("\n") + [""]
 
     text += ["## Policies", "",
              "| policy | caught | hit the obstacle | closed on nothing | out of time | left / right | ticks | ms a decision |%s" %

@@ -243,12 +243,13 @@ class Demos:
         seen[:, 4:6] = (np.abs(hand[:, 4:6]).max(1) < 0.55)[:, None]
         return np.stack([above, hand], 1), np.stack([np.ones_like(above), seen], 1).astype(np.float32)
 
-    def remember(self, policy, path):
-        """Encode every tick once, for the stage in which the encoder rests; kept in a file beside the states."""
+    def remember(self, policy, path, source):
+        """Encode every tick once, for the stage in which the encoder rests; kept in a file, made anew if `source` is newer."""
         if os.path.exists(path):
             saved = torch.load(path)
             self.features, self.white = saved["features"], saved["white"]
-            return
+            if len(self.features) == len(self.states) and os.path.getmtime(path) >= os.path.getmtime(source):
+                return
         began, parts = time.time(), []
         with torch.no_grad():
             blank = {k: torch.full((1, SIZE, SIZE, 3), 255, dtype=torch.uint8) for k in CAMERAS}
@@ -432,7 +433,7 @@ def train(args, sim, name):
     print("%s: %d demonstrations, %d ticks, %d parameters" % (
         name, len(demos.starts), len(demos.states), ref.count_parameters(policy)["total"]), flush=True)
     policy.obs_encoder.load_state_dict(train_vision(args, sim, demos))
-    demos.remember(policy, os.path.join(args.out, "vision.features"))
+    demos.remember(policy, *(os.path.join(args.out, "vision." + k) for k in ("features", "state")))
     demos.turn(policy)
     ema = copy.deepcopy(policy)
     if os.path.exists(stem + ".state"):
