@@ -26,6 +26,12 @@
    What holds: after mail_cuda_session_create no call allocates, waits for the GPU or prints. Work is queued on the
    caller's stream. Same input, same bits; a robot's actions do not depend on its batch.
 
+   What it does not do: DDIM, temporal ensembling and action limits of mail_session_options; pictures other than rgb8 of
+   the camera's own size (mail.h converts and resizes; the GPU takes what a camera driver or simulator left on it).
+
+   Not yet measured on a GPU. The kernels are tested on a CPU stand-in and compiled for sm_80, sm_90a and sm_120; what that
+   cannot show (memory ordering, inline PTX, speed) waits for bench/device_run.sh. Needs the CUDA Toolkit 12 or later.
+
    Contents: declarations, >>dev, >>linear, >>mamba, >>attention, >>tokens, >>sampler, >>scan, >>vision, >>denoise,
    >>weights, >>launch, >>api. */
 #ifndef MAIL_CUDA_CUH
@@ -3399,6 +3405,9 @@ MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
 
 /* Start an episode: histories and chunks are forgotten, the noise starts over from seed. The goal is kept. */
 MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, uint64_t seed, mail_error *err) {
+    if (!session) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_reset: session is NULL");
+    }
     mailp_cuda_queue       q = {session->stream, cudaSuccess};
     mailp_cuda_forget_args a = {session->history, -1};
     mailp_cuda_launch(&q, mailp_cuda_forget, dim3(1), 128, 0, a);
@@ -3412,8 +3421,8 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, ui
 
 /* The same for one robot of the batch; seed and the other robots' histories are left alone. */
 MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *session, size_t robot, mail_error *err) {
-    if (robot >= (size_t)session->B) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "robot %zu of a session with %d", robot, session->B);
+    if (!session || robot >= (size_t)session->B) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "robot %zu of a session with %d", robot, session ? session->B : 0);
     }
     mailp_cuda_queue       q = {session->stream, cudaSuccess};
     mailp_cuda_forget_args a = {session->history, (int)robot};
@@ -3499,6 +3508,9 @@ MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, 
 
 /* Language goal, as in mail_session_set_goal: n = lang_dim (the same for all) or batch * lang_dim floats, on host or device. */
 MAIL_CUDA_API mail_status mail_cuda_session_set_goal(mail_cuda_session *session, const float *embedding, size_t n, mail_error *err) {
+    if (!session || !embedding) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_set_goal: session or embedding is NULL");
+    }
     const mail_cuda_policy *p = session->policy;
     const size_t            dim = p->config.lang_dim, B = (size_t)session->B;
     if (!p->config.lang) {
@@ -3535,6 +3547,9 @@ static inline mail_status mailp_cuda_observed(mail_cuda_session *s, cudaError_t 
    mail_info order; rgb8 of exactly the camera's size, on host or device. They are copied and encoded on the stream;
    memory that is not page-locked makes the copy wait. On an error the histories are as they were. */
 MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const mail_image *images, size_t n, mail_error *err) {
+    if (!session) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_observe: session is NULL");
+    }
     mail_cuda_session  *s = session;
     const mailp_config &c = s->policy->config;
     const size_t        B = (size_t)s->B;
@@ -3566,6 +3581,9 @@ MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const ma
 
 /* Features made elsewhere: n = batch * state_dim floats, on host or device. */
 MAIL_CUDA_API mail_status mail_cuda_observe_features(mail_cuda_session *session, const float *features, size_t n, mail_error *err) {
+    if (!session || !features) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_observe_features: session or features is NULL");
+    }
     const mailp_config &c = session->policy->config;
     const size_t        want = (size_t)session->B * c.state_dim;
     if (c.n_cameras) {
@@ -3601,6 +3619,9 @@ static inline void mailp_cuda_queue_noise(mailp_cuda_queue *q, mail_cuda_session
 /* Queue a decision for all robots. actions [batch][act_seq][action_dim] in the robot's units, on host or device, or NULL.
    They are there when the stream has come this far. A picture or feature that is not finite gives actions that are not. */
 MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *actions, mail_error *err) {
+    if (!session) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_plan: session is NULL");
+    }
     mail_cuda_session  *s = session;
     const mailp_config &c = s->policy->config;
     const size_t        chunk = (size_t)s->B * s->A * s->D * sizeof(float);
@@ -3636,6 +3657,9 @@ MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *acti
 /* Next action of every robot, [batch][action_dim] in the robot's units, on host or device; it is there when the stream has
    come this far. Plans for all robots when the present chunk is used up (n_action_steps of mail_info). */
 MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *action, mail_error *err) {
+    if (!session || !action) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_act: session or action is NULL");
+    }
     mail_cuda_session *s = session;
     const size_t       row = (size_t)s->D * sizeof(float);
     if (s->chunk_used < 0 || s->chunk_used >= (int)s->policy->config.n_action_steps) {

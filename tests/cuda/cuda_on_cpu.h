@@ -411,7 +411,7 @@ struct Pool { /* per OS thread: stacks and guarded shared memory, reused */
         }
         return stacks[i];
     }
-    unsigned char *shared(size_t i, size_t bytes) { /* ends exactly at an inaccessible page */
+    unsigned char *shared(size_t i, size_t bytes) { /* 128-byte aligned, as on a GPU; behind it, less than 128 bytes off, an inaccessible page */
         size_t page = (size_t)sysconf(_SC_PAGESIZE), len = (bytes + page - 1) / page * page + page;
         while (smem.size() <= i) {
             smem.push_back({nullptr, 0});
@@ -428,7 +428,7 @@ struct Pool { /* per OS thread: stacks and guarded shared memory, reused */
             smem[i] = {(unsigned char *)p, len};
         }
         unsigned char *end = smem[i].first + smem[i].second - page;
-        return end - (bytes + 15) / 16 * 16;
+        return end - (bytes + 127) / 128 * 128;
     }
 };
 

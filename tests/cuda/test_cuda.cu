@@ -532,6 +532,8 @@ static uint64_t refuse_case(void) {
     CHECK(mail_cuda_session_create(&s, NULL, NULL, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_session_create(&s, p, &none_at_all, NULL, &err) == MAIL_E_ARGUMENT && s == NULL);
     CHECK(mail_cuda_session_create(&s, p, &too_many, NULL, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_plan(NULL, NULL, &err) == MAIL_E_ARGUMENT && mail_cuda_act(NULL, NULL, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_cuda_observe(NULL, NULL, 0, &err) == MAIL_E_ARGUMENT && mail_cuda_session_reset(NULL, 0, &err) == MAIL_E_ARGUMENT);
     mail_cuda_scan scan = {};
     CHECK(mail_cuda_selective_scan(&scan, 1, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_selective_scan(NULL, 1, NULL, &err) == MAIL_E_ARGUMENT);

@@ -119,6 +119,7 @@ static int noticed(const std::function<uint64_t()> &run, uint64_t want, int line
     int         status = 0;
     if (child == 0) {
         const int quiet = open("/dev/null", O_WRONLY);
+        (void)dup2(quiet, 1);
         (void)dup2(quiet, 2);
         (void)alarm(60); /* a program that never ends is noticed too */
         cpucuda::skip_line = line;
@@ -142,6 +143,7 @@ int TEST_FAULTS_MAIN(int argc, char **argv) {
         {"one launch, 1 robot, 8 blocks", [] { return run_plan(MAIL_D_MA, 8, 1, 1); }},
         {"camera, plain", [] { return run_camera(1); }},
         {"camera", [] { return run_camera(0); }},
+        {"convolution with weights in pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 8); }}, /* of test_cuda.cu */
     };
     std::vector<std::string> source(1); /* lines count from 1 */
     FILE                    *f = argc > 1 ? fopen(argv[1], "r") : NULL;
