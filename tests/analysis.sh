@@ -25,15 +25,28 @@ have() { command -v "$1" >/dev/null 2>&1 || { echo "$1: skipped, not installed";
 #   clang-analyzer-optin.performance.Padding   fields stand in the order in which they are read
 #   cert-err33-c                           results not wanted are cast to void where it matters; clock and snprintf are not errors
 #   cert-flp30-c, clang-analyzer-security.FloatLoopCounter   no float counts a loop that matters
+#   bugprone-misplaced-widening-cast       sums and products of sizes that are printed in a message, or lie inside a file that was measured
+#   bugprone-not-null-terminated-result    mailp_save: the suffix with its NUL is copied behind in the next line
+#   clang-analyzer-security.insecureAPI.strcpy   mailp_open_beside: the name's memory is len + 16 bytes, the longest suffix has 12
 #   performance-no-int-to-ptr              (void *)(uintptr_t) drops const, which C has no other word for
 checks='-*,bugprone-*,cert-*,clang-analyzer-*,performance-*'
 for no in bugprone-easily-swappable-parameters bugprone-narrowing-conversions bugprone-implicit-widening-of-multiplication-result \
           bugprone-macro-parentheses bugprone-suspicious-include bugprone-reserved-identifier cert-dcl37-c cert-dcl51-cpp \
           bugprone-branch-clone bugprone-assignment-in-if-condition bugprone-multi-level-implicit-pointer-conversion \
           clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling clang-analyzer-optin.performance.Padding cert-err33-c \
-          cert-flp30-c clang-analyzer-security.FloatLoopCounter performance-no-int-to-ptr; do
+          cert-flp30-c clang-analyzer-security.FloatLoopCounter bugprone-misplaced-widening-cast \
+          bugprone-not-null-terminated-result clang-analyzer-security.insecureAPI.strcpy performance-no-int-to-ptr; do
     checks="$checks,-$no"
 done
+
+# Single findings that are wrong, by what they say:
+#   &unplaced (cppcheck)        an object that the measuring pass of the loader fills and throws away; passed to be written, not read
+#   argument step (cppcheck)    the struct's members are set one by one above the call; cppcheck does not follow them into it
+#   cfg->trunk, mailp_config_agree(r, name[0] (clang)   mailp_config_read sets all of cfg to zero first; the analyzer forgets that after
+#                               a call that writes part of it
+known() {
+    grep -v -e '&unplaced \[uninitvar\]' -e 'Using argument step that points' -e 'mail\.h:[0-9:]* warning: 2nd function call argument is an uninitialized value'
+}
 
 verdict() {  # tool, log of findings
     ran=$((ran + 1))
@@ -51,7 +64,7 @@ for tool in $tools; do
         tidy)
             have clang-tidy || continue
             clang-tidy --quiet --checks="$checks" --header-filter='mail\.h' $unit -- -std=c11 -I. -DMAIL_THREADS 2>/dev/null |
-                grep -A 3 'warning:\|error:' >$out/tidy.log
+                grep 'warning:\|error:' | known >$out/tidy.log
             verdict clang-tidy $out/tidy.log ;;
         cppcheck)
             have cppcheck || continue
@@ -60,7 +73,7 @@ for tool in $tools; do
             # Scalar build: the other passes are the same text with other words.
             cppcheck --quiet --std=c99 --enable=warning,portability --inline-suppr --error-exitcode=0 -I. -DMAIL_NO_SIMD -DMAIL_THREADS \
                 -U__FAST_MATH__ -U__FINITE_MATH_ONLY__ -U_WIN32 -D__unix__ -D__GNUC__ --suppress=missingIncludeSystem --suppress=unusedFunction \
-                --suppress=preprocessorErrorDirective --max-configs=1 $unit 2>&1 | grep -e 'warning:' -e 'error:' -e 'portability:' >$out/cppcheck.log
+                --suppress=preprocessorErrorDirective --max-configs=1 $unit 2>&1 | grep -e 'warning:' -e 'error:' -e 'portability:' | known >$out/cppcheck.log
             verdict cppcheck $out/cppcheck.log ;;
         gcc)
             have gcc || continue
@@ -72,7 +85,7 @@ for tool in $tools; do
         clang)
             have clang || continue
             clang --analyze -Xanalyzer -analyzer-output=text -std=c11 -DMAIL_NO_SIMD -DMAIL_THREADS -I. $unit -o /dev/null 2>&1 |
-                grep -e 'warning:' -e 'error:' >$out/clang.log
+                grep -e 'warning:' -e 'error:' | known >$out/clang.log
             verdict 'clang --analyze' $out/clang.log ;;
         *) echo "unknown tool $tool"; failed=$((failed + 1)) ;;
     esac
