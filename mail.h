@@ -3312,6 +3312,7 @@ static void mailp_config_trunks(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
     int           mamba = cfg->arch == MAIL_D_MA || cfg->arch == MAIL_ED_MA;
     size_t        i;
+    assert(cfg->n_trunks <= 2);
     for (i = 0; i < cfg->n_trunks; i++) {
         int s = (int)first[cfg->n_trunks == 1 ? 0 : i + 1];
         mailp_config_shape(r, (mailp_setting)s, cfg->trunk[i].n_layers);
