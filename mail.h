@@ -3882,8 +3882,6 @@ typedef struct mailp_kernels {
                          size_t end);
 } mailp_kernels;
 
-#endif /* MAILP_IMPLEMENTED */
-
 #define MAILP_PASS MAILP_PASS_SCALAR
 #include MAIL_SELF
 #undef MAILP_PASS
@@ -3908,6 +3906,8 @@ typedef struct mailp_kernels {
 #  include MAIL_SELF
 #  undef MAILP_PASS
 #endif
+
+#endif /* MAILP_IMPLEMENTED */
 
 #endif /* MAIL_IMPLEMENTATION */
 #endif /* !MAILP_PASS */

@@ -1,6 +1,7 @@
 /* The whole library in one file; calls a function of each part and expects the right answer or the right error. */
 #define MAIL_IMPLEMENTATION
 #include "mail.h"
+#include "mail.h" /* a second time, through another header: nothing more */
 
 #include <stdio.h>
 
