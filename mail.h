@@ -623,6 +623,9 @@ MAILP_UNUSED static size_t mailp_threads(const mail_parallel *parallel) {
 }
 
 #ifdef MAIL_THREADS
+#if !defined(__GNUC__) || defined(__TINYC__)
+#  error "MAIL_THREADS needs the atomic built-ins of gcc or clang; without it, mail_parallel takes threads of your own"
+#endif
 #include <pthread.h>
 #include <sched.h>
 

@@ -36,7 +36,7 @@
    Integers (in which steps the network ran) have to be equal. A value that is not finite fails. */
 
 #define MAIL_IMPLEMENTATION
-#ifndef MAIL_THREADS
+#if !defined(MAIL_THREADS) && defined(__GNUC__) && !defined(__TINYC__)
 #  define MAIL_THREADS
 #endif
 #include "../mail.h"
@@ -610,9 +610,11 @@ static int rc_usage(const char *what) {
 
 int main(int argc, char **argv) {
     rc_options    options;
+#ifdef MAIL_THREADS
     mail_pool    *pool = NULL;
-    mail_parallel parallel;
     mail_error    err;
+#endif
+    mail_parallel parallel;
     int           i, result = 0, n_dirs = 0;
     memset(&options, 0, sizeof options);
     memset(&parallel, 0, sizeof parallel);
@@ -662,6 +664,7 @@ int main(int argc, char **argv) {
         return rc_usage("this build has no --cuda");
     }
 #endif
+#ifdef MAIL_THREADS
     if (options.threads > 1) {
         if (mail_pool_create(&pool, options.threads, &err) != MAIL_OK) {
             (void)fprintf(stderr, "run_case: %s\n", err.text);
@@ -669,13 +672,20 @@ int main(int argc, char **argv) {
         }
         parallel = mail_pool_parallel(pool);
     }
+#else
+    if (options.threads > 1) {
+        return rc_usage("this build has no threads");
+    }
+#endif
     for (; i < argc; i++, n_dirs++) {
-        int judged = rc_judge_folder(&options, argv[i], pool != NULL ? &parallel : NULL);
+        int judged = rc_judge_folder(&options, argv[i], parallel.run != NULL ? &parallel : NULL);
         result = judged == 1 ? 1 : (judged == 3 && result == 0) ? 3 : result;
         if (judged == 3) {
             break;  /* it is the same for every case */
         }
     }
+#ifdef MAIL_THREADS
     mail_pool_free(pool);
+#endif
     return result;
 }
