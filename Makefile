@@ -3,7 +3,9 @@
 # make test       everything that a machine with a C compiler can check
 # make strict     warnings as errors, every standard, both compilers where they are
 # make golden     the large golden suites (needs python3 with torch)
-# make bench      latency per part and per decision
+# make bench      latency per part and per decision;  make bench-peers: beside ONNX Runtime, OpenVINO, ncnn and PyTorch
+# make fuzz       every fuzz target for a minute;  make trust: the long forms of the checks
+# make cuda       compile mail_cuda.cuh;  make test-cuda-cpu: its kernels on the CPU
 
 MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 CC      ?= cc
@@ -67,5 +69,8 @@ bench: $(BENCHES:%=$(B)/%)
 
 clean:
 	rm -rf $(B)
+
+# their rules are in the files included below
+bench-peers cuda demo demo-table fuzz test-cuda-cpu trust:
 
 -include examples/conveyor/conveyor.mk tests/cuda/cuda.mk bench/peers/peers.mk tests/fuzz/fuzz.mk tests/trust.mk
