@@ -284,7 +284,8 @@ MAIL_API mail_status mail_session_create(mail_session **session, const mail_poli
 MAIL_API void        mail_session_free(mail_session *session);
 
 /* Start an episode: history, chunk and plan in progress are forgotten, the noise starts over from seed.
-   The goal is kept. reset_robot does so for one robot of a batch and leaves the seed and the others alone. */
+   The goal is kept. reset_robot does so for one robot of a batch and leaves the seed and the others' history and chunks alone;
+   a plan in progress, which is one for all, is cancelled, and that robot's noise goes on instead of starting over. */
 MAIL_API void        mail_session_reset(mail_session *session, uint64_t seed);
 MAIL_API mail_status mail_session_reset_robot(mail_session *session, size_t robot, mail_error *err);
 
@@ -383,7 +384,7 @@ MAIL_API void        mail_mamba_block(const mail_mamba *block, float *y, float *
 
 /* Way-points from the pose from (excluded) to the pose to (included) on a straight line, evenly spaced and at most
    max_step apart in the Euclidean norm. Returns how many there are; writes the first min(that, capacity).
-   way_points [capacity][dim]   0 if max_step is not positive or a number is not finite. */
+   way_points [capacity][dim]   0 if max_step is not positive, more than 1e9 would be needed, or a number is not finite. */
 MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float *from, const float *to, size_t dim, float max_step);
 
 /* ---- building block: the network of one camera --------------------------------------------------------------------- */
