@@ -71,6 +71,6 @@ clean:
 	rm -rf $(B)
 
 # their rules are in the files included below
-bench-peers cuda demo demo-table fuzz test-cuda-cpu trust:
+bench-peers cuda demo demo-check demo-table fuzz test-cuda-cpu trust:
 
 -include examples/conveyor/conveyor.mk tests/cuda/cuda.mk bench/peers/peers.mk tests/fuzz/fuzz.mk tests/trust.mk
