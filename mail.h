@@ -167,8 +167,8 @@ typedef enum mail_schedule  { MAIL_COSINE, MAIL_LINEAR, MAIL_VP } mail_schedule;
 typedef enum mail_weights   { MAIL_WEIGHTS_F32, MAIL_WEIGHTS_BF16, MAIL_WEIGHTS_INT8 } mail_weights;
 
 /* Where the time goes, told layer by layer; free when off. part is a constant string, layer counts within it: "vision" (0 the
-   picture, 1 the first convolution, then the others in order), "encoder", "prefix" (what stands before the actions, for all
-   steps), "denoise" (one layer of one step), "decoder" (BC). Both members are needed. */
+   picture, 1 the first convolution, then the others in order), "encoder" (ED: for all steps; BC), "denoise" (one layer of one
+   step), "decoder" (BC). Both members are needed. */
 typedef struct mail_profile {
     void  *user;
     double (*now)(void *user);   /* seconds */
@@ -7037,7 +7037,7 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
    >>policy   tensors bound to weight structs; the mamba and transformer trunks; history and goal tokens
    ============================================================================================================= */
 
-#define MAILP_SLOTS 16  /* denoising steps whose prefix is computed as one batch: all of them in every official policy */
+#define MAILP_SLOTS 16  /* denoising steps that the encoder runs for as one batch: all of them in every official policy */
 #define MAILP_AHEAD 64  /* up to this many timesteps the time token is run through the layers at load */
 
 struct mail_policy {
@@ -7254,10 +7254,11 @@ struct mail_session {
     size_t              *order;          /* steps to do, in order */
     size_t               n_order, at;
     size_t               slot_step[MAILP_SLOTS], n_slots;
-    float               *slots;          /* [batch][MAILP_SLOTS][slot_floats]: what the action tokens start from */
+    float               *slots;          /* [batch][MAILP_SLOTS][slot_floats] ED: what the encoder gives to the decoder. ED-Ma: its output
+                                            [1 + t + act_seq][dp]; ED-Tr: cross keys and values [n_layers][2][1 + t][dp] */
     size_t               slot_floats;
-    float               *kv;             /* [batch] keys and values of the action tokens (ED-Tr decoder) */
-    size_t               kv_floats;
+    float               *kv;             /* [batch][kv_floats] transformers: keys and values of a step, trunk that sees the actions */
+    size_t               kv_floats, kv_capacity;
     const float         *given_x_T, *given_noise;
     float               *x;              /* [n_active][act_seq][action_dim] noisy actions, then the result */
     float               *x_start;        /* the same: last clipped prediction of clean actions */
@@ -7294,24 +7295,17 @@ static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
     s->t          = (size_t *)mailp_take(arena, B * sizeof(size_t));
     s->tokens     = mailp_take_floats(arena, B * t * dp);
     s->order      = (size_t *)mailp_take(arena, (c->n_timesteps + c->diffusion_x + 1) * sizeof(size_t));
-    switch (c->arch) {
-        case MAIL_D_MA:  s->slot_floats = p->mamba[0].n_layers * p->mamba[0].state_floats; break;
-        case MAIL_ED_MA: s->slot_floats = p->mamba[1].n_layers * p->mamba[1].state_floats + A * dp; break;
-        case MAIL_D_TR:  s->slot_floats = p->transformer[0].n_layers * 2 * (1 + t + A) * dp; break;
-        default:         s->slot_floats = p->transformer[1].n_layers * 2 * (1 + t) * dp; break;
-    }
-    if (!ddpm && mailp_is_mamba(c)) {
-        s->slot_floats = 0;
-    }
-    s->slots     = mailp_take_floats(arena, B * MAILP_MAX(slots, (size_t)1) * s->slot_floats);
-    s->kv_floats = c->arch == MAIL_ED_TR ? p->transformer[1].n_layers * 2 * A * dp : 0;
-    s->kv        = mailp_take_floats(arena, B * s->kv_floats);
+    s->slot_floats = c->arch == MAIL_ED_MA ? (1 + t + A) * dp : c->arch == MAIL_ED_TR ? p->transformer[1].n_layers * 2 * (1 + t) * dp : 0;
+    s->slots       = mailp_take_floats(arena, B * MAILP_MAX(slots, (size_t)1) * s->slot_floats);
+    s->kv_capacity = c->arch == MAIL_ED_TR ? A : 1 + t + A;
+    s->kv_floats   = mailp_is_mamba(c) ? 0 : p->transformer[c->n_trunks - 1].n_layers * 2 * s->kv_capacity * dp;
+    s->kv          = mailp_take_floats(arena, B * s->kv_floats);
     s->x          = mailp_take_floats(arena, B * A * D + MAILP_LANES);
     s->x_start    = mailp_take_floats(arena, B * A * D);
     s->noise_pred = mailp_take_floats(arena, B * A * D);
     s->out        = mailp_take_floats(arena, B * A * D);
     s->longest  = 1 + t + A;
-    s->max_rows = MAILP_MAX(B * A, MAILP_MAX(slots * (1 + t + (c->arch == MAIL_ED_MA ? A : 0)), MAILP_MAX(t + A, B * t)));
+    s->max_rows = MAILP_MAX(B, c->n_trunks == 2 ? slots : 1) * (1 + t + A);
     s->seqs     = (mailp_seq *)mailp_take(arena, MAILP_MAX(B, MAILP_MAX(slots, (size_t)1)) * sizeof(mailp_seq));
     s->r        = mailp_take_floats(arena, s->max_rows * dp);
     s->cond     = mailp_take_floats(arena, s->max_rows * dp);
@@ -7367,94 +7361,78 @@ static void mailp_tokens(mail_session *s) {
     }
 }
 
-/* What stands before the action tokens, for one robot and all steps in slot_step as one batch of sequences. */
-static void mailp_prefix_robot(mail_session *s, size_t robot) {
+/* The keys and values [n_layers][2][capacity][dp] of trunk 0 begin with those of the time token of step k. */
+static void mailp_time_kv(const mail_policy *p, float *kv, size_t capacity, size_t k) {
+    size_t layer;
+    for (layer = 0; layer < 2 * p->transformer[0].n_layers; layer++) {
+        mailp_copy_rows(kv + layer * capacity * p->dp, p->time_state + k * p->time_floats + layer * p->dp, 1, p->dp);
+    }
+}
+
+/* Time and state tokens of a step, into trunk 0: rows of r and what stands before them in q. Returns the number of rows. */
+static size_t mailp_time_and_states(mail_session *s, mailp_seq *q, float *r, size_t robot, size_t k) {
+    const mail_policy *p     = s->policy;
+    const size_t       first = p->ahead ? 0 : 1;
+    if (first) {
+        mailp_copy_rows(r, p->time_emb + k * p->dp, 1, p->dp);
+    } else if (mailp_is_mamba(&p->cfg)) {
+        q->state_in = p->time_state + k * p->time_floats;
+    } else {
+        mailp_time_kv(p, q->kv, q->capacity, k);
+        q->past = 1;
+    }
+    mailp_copy_rows(r + first * p->dp, s->tokens + robot * p->max_t * p->dp, s->t[robot], p->dp);
+    return first + s->t[robot];
+}
+
+/* ED: the encoder, for one robot and all steps in slot_step as one batch of sequences; its output is left in the slots. */
+static void mailp_encode_robot(mail_session *s, size_t robot) {
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
     const size_t        dp = p->dp, t = s->t[robot], A = c->act_seq, n = s->n_slots, first = p->ahead ? 0 : 1;
     const size_t        len = first + t + (c->arch == MAIL_ED_MA ? A : 0);
-    const float        *tokens = s->tokens + robot * p->max_t * dp;
     float              *scratch = s->scratch;
-    size_t              i, k, layer;
-    s->ctx.part = c->n_trunks == 1 ? "prefix" : "encoder";
+    size_t              i, layer;
+    s->ctx.part = "encoder";
     memset(s->seqs, 0, n * sizeof(mailp_seq));
     for (i = 0; i < n; i++) {
-        float     *r   = s->r + i * len * dp;
-        float     *own = (float *)(uintptr_t)mailp_slot(s, robot, i);
-        mailp_seq *q   = &s->seqs[i];
-        k      = s->slot_step[i];
-        q->row = i * len;
-        q->len = len;
-        if (first) {
-            mailp_copy_rows(r, p->time_emb + k * dp, 1, dp);
-        }
-        mailp_copy_rows(r + first * dp, tokens, t, dp);
+        float     *r = s->r + i * len * dp;
+        mailp_seq *q = &s->seqs[i];
+        q->row      = i * len;
+        q->len      = len;
+        q->capacity = 1 + t;
+        q->kv       = c->arch == MAIL_ED_TR ? scratch + i * p->transformer[0].n_layers * 2 * q->capacity * dp : NULL;
+        r += mailp_time_and_states(s, q, r, robot, s->slot_step[i]) * dp;
         if (c->arch == MAIL_ED_MA) {
-            mailp_copy_rows(r + (first + t) * dp, p->act_tokens, A, dp);
+            mailp_copy_rows(r, p->act_tokens, A, dp);
         }
-        if (mailp_is_mamba(c)) {
-            q->state_in  = first ? NULL : p->time_state + k * p->time_floats;
-            q->state_out = c->arch == MAIL_D_MA ? own : NULL;
-        } else {
-            q->capacity = c->arch == MAIL_D_TR ? 1 + p->max_t + A : 1 + t;
-            q->past     = 1 - first;
-            q->kv       = c->arch == MAIL_D_TR ? own : scratch + i * p->transformer[0].n_layers * 2 * q->capacity * dp;
-            for (layer = 0; !first && layer < 2 * p->transformer[0].n_layers; layer++) {
-                mailp_copy_rows(q->kv + layer * q->capacity * dp, p->time_state + k * p->time_floats + layer * dp, 1, dp);
-            }
-        }
-    }
-    if (c->arch == MAIL_D_MA) {
-        mailp_mamba_run(&s->ctx, &p->mamba[0], s->r, n * len, s->seqs, n, NULL, 1, scratch);
-        return;
-    }
-    if (c->arch == MAIL_D_TR) {
-        mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, n * len, s->seqs, n, s->longest, 1, scratch);
-        return;
     }
     if (c->arch == MAIL_ED_MA) {
-        /* encoder output -> cond; its rows for the actions are kept, those before feed the decoder's prefix now */
-        const size_t states = p->mamba[1].n_layers * p->mamba[1].state_floats;
         mailp_mamba_run(&s->ctx, &p->mamba[0], s->r, n * len, s->seqs, n, NULL, 0, scratch);
         p->kernels->layer_norm(s->normed, dp, s->r, dp, p->mamba[0].norm_f_weight, p->mamba[0].norm_f_bias, n * len, c->d_model);
-        for (i = 0; i < n; i++) {
-            float       *own  = (float *)(uintptr_t)mailp_slot(s, robot, i);
-            const float *rows = s->normed + i * len * dp;
-            mailp_copy_rows(own + states, rows + (first + t) * dp, A, dp);
-            mailp_copy_rows(s->cond + i * (1 + t) * dp, first ? rows : p->time_out + s->slot_step[i] * dp, 1, dp);
-            mailp_copy_rows(s->cond + (i * (1 + t) + 1) * dp, rows + first * dp, t, dp);
-            mailp_copy_rows(s->r + i * (1 + t) * dp, p->state_tokens, 1 + t, dp);
-            s->seqs[i].row       = i * (1 + t);
-            s->seqs[i].len       = 1 + t;
-            s->seqs[i].state_in  = NULL;
-            s->seqs[i].state_out = own;
-        }
-        s->ctx.part = "prefix";
-        mailp_mamba_run(&s->ctx, &p->mamba[1], s->r, n * (1 + t), s->seqs, n, s->cond, 1, scratch);
-        return;
-    }
-    /* ED-Tr: encoder output -> memory -> cross keys and values of every decoder block */
-    {
-        const mailp_transformer *dec = &p->transformer[1];
-        float                   *work = scratch + n * p->transformer[0].n_layers * 2 * (1 + t) * dp;
-        mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, n * len, s->seqs, n, s->longest, 0, work);
+    } else {
+        mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, n * len, s->seqs, n, s->longest, 0,
+                              scratch + n * p->transformer[0].n_layers * 2 * (1 + t) * dp);
         p->kernels->layer_norm(s->normed, dp, s->r, dp, p->transformer[0].ln, NULL, n * len, c->d_model);
-        for (i = 0; i < n; i++) {
-            mailp_copy_rows(s->cond + i * (1 + t) * dp, first ? s->normed + i * len * dp : p->time_out + s->slot_step[i] * dp, 1, dp);
-            mailp_copy_rows(s->cond + (i * (1 + t) + 1) * dp, s->normed + (i * len + first) * dp, t, dp);
+    }
+    for (i = 0; i < n; i++) {  /* with the row of the time token in front */
+        float *out = c->arch == MAIL_ED_MA ? (float *)(uintptr_t)mailp_slot(s, robot, i) : s->cond + i * (1 + t) * dp;
+        if (!first) {
+            mailp_copy_rows(out, p->time_out + s->slot_step[i] * dp, 1, dp);
         }
-        for (layer = 0; layer < dec->n_layers; layer++) {
-            mailp_linear(&s->ctx, scratch, 2 * dp, s->cond, dp, &dec->blocks[layer].cross_kv, n * (1 + t), 0);
-            for (i = 0; i < n * (1 + t); i++) {
-                float *own = (float *)(uintptr_t)mailp_slot(s, robot, i / (1 + t)) + layer * 2 * (1 + t) * dp;
-                mailp_copy_rows(own + i % (1 + t) * dp, scratch + i * 2 * dp, 1, dp);
-                mailp_copy_rows(own + (1 + t + i % (1 + t)) * dp, scratch + i * 2 * dp + dp, 1, dp);
-            }
+        mailp_copy_rows(out + (1 - first) * dp, s->normed + i * len * dp, len, dp);
+    }
+    for (layer = 0; c->arch == MAIL_ED_TR && layer < p->transformer[1].n_layers; layer++) {
+        mailp_linear(&s->ctx, scratch, 2 * dp, s->cond, dp, &p->transformer[1].blocks[layer].cross_kv, n * (1 + t), 0);
+        for (i = 0; i < n * (1 + t); i++) {
+            float *own = (float *)(uintptr_t)mailp_slot(s, robot, i / (1 + t)) + layer * 2 * (1 + t) * dp;
+            mailp_copy_rows(own + i % (1 + t) * dp, scratch + i * 2 * dp, 1, dp);
+            mailp_copy_rows(own + (1 + t + i % (1 + t)) * dp, scratch + i * 2 * dp + dp, 1, dp);
         }
     }
 }
 
-/* The slot that holds step order[at]; if there is none, the prefix of this and the following steps is computed. */
+/* ED: the slot that holds step order[at]; if there is none, the encoder runs for this and the following steps. */
 static size_t mailp_slot_of_step(mail_session *s) {
     size_t i, a, slot;
     for (slot = 0; slot < s->n_slots; slot++) {
@@ -7469,60 +7447,59 @@ static size_t mailp_slot_of_step(mail_session *s) {
         }
     }
     for (a = 0; a < s->n_active; a++) {
-        mailp_prefix_robot(s, s->active[a]);
+        mailp_encode_robot(s, s->active[a]);
     }
     return 0;
 }
 
-/* One call of the DDPM head: s->x at step -> s->noise_pred, for the active robots as one batch. */
-static void mailp_denoise(mail_session *s, size_t slot) {
+/* One call of the DDPM head: s->x at step order[at] -> s->noise_pred, for the active robots as one batch. Tokens before the
+   actions are computed again in every step, because the time token stands before them; beside the actions they cost no more
+   reading of weights, and weights are what a step waits for. */
+static void mailp_denoise(mail_session *s) {
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
-    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, rows = s->n_active * A, ldp = mailp_pad(D);
-    const size_t        last = c->n_trunks - 1;
-    size_t              a, i;
+    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, ldp = mailp_pad(D), k = s->order[s->at];
+    const size_t        slot = c->n_trunks == 2 ? mailp_slot_of_step(s) : 0;
+    size_t              a, i, rows = 0;
     s->ctx.part = "denoise";
-    mailp_linear(&s->ctx, s->r, dp, s->x, D, &p->action_emb, rows, 0);
     memset(s->seqs, 0, s->n_active * sizeof(mailp_seq));
     for (a = 0; a < s->n_active; a++) {
         const size_t robot = s->active[a], t = s->t[robot];
-        float       *own   = (float *)(uintptr_t)mailp_slot(s, robot, slot);
         mailp_seq   *q     = &s->seqs[a];
-        p->kernels->add(s->r + a * A * dp, dp, p->pos_emb + (t - 1) * dp, dp, A, dp / MAILP_LANES);
-        q->row = a * A;
-        q->len = A;
-        switch (c->arch) {
-            case MAIL_D_MA:
-                q->state_in = own;
-                break;
-            case MAIL_ED_MA:
-                q->state_in = own;
-                mailp_copy_rows(s->cond + a * A * dp, own + p->mamba[1].n_layers * p->mamba[1].state_floats, A, dp);
-                break;
-            case MAIL_D_TR:
-                q->kv       = own;
-                q->capacity = 1 + p->max_t + A;
-                q->past     = 1 + t;
-                break;
-            default:
-                q->kv       = s->kv + robot * s->kv_floats;
-                q->capacity = A;
-                q->memory   = own;
-                q->n_memory = 1 + t;
-                break;
+        float       *r     = s->r + rows * dp;
+        size_t       before = 0;
+        q->row      = rows;
+        q->kv       = s->kv + robot * s->kv_floats;
+        q->capacity = s->kv_capacity;
+        if (c->n_trunks == 1) {
+            before = mailp_time_and_states(s, q, r, robot, k);
+        } else if (c->arch == MAIL_ED_MA) {
+            before = 1 + t;
+            mailp_copy_rows(r, p->state_tokens, before, dp);
+            mailp_copy_rows(s->cond + rows * dp, mailp_slot(s, robot, slot), before + A, dp);
+        } else {
+            q->memory   = mailp_slot(s, robot, slot);
+            q->n_memory = 1 + t;
         }
+        mailp_linear(&s->ctx, r + before * dp, dp, s->x + a * A * D, D, &p->action_emb, A, 0);
+        p->kernels->add(r + before * dp, dp, p->pos_emb + (t - 1) * dp, dp, A, dp / MAILP_LANES);
+        q->len = before + A;
+        rows  += before + A;
     }
     if (mailp_is_mamba(c)) {
-        const mailp_mamba *m = &p->mamba[last];
-        mailp_mamba_run(&s->ctx, m, s->r, rows, s->seqs, s->n_active, c->arch == MAIL_ED_MA ? s->cond : NULL, 0, s->scratch);
-        p->kernels->layer_norm(s->normed, dp, s->r, dp, m->norm_f_weight, m->norm_f_bias, rows, c->d_model);
+        mailp_mamba_run(&s->ctx, &p->mamba[c->n_trunks - 1], s->r, rows, s->seqs, s->n_active, c->arch == MAIL_ED_MA ? s->cond : NULL, 0,
+                        s->scratch);
     } else {
-        const mailp_transformer *m = &p->transformer[last];
-        mailp_transformer_run(&s->ctx, m, s->r, rows, s->seqs, s->n_active, s->longest, 0, s->scratch);
-        p->kernels->layer_norm(s->normed, dp, s->r, dp, m->ln, NULL, rows, c->d_model);
+        mailp_transformer_run(&s->ctx, &p->transformer[c->n_trunks - 1], s->r, rows, s->seqs, s->n_active, s->longest, 0, s->scratch);
     }
-    mailp_linear(&s->ctx, s->pred, ldp, s->normed, dp, &p->action_pred, rows, 0);
-    for (i = 0; i < rows; i++) {
+    for (a = 0; a < s->n_active; a++) {
+        const mailp_mamba *m = &p->mamba[c->n_trunks - 1];
+        const float       *r = s->r + (s->seqs[a].row + s->seqs[a].len - A) * dp;
+        p->kernels->layer_norm(s->normed + a * A * dp, dp, r, dp, mailp_is_mamba(c) ? m->norm_f_weight : p->transformer[c->n_trunks - 1].ln,
+                               mailp_is_mamba(c) ? m->norm_f_bias : NULL, A, c->d_model);
+    }
+    mailp_linear(&s->ctx, s->pred, ldp, s->normed, dp, &p->action_pred, s->n_active * A, 0);
+    for (i = 0; i < s->n_active * A; i++) {
         memcpy(s->noise_pred + i * D, s->pred + i * ldp, D * sizeof(float));
     }
 }
@@ -7561,7 +7538,7 @@ static void mailp_regress(mail_session *s) {
             const mailp_transformer *m = &p->transformer[0];
             float                   *work = s->scratch;
             q->capacity = len;
-            q->kv       = c->arch == MAIL_D_TR ? s->slots : s->scratch;
+            q->kv       = c->arch == MAIL_D_TR ? s->kv : s->scratch;
             if (c->arch == MAIL_ED_TR) {
                 work += m->n_layers * 2 * len * dp;
             }
@@ -7797,7 +7774,6 @@ static mail_status mailp_plan_start(mail_session *s, mail_error *err) {
         s->order[s->n_order++] = 0;
     }
     mailp_draw(s, s->x, s->given_x_T, 0);
-    (void)mailp_slot_of_step(s);
     return MAIL_OK;
 }
 
@@ -7821,7 +7797,7 @@ static mail_status mailp_plan_step(mail_session *s, mail_error *err) {
         result = s->x;
     } else {
         k = s->order[s->at];
-        mailp_denoise(s, mailp_slot_of_step(s));
+        mailp_denoise(s);
         result = s->noise_pred;
     }
     bad = mailp_not_finite(result, n);
