@@ -141,8 +141,14 @@ static void bench_pair(const char *name, const char *isa, mail_weights weights, 
         size_t keep = run_at;
         run_at = at;
         for (c = 0; c < 2; c++) {
-            camera_at = c;
-            mailp_resnet_encode(&encoder[c]->net, encoder[c]->kernels, features, NULL, &image[c], scratch[c], NULL, &profile);
+            mailp_resnet_work one;
+            one.net       = &encoder[c]->net;
+            one.image     = &image[c];
+            one.features  = features;
+            one.keypoints = NULL;
+            one.scratch   = scratch[c];
+            camera_at     = c;
+            mailp_resnet_encode(&one, 1, encoder[c]->kernels, NULL, &profile);
         }
         total[at] = now(NULL) - t;
         run_at = keep;
