@@ -655,13 +655,16 @@ def evaluate(sim, policy, scaler, n, first_seed=0):
     running = np.ones(n, bool)
     history, plan, used, tick = [], None, EXECUTE, 0
     while running.any():
-        history = (history + [states.copy()])[-c.obs_seq:]
+        live = np.flatnonzero(running)
+        if c.obs_seq > 1 or used == EXECUTE:
+            feats = torch.zeros(n, c.state_dim)
+            for part in np.array_split(live, max(1, len(live) // 100)):
+                feats[part] = encode(policy, {k: torch.from_numpy(render(sim, states[part], i, True)) for i, k in enumerate(CAMERAS)})
+            history = (history + [feats])[-c.obs_seq:]
         if tick >= SETTLE and used == EXECUTE:
-            live = np.flatnonzero(running)
             plan = np.zeros((n, CHUNK, 3), np.float32)
             for part in np.array_split(live, max(1, len(live) // 100)):
-                obs = torch.stack([encode(policy, {k: torch.from_numpy(render(sim, h[part], i, True))
-                                                   for i, k in enumerate(CAMERAS)}) for h in history], 1)
+                obs = torch.stack([h[part] for h in history], 1)
                 if c.algo == "ddpm":
                     draw = torch.stack([torch.randn(1 + c.n_timesteps, CHUNK, 3, generator=gens[i]) for i in part], 1)
                     act = ref.sample(policy, obs, draw[0], draw[1:], lo, hi)[0]
