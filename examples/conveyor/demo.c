@@ -17,20 +17,15 @@
 #include "picture.h"
 #include "sim.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "episode.h"
 
 #define VIEW 256        /* the scene in rollouts.gif */
 #define SMALL 128       /* a camera's picture beside it */
-#define MAX_SIDE 128    /* of a camera's picture as the policy gets it */
 #define MAX_TIMES 8192
 #define SHOWN 4         /* episodes in rollouts.gif */
 #define STRIP 6         /* moments in the strip */
 #define PART 192        /* size of a scene in the strip and the denoising picture */
 
-static uint8_t camera_rgb[CONVEYOR_CAMERAS][MAX_SIDE * MAX_SIDE * 3];
 static uint8_t scene_rgb[VIEW * VIEW * 3];
 static uint8_t canvas_rgb[2 * VIEW * VIEW * 3];
 static uint8_t strip_rgb[STRIP * PART * (PART + PART / 2) * 3];
@@ -38,17 +33,6 @@ static gif     movie;
 static double  times[2][MAX_TIMES];
 
 static const uint8_t white[3] = { 255, 255, 255 }, pink[3] = { 255, 60, 200 }, green[3] = { 60, 255, 120 };
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static picture picture_of(uint8_t *rgb, int width, int height) {
     picture p;
@@ -89,23 +73,9 @@ static void draw_camera(picture p, int x, int y, int size, const mail_info *info
     int w = (int)info->cameras[c].width, h = (int)info->cameras[c].height, i, j;
     for (j = 0; j < size; j++) {
         for (i = 0; i < size; i++) {
-            picture_blend(p, x + i, y + j, camera_rgb[c] + ((j * h / size) * w + i * w / size) * 3, 1.0f);
+            picture_blend(p, x + i, y + j, episode_rgb[c] + ((j * h / size) * w + i * w / size) * 3, 1.0f);
         }
     }
-}
-
-static mail_status look(mail_session *session, const mail_info *info, const conveyor_sim *sim, mail_error *err) {
-    mail_image frames[CONVEYOR_CAMERAS];
-    int        c;
-    for (c = 0; c < CONVEYOR_CAMERAS; c++) {
-        memset(&frames[c], 0, sizeof frames[c]);
-        frames[c].data = camera_rgb[c];
-        frames[c].width = info->cameras[c].width;
-        frames[c].height = info->cameras[c].height;
-        frames[c].format = MAIL_RGB8;
-        conveyor_picture(sim, c, (int)frames[c].width, (int)frames[c].height, camera_rgb[c]);
-    }
-    return mail_observe(session, frames, CONVEYOR_CAMERAS, err);
 }
 
 /* One chunk while it is denoised: after 0, 3, 6, 9, 12 and all 16 steps. The session keeps the noisy chunk in x, in the
@@ -153,7 +123,7 @@ static int draw_keypoints(const char *policy_path, const mail_info *info, const 
         void         *scratch = NULL;
         size_t        size = 0, n = 0, i;
         memset(&image, 0, sizeof image);
-        image.data = camera_rgb[c];
+        image.data = episode_rgb[c];
         image.width = info->cameras[c].width;
         image.height = info->cameras[c].height;
         image.format = MAIL_RGB8;
@@ -197,29 +167,16 @@ int main(int argc, char **argv) {
     picture          canvas = picture_of(canvas_rgb, VIEW + SMALL, VIEW);
     picture          strip = picture_of(strip_rgb, STRIP * PART, PART + PART / 2);
     mail_policy     *policy;
-    mail_session    *session = NULL;
+    mail_session    *session;
     const mail_info *info;
     mail_error       err;
     mail_status      status = MAIL_OK;
     char             name[400];
 
-    if (mail_policy_load(&policy, path, NULL, &err)) {
-        fprintf(stderr, "demo: %s: %s\n", path, err.text);
+    if (episode_load(&policy, &session, "demo", path, NULL, NULL)) {
         return 2;
     }
     info = mail_policy_info(policy);
-    if (info->n_cameras != CONVEYOR_CAMERAS || info->action_dim != CONVEYOR_ACTION_DIM || info->has_lang ||
-        info->cameras[0].width > MAX_SIDE || info->cameras[0].height > MAX_SIDE || info->cameras[1].width > MAX_SIDE ||
-        info->cameras[1].height > MAX_SIDE) {
-        fprintf(stderr, "demo: %s: this policy is for another robot\n", path);
-        mail_policy_free(policy);
-        return 2;
-    }
-    if (mail_session_create(&session, policy, NULL, &err)) {
-        fprintf(stderr, "demo: %s\n", err.text);
-        mail_policy_free(policy);
-        return 2;
-    }
     snprintf(name, sizeof name, "%s/rollouts.gif", folder);
     if (gif_open(&movie, name, VIEW + SMALL, VIEW)) {
         fprintf(stderr, "demo: cannot write %s\n", name);
@@ -232,16 +189,16 @@ int main(int argc, char **argv) {
         conveyor_reset(&sim, (uint64_t)(500000 + i));
         mail_session_reset(session, (uint64_t)i);
         while (sim.status == CONVEYOR_RUNNING && status == MAIL_OK) {
-            double start = seconds(), looked;
-            status = look(session, info, &sim, &err);
-            looked = seconds();
+            double start = episode_seconds(), looked;
+            status = episode_look(session, info, &sim, 0.0f, NULL, &err);
+            looked = episode_seconds();
             if (status == MAIL_OK && sim.tick >= CONVEYOR_SETTLE) {
                 if (used == (int)info->n_action_steps) {
                     status = mail_plan(session, chunk, &err);
                     used = 0;
                     planned = (int)info->act_seq;
                     if (n_times[1] < MAX_TIMES) {
-                        times[1][n_times[1]++] = seconds() - looked;
+                        times[1][n_times[1]++] = episode_seconds() - looked;
                     }
                 }
                 status = status ? status : mail_act(session, action, &err);
@@ -292,15 +249,13 @@ int main(int argc, char **argv) {
     if (drawn > 0 && picture_save(picture_of(strip_rgb, STRIP * PART, PART + PART / 2), name)) {
         return 2;
     }
-    qsort(times[0], n_times[0], sizeof times[0][0], by_size);
-    qsort(times[1], n_times[1], sizeof times[1][0], by_size);
     printf("%s: %s, history %d, chunk %d, %d denoising steps, %.2f million parameters, kernels %s\n", path, info->arch_name,
            (int)info->obs_seq, (int)info->act_seq, (int)info->n_timesteps, 1e-6 * (double)info->n_parameters, info->isa);
     printf("caught %d of %d (%d on the left, %d on the right); hit the obstacle %d, closed on nothing %d, out of time %d\n",
            count[CONVEYOR_CAUGHT], episodes, sides[0], sides[1], count[CONVEYOR_HIT], count[CONVEYOR_MISSED],
            count[CONVEYOR_TIMEOUT]);
     if (n_times[0] > 0 && n_times[1] > 0) {
-        double look_ms = 1e3 * times[0][n_times[0] / 2], plan_ms = 1e3 * times[1][n_times[1] / 2];
+        double look_ms = 1e3 * episode_median(times[0], n_times[0]), plan_ms = 1e3 * episode_median(times[1], n_times[1]);
         printf("a frame (two pictures encoded): median %.2f ms, worst %.2f\n", look_ms, 1e3 * times[0][n_times[0] - 1]);
         printf("a decision (all denoising steps): median %.2f ms, worst %.2f; %.0f decisions a second, frame included\n",
                plan_ms, 1e3 * times[1][n_times[1] - 1], 1e3 / (look_ms + plan_ms));

@@ -1,7 +1,7 @@
-/* fast.c: the selective scan and group norm with their gradients, for training on a CPU (train.py loads it; inference does
-   not need it).
+/* fast.c: the inner parts of a Mamba block and group norm with their gradients, for training on a CPU (train.py loads it;
+   inference does not need it).
 
-   For every sequence b and channel i, token after token:
+   The selective scan. For every sequence b and channel i, token after token:
 
        h[s] = exp(dt * A[i][s]) * h[s] + dt * B[s] * x
        y    = sum_s C[s] * h[s]
@@ -96,6 +96,104 @@ int scan_backward(float *gdt, float *gx, float *gA, float *gB, float *gC, const 
         }
     }
     return 0;
+}
+
+/* Causal convolution over the tokens of each channel, then SiLU.
+
+       y[t][i] = silu(bias[i] + sum_j taps[j][i] * x[t + j - (K - 1)][i])      x is 0 before the first token
+
+   y, gy, gx  [batch][tokens][d_inner];  x the same, but its rows lie `stride` floats apart;  taps, gtaps [K][d_inner];
+   bias, gbias [d_inner]. gtaps and gbias are added to. MAX_INNER bounds d_inner. */
+#define MAX_INNER 512
+
+static void conv_row(float *restrict u, const float *x, const float *taps, const float *bias, int t, int stride, int d_inner, int K) {
+    int i, j;
+    memcpy(u, bias, (size_t)d_inner * sizeof *u);
+    for (j = t < K - 1 ? K - 1 - t : 0; j < K; j++) {
+        const float *from = x + (long)(t + j - (K - 1)) * stride, *w = taps + (long)j * d_inner;
+        for (i = 0; i < d_inner; i++) {
+            u[i] += w[i] * from[i];
+        }
+    }
+}
+
+static inline float sigmoid(float v) {
+    float e = exp_neg(-fabsf(v));
+    return (v < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+
+int conv_forward(float *restrict y, const float *restrict x, const float *restrict taps, const float *restrict bias, int batch, int tokens, int d_inner,
+                 int stride, int K) {
+    float u[MAX_INNER];
+    int   b, t, i;
+    if (d_inner > MAX_INNER) {
+        return 1;
+    }
+    for (b = 0; b < batch; b++) {
+        for (t = 0; t < tokens; t++) {
+            float *restrict to = y + ((long)b * tokens + t) * d_inner;
+            conv_row(u, x + (long)b * tokens * stride, taps, bias, t, stride, d_inner, K);
+            for (i = 0; i < d_inner; i++) {
+                to[i] = u[i] * sigmoid(u[i]);
+            }
+        }
+    }
+    return 0;
+}
+
+void conv_backward(float *restrict gx, float *restrict gtaps, float *restrict gbias, const float *restrict gy, const float *restrict x, const float *restrict taps,
+                   const float *restrict bias, int batch, int tokens, int d_inner, int stride, int K) {
+    float u[MAX_INNER];
+    int   b, t, i, j;
+    memset(gx, 0, (size_t)batch * (size_t)tokens * (size_t)d_inner * sizeof *gx);
+    for (b = 0; b < batch; b++) {
+        for (t = 0; t < tokens; t++) {
+            const float *restrict g = gy + ((long)b * tokens + t) * d_inner;
+            conv_row(u, x + (long)b * tokens * stride, taps, bias, t, stride, d_inner, K);
+            for (i = 0; i < d_inner; i++) {
+                float s = sigmoid(u[i]);
+                u[i] = g[i] * s * (1.0f + u[i] * (1.0f - s));
+                gbias[i] += u[i];
+            }
+            for (j = t < K - 1 ? K - 1 - t : 0; j < K; j++) {
+                long         at = (long)b * tokens + t + j - (K - 1);
+                const float *restrict from = x + at * stride, *w = taps + (long)j * d_inner;
+                float       *to = gx + at * d_inner, *gw = gtaps + (long)j * d_inner;
+                for (i = 0; i < d_inner; i++) {
+                    to[i] += w[i] * u[i];
+                    gw[i] += from[i] * u[i];
+                }
+            }
+        }
+    }
+}
+
+/* The gate: out = (y + D x) silu(z). rows is batch * tokens; z's rows lie `stride` floats apart, the rest is dense; gD is
+   added to. */
+void gate_forward(float *restrict out, const float *restrict y, const float *restrict x, const float *restrict z, const float *restrict D, int rows, int d_inner, int stride) {
+    int r, i;
+    for (r = 0; r < rows; r++) {
+        long at = (long)r * d_inner, zt = (long)r * stride;
+        for (i = 0; i < d_inner; i++) {
+            out[at + i] = (y[at + i] + D[i] * x[at + i]) * z[zt + i] * sigmoid(z[zt + i]);
+        }
+    }
+}
+
+void gate_backward(float *restrict gy, float *restrict gx, float *restrict gz, float *restrict gD, const float *restrict g,
+                   const float *restrict y, const float *restrict x, const float *restrict z, const float *restrict D,
+                   int rows, int d_inner, int stride) {
+    int r, i;
+    for (r = 0; r < rows; r++) {
+        long at = (long)r * d_inner, zt = (long)r * stride;
+        for (i = 0; i < d_inner; i++) {
+            float v = z[zt + i], s = sigmoid(v), to = g[at + i] * v * s;
+            gy[at + i] = to;
+            gx[at + i] = to * D[i];
+            gD[i] += to * x[at + i];
+            gz[at + i] = g[at + i] * (y[at + i] + D[i] * x[at + i]) * s * (1.0f + v * (1.0f - s));
+        }
+    }
 }
 
 /* Group norm with 16 channels per group, channels last, with its gradient; relu != 0: followed by ReLU.

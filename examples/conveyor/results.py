@@ -5,7 +5,7 @@
 
 EVALUATE is the program built from evaluate.c. With --torch the same seeds also run through PyTorch by `PYTHON train.py --eval`
 (the noise differs, so the two agree within their intervals, not episode by episode). --quick: a tenth of the episodes,
-into the folder of EVALUATE instead of this one. Standard library only.
+into the folder of EVALUATE instead of this one. What was run before is kept beside EVALUATE. Standard library only.
 """
 import argparse
 import hashlib
@@ -23,8 +23,12 @@ NAMES = {
     "d_ma_h1_ddpm": "D-Ma, history 1, DDPM",
     "d_tr_h5_ddpm": "D-Tr, history 5, DDPM",
     "ed_ma_h5_ddpm": "ED-Ma, history 5, DDPM",
+    "d_ma_h5_ddpm_occ": "D-Ma, history 5, DDPM, trained with occlusion",
+    "d_ma_h1_ddpm_occ": "D-Ma, history 1, DDPM, trained with occlusion",
 }
-COLOURS = ("#c8324b", "#2864c8", "#288c46", "#b07800", "#7840b0")
+MAIN = tuple(NAMES)[:5]
+FEWER = (("d_ma_h5_ddpm_20", 20), ("d_ma_h5_ddpm_50", 50), ("d_ma_h5_ddpm", 100))    # per cent of the demonstrations
+COLOURS = ("#c8324b", "#2864c8", "#288c46", "#b07800", "#7840b0", "#00808c", "#806040")
 
 
 def interval(k, n):
@@ -43,27 +47,39 @@ def stem(path):
     return os.path.basename(path).split(".")[0]
 
 
-def evaluate(program, path, episodes, *more):
-    """-> dict of the numbers evaluate.c prints; results are kept beside the program, by its bytes and the policy's"""
+def name_of(path):
+    return NAMES.get(stem(path), stem(path))
+
+
+def once(program, path, command):
+    """What a command prints; kept beside the program, by the program's bytes, the policy's and the arguments"""
     store, key = program + ".results", hashlib.sha256()
     for name in (program, path):
         with open(name, "rb") as f:
             key.update(f.read())
-    key = " ".join((key.hexdigest()[:16], str(episodes), *more))
+    key = " ".join((key.hexdigest()[:16], *(os.path.basename(c) for c in command)))
     known = {}
     if os.path.exists(store):
         with open(store) as f:
             known = json.load(f)
     if key not in known:
-        known[key] = subprocess.run([program, "--episodes", str(episodes), *more, path], check=True, stdout=subprocess.PIPE,
-                                    universal_newlines=True).stdout
+        known[key] = subprocess.run(command, check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout
         with open(store, "w") as f:
             json.dump(known, f, indent=1)
-    line = known[key].split()
+    return known[key]
+
+
+def evaluate(program, path, episodes, *more):
+    """-> dict of the numbers evaluate.c prints"""
+    line = once(program, path, [program, "--episodes", str(episodes), *more, path]).split()
     keys = ("n", "caught", "hit", "missed", "timeout", "left", "right", "ticks", "ms", "ms_worst")
     row = {k: float(v) for k, v in zip(keys, line[-len(keys):])}
     print(stem(path), *more, percent(row["caught"], row["n"]), flush=True)
     return row
+
+
+def table(head, rows):
+    return ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)] + ["| " + " | ".join(r) + " |" for r in rows]
 
 
 def chart(path, title, xlabel, series):
@@ -121,72 +137,97 @@ def main():
     out = os.path.dirname(program) if args.quick else HERE
     n, m = (max(20, v // 10) if args.quick else v for v in (args.episodes, args.studies))
     text = ["# Results of the conveyor task", "",
-            "Written by `results.py` (`make demo-table`); do not edit. %d episodes each, seeds 0 to %d, which no demonstration"
-            % (n, n - 1), "used, unless another number is given; every number but those marked PyTorch comes from the C program `evaluate.c`. In brackets: 95 % Wilson intervals.",
-            "Milliseconds were measured on %s, one thread, other work running beside." % processor(), ""]
+            "Written by `results.py` (`make demo-table`); do not edit. %d episodes, seeds 0 to %d, which no demonstration used," % (n, n - 1),
+            "unless another number is given; every number but those marked PyTorch comes from the C program `evaluate.c`. In",
+            "brackets: 95 %% Wilson intervals. Milliseconds were measured on %s, one thread, other work" % processor(),
+            "running beside.", ""]
     notes = os.path.join(HERE, "NOTES.md")
     if os.path.exists(notes):
         with open(notes) as f:
             text += f.read().strip().split("\n") + [""]
 
-    text += ["## Policies", "",
-             "| policy | caught | hit the obstacle | closed on nothing | out of time | left / right | ticks | ms a decision |%s" %
-             (" PyTorch, caught |" if args.torch else ""), "|---|---|---|---|---|---|---|---|%s" % ("---|" if args.torch else "")]
-    base = {}
-    for path in args.policies:
-        r = base[path] = evaluate(program, path, n)
-        row = "| %s | %s | %d | %d | %d | %d / %d | %.1f | %.2f |" % (
-            NAMES.get(stem(path), stem(path)), percent(r["caught"], n), r["hit"], r["missed"], r["timeout"], r["left"], r["right"],
-            r["ticks"], r["ms"])
+    by_name = {stem(p): p for p in args.policies}
+    main_five = [p for p in args.policies if stem(p) in MAIN]
+    ddpm = [p for p in main_five if "ddpm" in stem(p)]
+    base = {p: evaluate(program, p, n) for p in args.policies}
+
+    def short(r):
+        return "%.1f %%" % (100 * r["caught"] / r["n"])
+
+    def points(xs, rows):
+        return [(x, r["caught"], r["n"]) for x, r in zip(xs, rows)]
+
+    def plot(file, title, xlabel, series):
+        chart(os.path.join(out, file), title, xlabel, series)
+        return ["", "![%s](%s)" % (title, file)]
+
+    text += ["## Policies"]
+    head = ["policy", "caught", "hit the obstacle", "closed on nothing", "out of time", "left / right", "ticks", "ms a decision"]
+    rows = []
+    for path in main_five:
+        r = base[path]
+        rows.append([name_of(path), percent(r["caught"], n), *("%d" % r[k] for k in ("hit", "missed", "timeout")),
+                     "%d / %d" % (r["left"], r["right"]), "%.1f" % r["ticks"], "%.2f" % r["ms"]])
         if args.torch:
-            line = subprocess.run([args.torch, os.path.join(HERE, "train.py"), stem(path), "--eval", str(n), "--policy", path],
-                                  check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout
+            line = once(program, path, [args.torch, os.path.join(HERE, "train.py"), stem(path), "--eval", str(n), "--policy", path])
             share = float(re.search(r"success\s+([\d.]+)", line).group(1))
-            row += " %s |" % percent(round(share / 100 * n), n)
-        text.append(row)
+            rows[-1].append(percent(round(share / 100 * n), n))
+            print(stem(path), "PyTorch", rows[-1][-1], flush=True)
+    text += table(head + (["PyTorch, caught"] if args.torch else []), rows)
 
     executed = (1, 2, 4, 8)
+    rows, series = [], {}
+    for path in main_five:
+        runs = [evaluate(program, path, m, "--execute", str(e)) for e in executed]
+        series[name_of(path)] = points(executed, runs)
+        rows.append([name_of(path)] + ["%s, %d hit" % (short(r), r["hit"]) for r in runs])
     text += ["", "## Actions executed before the next decision", "",
              "Every policy predicts 8 actions. The more of them are executed without looking again, the more it matters that a chunk",
-             "is one way round and not a mean of two, and that the puck's speed is known. %d episodes here and in the tables below." % m, "",
-             "| policy | " + " | ".join(str(e) for e in executed) + " |", "|---|" + "---|" * len(executed)]
-    series = {}
-    for path in args.policies:
-        name = NAMES.get(stem(path), stem(path))
-        rows = [evaluate(program, path, m, "--execute", str(e)) for e in executed]
-        series[name] = [(e, r["caught"], r["n"]) for e, r in zip(executed, rows)]
-        text.append("| %s | %s |" % (name, " | ".join("%.1f %%, %d hit" % (100 * r["caught"] / r["n"], r["hit"]) for r in rows)))
-    chart(os.path.join(out, "executed.svg"), "caught, by actions executed per decision", "actions executed", series)
-    text += ["", "![executed](executed.svg)"]
+             "is one way round and not a mean of two, and that the puck's speed is known. %d episodes." % m]
+    text += table(["policy", *map(str, executed)], rows)
+    text += plot("executed.svg", "caught, by actions executed per decision", "actions executed", series)
 
     shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+    rows, series = [], {}
+    for path in main_five + [p for p in args.policies if stem(p).endswith("_occ")]:
+        runs = [base[path] if s == 0 else evaluate(program, path, m, "--occlude", str(s)) for s in shares]
+        series[name_of(path)] = points([100 * s for s in shares], runs)
+        rows.append([name_of(path)] + [short(r) for r in runs])
     text += ["", "## Occluded pictures", "",
              "A share of the 8 x 8 pixel squares of every picture is black, drawn anew for each frame; on top of the fifth of all",
-             "frames that is lost anyway. No policy was trained with occlusion.", "",
-             "| policy | " + " | ".join("%d %%" % (100 * s) for s in shares) + " |", "|---|" + "---|" * len(shares)]
-    series = {}
-    for path in args.policies:
-        rows = [base[path] if s == 0 else evaluate(program, path, m, "--occlude", str(s)) for s in shares]
-        series[NAMES.get(stem(path), stem(path))] = [(100 * s, r["caught"], r["n"]) for s, r in zip(shares, rows)]
-        text.append("| %s | %s |" % (NAMES.get(stem(path), stem(path)), " | ".join("%.1f %%" % (100 * r["caught"] / r["n"]) for r in rows)))
-    chart(os.path.join(out, "occlusion.svg"), "caught, by occluded share", "occluded share of the picture, %", series)
-    text += ["", "![occlusion](occlusion.svg)", "", "## Fewer denoising steps", "",
-             "All 16 steps by DDPM against fewer by DDIM (eta 0).", ""]
+             "frames that is lost anyway. %d episodes, %d without occlusion." % (m, n)]
+    text += table(["policy", *("%d %%" % (100 * s) for s in shares)], rows)
+    text += plot("occlusion.svg", "caught, by occluded share", "occluded share of the picture, %", series)
+
+    fewer = [(by_name[k], share) for k, share in FEWER if k in by_name]
+    if len(fewer) > 1:
+        text += ["", "## Fewer demonstrations", "",
+                 "The same number of training steps on the first 20 % and 50 % of the 2,000 demonstrations. %d episodes." % n]
+        text += table(["policy", *("%d %%" % share for _, share in fewer)],
+                      [[NAMES["d_ma_h5_ddpm"], *(percent(base[p]["caught"], n) for p, _ in fewer)]])
+        text += plot("demonstrations.svg", "caught, by demonstrations", "share of the demonstrations, %",
+                     {NAMES["d_ma_h5_ddpm"]: points([share for _, share in fewer], [base[p] for p, _ in fewer])})
 
     counts = (1, 2, 4, 8, 16)
-    text += ["| policy | " + " | ".join("DDIM %d" % c for c in counts) + " | DDPM 16 |", "|---|" + "---|" * (len(counts) + 1)]
-    series = {}
-    for path in args.policies:
-        if "ddpm" not in stem(path):
-            continue
-        rows = [evaluate(program, path, m, "--steps", str(c)) for c in counts]
-        name = NAMES.get(stem(path), stem(path))
-        series[name] = [(c, r["caught"], r["n"]) for c, r in zip(counts, rows)]
-        text.append("| %s | %s |" % (name, " | ".join("%.1f %%, %.2f ms" % (100 * r["caught"] / r["n"], r["ms"])
-                                                       for r in rows + [base[path]])))
-    if series:
-        chart(os.path.join(out, "steps.svg"), "caught, by DDIM steps", "denoising steps", series)
-        text += ["", "![steps](steps.svg)"]
+    rows, series = [], {}
+    for path in ddpm:
+        runs = [evaluate(program, path, m, "--steps", str(c)) for c in counts]
+        series[name_of(path)] = points(counts, runs)
+        rows.append([name_of(path)] + ["%s, %.2f ms" % (short(r), r["ms"]) for r in runs + [base[path]]])
+    text += ["", "## Fewer denoising steps", "",
+             "All 16 steps by DDPM against fewer by DDIM (eta 0). %d episodes, %d for DDPM." % (m, n)]
+    text += table(["policy", *("DDIM %d" % c for c in counts), "DDPM 16"], rows)
+    text += plot("steps.svg", "caught, by DDIM steps", "denoising steps", series)
+
+    held = ("f32", "bf16", "int8")
+    shipped = [p for p in main_five if os.path.dirname(os.path.abspath(p)) == HERE]
+    rows = []
+    for path in shipped:
+        runs = [base[path]] + [evaluate(program, path, n, "--weights", w) for w in held[1:]]
+        rows.append([name_of(path)] + ["%s, %.2f ms" % (percent(r["caught"], n), r["ms"]) for r in runs])
+    text += ["", "## How weights are held", "",
+             "The shipped policies with their weights as float32, bfloat16 or 8-bit integers in memory. %d episodes." % n]
+    text += table(["policy", *held], rows)
     with open(os.path.join(out, "RESULTS.md"), "w") as f:
         f.write("\n".join(text) + "\n")
     print("wrote", os.path.join(out, "RESULTS.md"))

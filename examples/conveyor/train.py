@@ -2,7 +2,8 @@
 """Train a MaIL policy for the conveyor task (sim.h), from nothing to files that mail.h loads.
 
     python3 train.py                          the shipped policy: D-Ma, history 5, DDPM
-    python3 train.py d_ma_h5_bc               another one; the names are below
+    python3 train.py NAME                     another one; the names are in POLICIES below
+    python3 train.py all                      all of them, one after the other
     python3 train.py --quick                  a smoke run of two minutes: few steps, then a small evaluation
     python3 train.py NAME --eval 500          only run a trained policy in the simulator, in PyTorch
     python3 train.py --check                  the fast forward passes used here against the reference model
@@ -58,18 +59,30 @@ ACTION_NAMES = ("move_x", "move_y", "gripper")
 SETTLE, LOSS = 4, 0.2          # as in sim.h
 OUTCOMES = ("running", "caught", "hit", "missed", "timeout")
 
+# What tells the policies apart. share: of the demonstrations that the head learns from; occluded: trained with squares of the
+# pictures blacked out; eyes: the file of the encoder's first stage, which policies share.
 POLICIES = {
     "d_ma_h5_ddpm": dict(arch="d_ma", obs_seq=5, algo="ddpm"),
-    "d_ma_h5_bc": dict(arch="d_ma", obs_seq=5, algo="bc"),
-    "d_ma_h1_ddpm": dict(arch="d_ma", obs_seq=1, algo="ddpm"),
-    "d_tr_h5_ddpm": dict(arch="d_tr", obs_seq=5, algo="ddpm"),
     "ed_ma_h5_ddpm": dict(arch="ed_ma", obs_seq=5, algo="ddpm"),
+    "d_tr_h5_ddpm": dict(arch="d_tr", obs_seq=5, algo="ddpm"),
+    "d_ma_h1_ddpm": dict(arch="d_ma", obs_seq=1, algo="ddpm"),
+    "d_ma_h5_bc": dict(arch="d_ma", obs_seq=5, algo="bc"),
+    "d_ma_h5_ddpm_20": dict(arch="d_ma", obs_seq=5, algo="ddpm", share=0.2),
+    "d_ma_h5_ddpm_50": dict(arch="d_ma", obs_seq=5, algo="ddpm", share=0.5),
+    "d_ma_h5_ddpm_occ": dict(arch="d_ma", obs_seq=5, algo="ddpm", eyes="vision_occ", occluded=True),
 }
+# Shares of 8 x 8 squares that are blacked out when a policy is trained with occlusion; each window has one of these
+LEVELS = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5))
+
+
+def setting(name, key, otherwise=None):
+    return POLICIES[name].get(key, otherwise)
 
 
 def config(name):
     return ref.Config(act_seq=CHUNK, action_dim=3, state_dim=128, d_model=64, n_layers=4, enc_layers=3, dec_layers=3,
-                      dec_conv=4, cameras={k: (SIZE, SIZE) for k in CAMERAS}, feat_dim=64, res_width=16, **POLICIES[name])
+                      dec_conv=4, cameras={k: (SIZE, SIZE) for k in CAMERAS}, feat_dim=64, res_width=16,
+                      **{k: setting(name, k) for k in ("arch", "obs_seq", "algo")})
 
 
 # --------------------------------------------------------------------------- C parts
@@ -106,6 +119,14 @@ def render(sim, states, camera, lossy):
     return out
 
 
+def occlude(pictures, level, rng):
+    """Black out squares of pictures [n, SIZE, SIZE, 3], in place; level [n] into LEVELS."""
+    share = rng.uniform(*np.array(LEVELS)[level].T)
+    n = SIZE // 8
+    squares = rng.random((len(pictures), n, n)) < share[:, None, None]
+    pictures.reshape(len(pictures), n, 8, n, 8, 3).transpose(0, 1, 3, 2, 4, 5)[squares] = 0
+
+
 # --------------------------------------------------------------------------- fast, equivalent forward passes
 class Scan(torch.autograd.Function):
     lib = None
@@ -128,20 +149,58 @@ class Scan(torch.autograd.Function):
         return tuple(grads)
 
 
+def pointers(*tensors):
+    return (ctypes.c_void_p(v.data_ptr()) for v in tensors)
+
+
+class ConvSilu(torch.autograd.Function):
+    """silu of the causal convolution; x [batch, tokens, d_inner] may be a slice of wider rows, taps [K, d_inner]"""
+
+    @staticmethod
+    def forward(ctx, x, taps, bias):
+        x, taps, bias = x.detach(), taps.detach().contiguous(), bias.detach()
+        y = torch.empty(x.shape)
+        if Scan.lib.conv_forward(*pointers(y, x, taps, bias), *x.shape, x.stride(1), len(taps)):
+            raise ValueError("too wide for fast.c")
+        ctx.save_for_backward(x, taps, bias)
+        return y
+
+    @staticmethod
+    def backward(ctx, gy):
+        x, taps, bias = ctx.saved_tensors
+        gx, gtaps, gbias = torch.empty(x.shape), torch.zeros_like(taps), torch.zeros_like(bias)
+        Scan.lib.conv_backward(*pointers(gx, gtaps, gbias, gy.contiguous(), x, taps, bias), *x.shape, x.stride(1), len(taps))
+        return gx, gtaps, gbias
+
+
+class Gate(torch.autograd.Function):
+    """(y + D x) silu(z); z may be a slice of wider rows"""
+
+    @staticmethod
+    def forward(ctx, y, x, z, d):
+        y, x, z, d = (v.detach() for v in (y, x, z, d))
+        out = torch.empty_like(y)
+        Scan.lib.gate_forward(*pointers(out, y, x, z, d), y.shape[0] * y.shape[1], y.shape[2], z.stride(1))
+        ctx.save_for_backward(y, x, z, d)
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        y, x, z, d = ctx.saved_tensors
+        gy, gx, gz, gd = torch.empty_like(y), torch.empty_like(y), torch.empty_like(y), torch.zeros_like(d)
+        Scan.lib.gate_backward(*pointers(gy, gx, gz, gd, g.contiguous(), y, x, z, d), y.shape[0] * y.shape[1], y.shape[2], z.stride(1))
+        return gy, gx, gz, gd
+
+
 def mixer_forward(self, u):
-    """ref.Mixer.forward with the scan in C (its loop is used where that does not fit)."""
+    """ref.Mixer.forward with all but its products in C (the loop in PyTorch is used where that does not fit)."""
     if Scan.lib is None or self.d_state != 16 or u.dtype != torch.float32 or u.device.type != "cpu":
         return reference_mixer_forward(self, u)
     x, z = self.in_proj(u).chunk(2, dim=-1)
-    k = self.conv1d.weight.shape[-1]
-    padded = F.pad(x, (0, 0, k - 1, 0))
-    taps = self.conv1d.weight[:, 0, :]
-    x = sum(padded[:, j:j + x.shape[1]] * taps[:, j] for j in range(k)) + self.conv1d.bias
-    x = F.silu(x)
+    x = ConvSilu.apply(x, self.conv1d.weight[:, 0, :].t(), self.conv1d.bias)
     dt, bm, cm = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-    dt = F.softplus(self.dt_proj(dt))
-    y = Scan.apply(dt, x, -torch.exp(self.A_log), bm, cm) + self.D * x
-    return self.out_proj(y * F.silu(z))
+    y = Scan.apply(F.softplus(self.dt_proj(dt)), x, -torch.exp(self.A_log), bm, cm)
+    return self.out_proj(Gate.apply(y, x, z, self.D))
 
 
 class Norm(torch.autograd.Function):
@@ -207,7 +266,7 @@ def encode(policy, pictures):
 class Demos:
     """All ticks of n demonstrations, one after the other; pictures are rendered when needed."""
 
-    def __init__(self, sim, n, first_seed=1_000_000):
+    def __init__(self, sim, n, occluded=False, first_seed=1_000_000):
         size, limit = sim.conveyor_size(), 90
         states, chunks = np.zeros((limit, size), np.uint8), np.zeros((limit, CHUNK, 3), np.float32)
         all_states, all_chunks, self.starts, self.lengths = [], [], [], []
@@ -222,8 +281,7 @@ class Demos:
             self.starts.append(at)
             self.lengths.append(ticks)
             at += ticks
-        self.sim = sim
-        self.report = None
+        self.sim, self.occluded = sim, occluded
         self.states, self.chunks = np.concatenate(all_states), np.concatenate(all_chunks)
         self.starts, self.lengths = np.array(self.starts), np.array(self.lengths)
         first = np.concatenate([self.chunks[s + SETTLE:s + n, 0] for s, n in zip(self.starts, self.lengths)])
@@ -244,23 +302,36 @@ class Demos:
         return np.stack([above, hand], 1), np.stack([np.ones_like(above), seen], 1).astype(np.float32)
 
     def remember(self, policy, path, source):
-        """Encode every tick once, for the stage in which the encoder rests; kept in a file, made anew if `source` is newer."""
-        if os.path.exists(path):
+        """Encode every tick once, or once for each of LEVELS, for the stage in which the encoder rests: features [levels, ticks,
+        state_dim], white [levels, 32, state_dim] of lost frames. Kept in a file, made anew if `source` is newer."""
+        if os.path.exists(path) and os.path.getmtime(path) >= os.path.getmtime(source):
             saved = torch.load(path)
-            self.features, self.white = saved["features"], saved["white"]
-            if len(self.features) == len(self.states) and os.path.getmtime(path) >= os.path.getmtime(source):
+            if saved["features"].shape[1] >= len(self.states):           # fewer demonstrations are the first of more
+                self.features, self.white = saved["features"][:, :len(self.states)], saved["white"]
                 return
-        began, parts = time.time(), []
+        began, rng = time.time(), np.random.default_rng(11)
+        features, white = [], []
+
+        def look(pictures, level):
+            for v in pictures.values():
+                if level:
+                    occlude(v, np.full(len(v), level), rng)
+            return encode(policy, {k: torch.from_numpy(v) for k, v in pictures.items()})
+
         with torch.no_grad():
-            blank = {k: torch.full((1, SIZE, SIZE, 3), 255, dtype=torch.uint8) for k in CAMERAS}
-            self.white = encode(policy, blank)[0]
-            for at in range(0, len(self.states), 128):
-                part = self.states[at:at + 128]
-                parts.append(encode(policy, {k: torch.from_numpy(render(self.sim, part, i, False)) for i, k in enumerate(CAMERAS)}))
-                if at // 128 % 50 == 49:
-                    each = (time.time() - began) / (at + 128)
-                    print("encoding %d/%d  %.0f s left" % (at + 128, len(self.states), each * (len(self.states) - at)), flush=True)
-        self.features = torch.cat(parts)
+            levels = range(len(LEVELS) if self.occluded else 1)
+            for level in levels:
+                parts = []
+                white.append(look({k: np.full((32, SIZE, SIZE, 3), 255, np.uint8) for k in CAMERAS}, level))
+                for at in range(0, len(self.states), 128):
+                    part = self.states[at:at + 128]
+                    parts.append(look({k: render(self.sim, part, i, False) for i, k in enumerate(CAMERAS)}, level))
+                    if at // 128 % 100 == 99:
+                        done = level + (at + 128) / len(self.states)
+                        print("encoding %.0f %%  %.0f s left" % (100 * done / len(levels), (time.time() - began) / done *
+                                                                 (len(levels) - done)), flush=True)
+                features.append(torch.cat(parts))
+        self.features, self.white = torch.stack(features), torch.stack(white)
         torch.save(dict(features=self.features, white=self.white), path)
 
     @torch.no_grad()
@@ -269,12 +340,13 @@ class Demos:
         places that the first stage learned (in tenths), then whether the frame is lost, then the rest, made small. Nothing
         is lost by it. As they come, three directions hold nearly all the variance, and a head takes long to find the others."""
         places, seen = (torch.from_numpy(v) for v in self.places())
-        blank = max(1, len(self.features) // 10)
+        blank = max(1, len(self.states) // 10)
         turned, white = [], []
         for c, k in enumerate(CAMERAS):
             last = policy.obs_encoder.key_model_map[k].nets[3]
             n = last.weight.shape[0]
-            f, w = self.features[:, c * n:(c + 1) * n].double(), self.white[c * n:(c + 1) * n].double()
+            part = slice(c * n, (c + 1) * n)
+            f, w = self.features[0, :, part].double(), self.white[0, 0, part].double()
             mean = f.mean(0)
             x = torch.cat([f - mean, torch.ones(len(f), 1, dtype=torch.double)], 1)
             ridge = 1e-6 * len(f) * torch.eye(n + 1, dtype=torch.double)
@@ -290,9 +362,9 @@ class Demos:
             b = torch.cat([torch.stack(rows)[:, n], torch.zeros(n - 7, dtype=torch.double)]) - m @ mean
             last.bias.copy_((m @ last.bias.double() + b).float())
             last.weight.copy_((m @ last.weight.double()).float())
-            turned.append((f @ m.T + b).float())
-            white.append((m @ w + b).float())
-        self.features, self.white = torch.cat(turned, 1), torch.cat(white)
+            turned.append((self.features[..., part].double() @ m.T + b).float())
+            white.append((self.white[..., part].double() @ m.T + b).float())
+        self.features, self.white = torch.cat(turned, -1), torch.cat(white, -1)
 
     def windows(self, rng, n, obs_seq):
         """-> n windows from all over, as features [n, obs_seq, state_dim], and their chunks"""
@@ -300,11 +372,13 @@ class Demos:
         at = SETTLE + (rng.random(n) * (self.lengths[demo] - SETTLE)).astype(int)
         at[rng.random(n) < 0.15] = SETTLE                      # the first decision is rare and matters most
         ticks = (self.starts[demo] + at)[:, None] + np.arange(1 - obs_seq, 1)
-        obs = self.features[torch.from_numpy(ticks)]
+        level = torch.from_numpy(rng.integers(len(self.features), size=n))
+        obs = self.features[level[:, None], torch.from_numpy(ticks)]
         half = obs.shape[-1] // len(CAMERAS)
         for c in range(len(CAMERAS)):
             lost = torch.from_numpy(rng.random(ticks.shape) < LOSS)
-            obs[..., c * half:(c + 1) * half][lost] = self.white[c * half:(c + 1) * half]
+            white = self.white[level[:, None], torch.from_numpy(rng.integers(self.white.shape[1], size=ticks.shape))]
+            obs[..., c * half:(c + 1) * half][lost] = white[..., c * half:(c + 1) * half][lost]
         return obs, torch.from_numpy(self.chunks[ticks[:, -1]])
 
     def batch(self, rng, stretches, frames, obs_seq):
@@ -317,10 +391,12 @@ class Demos:
             at = np.maximum(at, np.minimum(SETTLE, length - frames))
         ticks = (self.starts[demo] + at)[:, None] + np.arange(frames)
         lost = rng.random((len(CAMERAS), stretches * frames)) < LOSS
-        pictures = {}
+        pictures, level = {}, np.repeat(rng.integers(len(LEVELS), size=stretches), frames)
         for c, k in enumerate(CAMERAS):
             p = render(self.sim, self.states[ticks.ravel()], c, False)
             p[lost[c]] = 255
+            if self.occluded:
+                occlude(p, level, rng)
             pictures[k] = torch.from_numpy(p)
         ends = np.arange(obs_seq - 1, frames)
         last = (np.arange(stretches)[:, None] * frames + ends).ravel()
@@ -345,10 +421,9 @@ def initialise(policy, seed):
             nn.init.normal_(m.pos_emb, 0.0, 0.02)
 
 
-def train_vision(args, sim, demos):
+def train_vision(args, sim, demos, path):
     """First stage: each camera's network learns to tell from single pictures where things are, by a linear map from its
-    features that is thrown away afterwards. -> state_dict of the encoder; kept in OUT/vision.state for all policies"""
-    path = os.path.join(args.out, "vision.state")
+    features that is thrown away afterwards. -> state_dict of the encoder; kept in the file `path` for other policies"""
     policy = ref.Policy(config("d_ma_h5_bc"))
     initialise(policy, args.seed)
     encoder, cfg = policy.obs_encoder, policy.cfg
@@ -380,8 +455,10 @@ def train_vision(args, sim, demos):
             optimiser.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / args.vision_steps))
             optimiser.zero_grad(set_to_none=True)
             for c, name in enumerate(CAMERAS):
-                pictures = torch.from_numpy(render(sim, demos.states[at], c, False))
-                off = tell[c](encoder.camera(name, pictures[:, None])[0][:, 0]) - torch.from_numpy(places[at, c])
+                pictures = render(sim, demos.states[at], c, False)
+                if demos.occluded:
+                    occlude(pictures, rng.integers(len(LEVELS), size=len(pictures)), rng)
+                off = tell[c](encoder.camera(name, torch.from_numpy(pictures)[:, None])[0][:, 0]) - torch.from_numpy(places[at, c])
                 off = off * torch.from_numpy(seen[at, c])
                 (off ** 2).mean().backward()
                 now = ((off.detach() ** 2).sum(0) / torch.from_numpy(seen[at, c]).sum(0).clamp(min=1)).numpy()
@@ -428,12 +505,15 @@ def train(args, sim, name):
         net.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(policy.parameters(), lr=args.lr)
     ema, step, spent = copy.deepcopy(policy), 0, 0.0
-    demos = Demos(sim, args.demos)
+    demos = Demos(sim, round(args.demos * setting(name, "share", 1)), setting(name, "occluded", False))
+    eyes = os.path.join(args.out, setting(name, "eyes", "vision"))
     schedule = ref.Schedule(cfg.schedule, cfg.n_timesteps)
     print("%s: %d demonstrations, %d ticks, %d parameters" % (
         name, len(demos.starts), len(demos.states), ref.count_parameters(policy)["total"]), flush=True)
-    policy.obs_encoder.load_state_dict(train_vision(args, sim, demos))
-    demos.remember(policy, *(os.path.join(args.out, "vision." + k) for k in ("features", "state")))
+    everything = demos if "share" not in POLICIES[name] else Demos(sim, args.demos)    # the encoder sees all of them
+    policy.obs_encoder.load_state_dict(train_vision(args, sim, everything, eyes + ".state"))
+    everything.remember(policy, eyes + ".features", eyes + ".state")
+    demos.features, demos.white = everything.features[:, :len(demos.states)], everything.white
     demos.turn(policy)
     ema = copy.deepcopy(policy)
     if os.path.exists(stem + ".state"):
@@ -575,13 +655,16 @@ def evaluate(sim, policy, scaler, n, first_seed=0):
     running = np.ones(n, bool)
     history, plan, used, tick = [], None, EXECUTE, 0
     while running.any():
-        history = (history + [states.copy()])[-c.obs_seq:]
+        live = np.flatnonzero(running)
+        if c.obs_seq > 1 or used == EXECUTE:
+            feats = torch.zeros(n, c.state_dim)
+            for part in np.array_split(live, max(1, len(live) // 100)):
+                feats[part] = encode(policy, {k: torch.from_numpy(render(sim, states[part], i, True)) for i, k in enumerate(CAMERAS)})
+            history = (history + [feats])[-c.obs_seq:]
         if tick >= SETTLE and used == EXECUTE:
-            live = np.flatnonzero(running)
             plan = np.zeros((n, CHUNK, 3), np.float32)
             for part in np.array_split(live, max(1, len(live) // 100)):
-                obs = torch.stack([encode(policy, {k: torch.from_numpy(render(sim, h[part], i, True))
-                                                   for i, k in enumerate(CAMERAS)}) for h in history], 1)
+                obs = torch.stack([h[part] for h in history], 1)
                 if c.algo == "ddpm":
                     draw = torch.stack([torch.randn(1 + c.n_timesteps, CHUNK, 3, generator=gens[i]) for i in part], 1)
                     act = ref.sample(policy, obs, draw[0], draw[1:], lo, hi)[0]
@@ -638,17 +721,17 @@ def check(sim):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("name", nargs="?", default="d_ma_h5_ddpm", choices=list(POLICIES))
+    p.add_argument("name", nargs="?", default="d_ma_h5_ddpm", choices=[*POLICIES, "all"])
     p.add_argument("--out", default=os.path.join(ROOT, "build", "conveyor"))
-    p.add_argument("--steps", type=int, default=1600, help="steps of the second and third stage together")
-    p.add_argument("--head-steps", type=int, default=1500, help="of them with the encoder at rest")
+    p.add_argument("--steps", type=int, default=2650, help="steps of the second and third stage together")
+    p.add_argument("--head-steps", type=int, default=2500, help="of them with the encoder at rest")
     p.add_argument("--windows", type=int, default=256, help="windows in a batch while the encoder rests")
     p.add_argument("--demos", type=int, default=2000)
     p.add_argument("--stretches", type=int, default=16, help="stretches of demonstrations in a batch")
     p.add_argument("--frames", type=int, default=8, help="ticks in a stretch")
     p.add_argument("--draws", type=int, default=6, help="noise levels per window")
     p.add_argument("--lr", type=float, default=1e-3, help="of the second stage; a quarter of it in the third")
-    p.add_argument("--vision-steps", type=int, default=450, help="steps of the first stage")
+    p.add_argument("--vision-steps", type=int, default=1000, help="steps of the first stage")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--every", type=int, default=20, help="steps between progress lines")
     p.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "0")))
@@ -667,11 +750,12 @@ def main():
         args.vision_steps, args.head_steps, args.steps = 60, 60, 70
         os.makedirs(args.out, exist_ok=True)
         check(sim)
-    if not args.eval:
-        train(args, sim, args.name)
-    policy, scaler = load(args.policy or os.path.join(args.out, args.name + ".safetensors"), args.name)
-    if args.eval or args.quick:
-        show(args.name, evaluate(sim, policy, scaler, args.eval or 20))
+    for name in POLICIES if args.name == "all" else [args.name]:
+        if not args.eval:
+            train(args, sim, name)
+        if args.eval or args.quick:
+            policy, scaler = load(args.policy or os.path.join(args.out, name + ".safetensors"), name)
+            show(name, evaluate(sim, policy, scaler, args.eval or 20))
 
 
 if __name__ == "__main__":

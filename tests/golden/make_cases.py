@@ -1,10 +1,14 @@
 """Write golden cases for a MaIL inference engine.
 
-    python3 make_cases.py OUT [--suite small|tiny|head|vision|all] [--only NAME[,NAME...]] [--seed N]
+    python3 make_cases.py OUT [--suite small|tiny|head|vision|demo|all] [--only NAME[,NAME...]] [--seed N]
                               [--configs FILE.json] [--no-pth] [--list]
 
 `small` is the set that lies in the repository, in tests/golden/cases. To save room, some of its cases have only one of
 the two weight files, and cases that differ in nothing but settings or inputs point to the same one by a symbolic link.
+
+Cases named conveyor_* and the suite `demo` are rollouts of trained policies (examples/conveyor): a policy runs in the simulator,
+which takes a C compiler to build, and the pictures that it saw are the inputs. `demo` has a whole episode for every policy that
+is there, shipped or trained into build/conveyor; `make demo-compare` makes and judges it.
 
 For each case OUT/NAME/ holds
     model.pth             state_dict as torch.save writes it (same keys, order and aliasing as an official checkpoint;
@@ -58,11 +62,39 @@ TWO = lambda h, w: {"agentview_rgb": (h, w), "eye_in_hand_rgb": (h, w)}
 
 def case(name, suite, kind="single", frames=None, batch=1, steps=0, chunk=None, scale_data=True,
          temperature=None, cuda_tag=False, quiet=False, storage="f32", files="both",
-         weights_of=None, share=False, **cfg):
+         weights_of=None, share=False, recorded=None, **cfg):
     cfg.setdefault("cameras", NO_CAMS)
     return dict(name=name, suite=suite, kind=kind, frames=frames, batch=batch, steps=steps, chunk=chunk,
                 scale_data=scale_data, temperature=temperature, cuda_tag=cuda_tag, quiet=quiet, storage=storage,
-                files=files, weights_of=weights_of, share=share, config=R.Config(**cfg))
+                files=files, weights_of=weights_of, share=share, recorded=recorded, config=R.Config(**cfg))
+
+
+ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+
+
+def conveyor():
+    """examples/conveyor/train.py as a module, without its own forward passes"""
+    sys.path.insert(0, os.path.join(ROOT, "examples", "conveyor"))
+    import train
+    train.use(train.PLAIN)
+    return train
+
+
+def recorded_case(name, suite, policy, episode, **kw):
+    """A case of a trained policy in the simulator; policy: its file, of which the name says what it is."""
+    T = conveyor()
+    return case(name, suite, storage="bf16", files="safetensors", chunk=T.EXECUTE, recorded=(policy, episode),
+                **vars(T.config(os.path.basename(policy).split(".")[0])), **kw)
+
+
+def demo_cases():
+    """Whole episodes of every conveyor policy that is there."""
+    out = []
+    for name in conveyor().POLICIES:
+        paths = [os.path.join(ROOT, d, name + ".safetensors") for d in ("examples/conveyor", "build/conveyor")]
+        for path in [p for p in paths if os.path.exists(p)][:1]:
+            out.append(recorded_case("demo_" + name, "demo", path, 2024, kind="rollout", steps=80))
+    return out
 
 
 def small_cases():
@@ -139,6 +171,10 @@ def small_cases():
         weights_of="vision_one", **eye)
     one("vision_one_roll", kind="rollout", steps=7, arch="ed_ma", obs_seq=3, state_dim=10,
         cameras={"wrist_rgb": (50, 70)}, weights_of="vision_one", **eye)
+    # the shipped policy at work: its first decisions, and one decision with all that leads to it
+    shipped = os.path.join(ROOT, "examples", "conveyor", "d_ma_h5_ddpm.safetensors")
+    out.append(recorded_case("conveyor_roll", "small", shipped, 4, kind="rollout", steps=11))
+    out.append(recorded_case("conveyor_one", "small", shipped, 5, steps=13))
     # two cameras of different size, one of them quiet; to save room they share the last two stages, as a .pth can say
     one("vision_two", arch="d_ma", n_layers=2, obs_seq=2, state_dim=20, quiet="eye_in_hand_rgb", share=True, files="pth",
         storage="bf16", cuda_tag=True, cameras={"eye_in_hand_rgb": (33, 64), "agentview_rgb": (97, 40)}, **eye)
@@ -146,7 +182,7 @@ def small_cases():
 
 
 def default_cases():
-    out = small_cases()
+    out = small_cases() + demo_cases()
     # --- tiny: small odd sizes, features given, every (arch, algo, lang) combination
     tiny = dict(d_model=32, state_dim=24, n_layers=2, d_state=5, d_conv=3, enc_layers=2, dec_layers=3,
                 enc_state=4, dec_state=6, enc_conv=4, dec_conv=2, n_heads=4, act_seq=4, action_dim=3)
@@ -310,17 +346,42 @@ def run_rollout(policy, c, scaler, t, steps, chunk):
     return {"actions": torch.cat([r.step(frame(i), cast(t["lang"]) if c.lang else None, source) for i in range(steps)])}
 
 
+def record(policy, scaler, episode, steps, chunk, x_T, noise):
+    """Run an episode in the simulator, at most `steps` ticks. -> {camera: uint8 [ticks, H, W, 3]}; the actions follow from the
+    pictures, so whoever gets them with the same noise acts the same, but for rounding."""
+    T = conveyor()
+    sim = T.build(os.path.join(ROOT, "build", "conveyor"))[0]
+    state, frames, plans = np.zeros((1, sim.conveyor_size()), np.uint8), [], iter(range(steps))
+    roll = R.Rollout(policy, scaler, chunk)
+    sim.conveyor_reset(state.ctypes.data, episode)
+    for _ in range(steps):
+        frames.append({k: torch.from_numpy(T.render(sim, state, i, True))[0] for i, k in enumerate(T.CAMERAS)})
+
+        def source():
+            i = next(plans)
+            return x_T[i], noise[i]
+        action = roll.step(frames[-1], None, source)[0].numpy().copy()
+        if sim.conveyor_step(state.ctypes.data, action.ctypes.data):
+            break
+    return {k: torch.stack([f[k] for f in frames]) for k in T.CAMERAS}
+
+
 @torch.no_grad()
 def build(spec, base_seed, out_dir, write_pth=True):
     c, seed, other = spec["config"], case_seed(spec["name"], base_seed), spec["weights_of"]
     g = torch.Generator().manual_seed(seed)
-    policy = R.randomise(R.Policy(c), case_seed(other or spec["name"], base_seed), spec["temperature"], quiet=spec["quiet"])
+    if spec["recorded"]:
+        other = os.path.basename(spec["recorded"][0])
+        policy, scaler = conveyor().load(spec["recorded"][0], other.split(".")[0])
+        policy.eval()
+    else:
+        policy = R.randomise(R.Policy(c), case_seed(other or spec["name"], base_seed), spec["temperature"], quiet=spec["quiet"])
+        scaler = make_scaler(g, c.action_dim, spec["scale_data"])
     if spec["share"]:                                         # all cameras get the last two stages of the first by name
         nets = [policy.obs_encoder.key_model_map[k].backbone.nets for k in sorted(c.cameras)]
         for n in nets[1:]:
             n[6], n[7] = nets[0][6], nets[0][7]
     sd = R.stored(policy, spec["storage"])
-    scaler = make_scaler(g, c.action_dim, spec["scale_data"])
     calls = (c.n_timesteps + c.diffusion_x) if c.algo == "ddpm" else 0
     frames = spec["frames"] or c.obs_seq
     single, chunk = spec["kind"] == "single", spec["chunk"] or c.act_seq
@@ -328,8 +389,8 @@ def build(spec, base_seed, out_dir, write_pth=True):
     scaling["scaler.bounds"] = torch.from_numpy(scaler.bounds())
 
     # inputs; the order of the draws is part of what a seed means
-    B, runs = spec["batch"], list(range(0, spec["steps"], chunk))
-    lead, noise_lead = ((B, frames), ()) if single else ((spec["steps"],), (len(runs),))
+    B, steps, runs = spec["batch"], spec["steps"], list(range(0, spec["steps"], chunk))
+    lead, noise_lead = ((B, frames), ()) if single else ((steps,), (len(runs),))
     t = {}
 
     def draw_lang():
@@ -338,8 +399,9 @@ def build(spec, base_seed, out_dir, write_pth=True):
 
     if not single:
         draw_lang()
-    for k, (h, w) in c.cameras.items():
-        t["image." + k] = pictures(g, (*lead, h, w, 3))
+    if not spec["recorded"]:
+        for k, (h, w) in c.cameras.items():
+            t["image." + k] = pictures(g, (*lead, h, w, 3))
     if not c.cameras:
         t["features"] = 0.5 * torch.randn(*lead, c.state_dim, generator=g)
     if single:
@@ -347,12 +409,23 @@ def build(spec, base_seed, out_dir, write_pth=True):
     if calls:
         t["x_T"] = torch.randn(*noise_lead, B, c.act_seq, c.action_dim, generator=g)
         t["noise"] = torch.randn(*noise_lead, calls, B, c.act_seq, c.action_dim, generator=g)
+    if spec["recorded"]:
+        draw = [t.get(k, torch.zeros(0)) for k in ("x_T", "noise")]
+        if single:                                            # every plan on the way with the noise that the case has
+            draw = [v[None].expand(len(runs), *v.shape) for v in draw]
+        seen = record(policy, scaler, spec["recorded"][1], spec["steps"], chunk, *draw)
+        steps = len(seen[next(iter(seen))])
+        runs = list(range(0, steps, chunk))
+        for k, v in seen.items():
+            t["image." + k] = v[None, -frames:] if single else v
+        for k in () if single or not calls else ("x_T", "noise"):
+            t[k] = t[k][:len(runs)].clone()
 
     # outputs and errors
     wide = copy.deepcopy(policy).double()
     rough = {k: coarse(wide, k) for k in ("bf16", "int8")}
     run = (lambda p, v: run_single(p, c, scaler, v)) if single else \
-        (lambda p, v: run_rollout(p, c, scaler, v, spec["steps"], chunk))
+        (lambda p, v: run_rollout(p, c, scaler, v, steps, chunk))
     worst = lambda a, b: {k: float((a[k].double() - b[k]).abs().max()) for k in b}
     more = lambda a, b: {k: max(v, a.get(k, 0.0)) for k, v in b.items()}
     a, b = run(policy, t), run(wide, t)
@@ -389,12 +462,16 @@ def build(spec, base_seed, out_dir, write_pth=True):
 
     d = os.path.join(out_dir, spec["name"])
     os.makedirs(d, exist_ok=True)
-    if other and os.path.isdir(os.path.join(out_dir, other)):
-        for name in ("model.safetensors", "model.pth"):
-            if os.path.exists(os.path.join(out_dir, other, name)):
-                if os.path.lexists(os.path.join(d, name)):
-                    os.remove(os.path.join(d, name))
-                os.symlink(os.path.join("..", other, name), os.path.join(d, name))
+    if spec["recorded"]:
+        links = {"model.safetensors": os.path.relpath(spec["recorded"][0], d)}
+    else:
+        links = {n: os.path.join("..", other, n) for n in ("model.safetensors", "model.pth")
+                 if other and os.path.exists(os.path.join(out_dir, other, n))}
+    if links:
+        for name, target in links.items():
+            if os.path.lexists(os.path.join(d, name)):
+                os.remove(os.path.join(d, name))
+            os.symlink(target, os.path.join(d, name))
         p = os.path.join(d, "model.safetensors")
         there = R.load_safetensors(p)[0] if os.path.exists(p) else torch.load(p[:-11] + "pth", "cpu")
         for k, v in there.items():                            # the link must lead to the very weights that were run
@@ -420,7 +497,7 @@ def build(spec, base_seed, out_dir, write_pth=True):
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("out")
-    ap.add_argument("--suite", default="tiny", choices=["small", "tiny", "head", "vision", "all"])
+    ap.add_argument("--suite", default="tiny", choices=["small", "tiny", "head", "vision", "demo", "all"])
     ap.add_argument("--only", default="")
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--configs", help="JSON list of {name, kind?, frames?, batch?, ..., config: {...}} used instead of the built-in list")
