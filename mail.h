@@ -315,7 +315,8 @@ MAIL_API mail_status mail_plan_begin(mail_session *session, mail_error *err);
 MAIL_API mail_status mail_plan_step(mail_session *session, size_t *left, mail_error *err);
 MAIL_API mail_status mail_plan_end(mail_session *session, float *actions, mail_error *err);
 MAIL_API void        mail_plan_cancel(mail_session *session);
-/* Plan within a time: as many of the steps as fit, the rest jumped over by DDIM; at least one. *steps (or NULL): done. */
+/* Plan within a time: as many of the steps as fit, the rest jumped over by DDIM; at least one. *steps (or NULL): done.
+   What a step costs is learnt from one call to the next: the first call of a session may take longer. */
 MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, double seconds, size_t *steps, mail_error *err);
 
 /* Noise for the next plan in place of the seed's: x_T [batch][act_seq][action_dim] and noise
@@ -7349,7 +7350,8 @@ struct mail_session {
     float               *x_start;        /* the same: last clipped prediction of clean actions */
     float               *noise_pred;     /* the same: last output of the head */
     float               *out;            /* the same: result in the robot's units */
-    double               step_seconds;   /* of a step, measured by mail_plan_within; 0: not known */
+    double               step_seconds, encode_seconds;  /* of a step, and of the encoder for one, measured by mail_plan_within;
+                                                           0: not known */
     /* scratch */
     mailp_seq           *seqs;
     float               *r, *cond, *normed, *pred, *scratch;
@@ -7521,13 +7523,20 @@ static void mailp_encode_robot(mail_session *s, size_t robot) {
     }
 }
 
+/* ED: the slot that holds step k, or n_slots. */
+static size_t mailp_slot_find(const mail_session *s, size_t k) {
+    size_t slot = 0;
+    while (slot < s->n_slots && s->slot_step[slot] != k) {
+        slot++;
+    }
+    return slot;
+}
+
 /* ED: the slot that holds step order[at]; if there is none, the encoder runs for this and the following steps. */
 static size_t mailp_slot_of_step(mail_session *s) {
-    size_t i, a, slot;
-    for (slot = 0; slot < s->n_slots; slot++) {
-        if (s->slot_step[slot] == s->order[s->at]) {
-            return slot;
-        }
+    size_t i, a, slot = mailp_slot_find(s, s->order[s->at]);
+    if (slot < s->n_slots) {
+        return slot;
     }
     s->n_slots = 0;
     for (i = s->at; i < s->n_order && s->n_slots < MAILP_SLOTS; i++) {
@@ -8717,6 +8726,36 @@ static double mailp_now(const mail_session *s) {
 #endif
 }
 
+/* How many of the coming steps fit into the time by what is known of their cost, if the encoder has run for the first `ready`. */
+static double mailp_fit(const mail_session *s, double seconds, size_t ready) {
+    const double of_ready = seconds / s->step_seconds;
+    return of_ready <= (double)ready ? of_ready
+                                     : (double)ready + (seconds - (double)ready * s->step_seconds) / (s->step_seconds + s->encode_seconds);
+}
+
+/* Shorten the plan if it does not fit: from the present step down in as many strides as do, DDIM between them. */
+static void mailp_shorten(mail_session *s, double seconds) {
+    const size_t left = s->n_order - s->at, from = s->order[s->at];
+    size_t       ready = 0, k = 0, n;
+    double       fit;
+    while (ready < left && mailp_slot_find(s, s->order[s->at + ready]) < s->n_slots) {
+        ready++;
+    }
+    if (mailp_fit(s, seconds, s->policy->cfg.n_trunks == 2 ? ready : left) >= (double)left) {
+        return;
+    }
+    /* other steps than planned: the encoder has run for all of them, or for the present one at most */
+    while (k <= from && mailp_slot_find(s, k) < s->n_slots) {
+        k++;
+    }
+    fit = mailp_fit(s, seconds, s->policy->cfg.n_trunks == 1 || k > from ? left : MAILP_MIN(ready, (size_t)1));
+    n   = fit < 1 ? 1 : fit < (double)(from + 1) ? (size_t)fit : from + 1;
+    if (n < left) {
+        s->n_order = s->at + n;
+        mailp_order(s->order + s->at, from, n);
+    }
+}
+
 MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, double seconds, size_t *steps, mail_error *err) {
     double      start;
     mail_status status;
@@ -8726,21 +8765,20 @@ MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, dou
     start  = mailp_now(session);
     status = mail_plan_begin(session, err);
     while (status == MAIL_OK && session->plan == MAILP_PLAN_STEPS) {
-        const size_t left = session->n_order - session->at;
-        double       now  = mailp_now(session), before, fit;
-        fit = session->step_seconds > 0 ? (seconds - (now - start)) / session->step_seconds : session->at == 0 ? 1 : (double)left;
-        if (session->policy->cfg.algorithm == MAIL_DDPM && fit < (double)left) {
-            /* from the present step down in as many strides as fit, DDIM between them */
-            const size_t n = fit < 1 ? 1 : (size_t)fit, from = session->order[session->at];
-            if (session->step_seconds > 0 && n < left) {
-                session->n_order = session->at + MAILP_MIN(n, from + 1);
-                mailp_order(session->order + session->at, from, session->n_order - session->at);
+        double before = mailp_now(session), took;
+        if (session->policy->cfg.algorithm == MAIL_DDPM) {
+            if (session->step_seconds > 0) {
+                mailp_shorten(session, seconds - (before - start));
+            }
+            if (session->policy->cfg.n_trunks == 2 && mailp_slot_find(session, session->order[session->at]) == session->n_slots) {
+                (void)mailp_slot_of_step(session);
+                session->encode_seconds = (mailp_now(session) - before) / (double)session->n_slots;
             }
         }
         before = mailp_now(session);
         status = mailp_plan_step(session, err);
         if (status == MAIL_OK) {
-            const double took = mailp_now(session) - before;
+            took = mailp_now(session) - before;
             session->step_seconds = session->step_seconds > 0 ? 0.75 * session->step_seconds + 0.25 * took : took;
         }
     }

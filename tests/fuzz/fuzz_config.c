@@ -4,7 +4,49 @@
 
 #include "../small_checkpoint.h"
 
+#define CONFIG_HEAD "{\"__metadata__\":{"  /* how the header of a checkpoint made by small_checkpoint.h begins */
+
 static model the_model;
+
+/* The which-th checkpoint, made once: libFuzzer calls the target millions of times. */
+static const unsigned char *config_file(unsigned which, size_t *size) {
+    static unsigned char *files[32];
+    static size_t         sizes[32];
+    if (files[which] == NULL) {
+        spec s;
+        memset(&s, 0, sizeof s);
+        s.arch    = (int)(which & 3);
+        s.algo    = (int)(which >> 2 & 1);
+        s.lang    = (int)(which >> 3 & 1);
+        s.cameras = which >> 4 ? 2 : 0;
+        s.obs_seq = 4;
+        s.act_seq = 3;
+        make(&the_model, &s);
+        files[which] = the_model.file;
+        sizes[which] = the_model.size;
+        FUZZ_ASSERT(memcmp(the_model.file + 8, CONFIG_HEAD, sizeof CONFIG_HEAD - 1) == 0);
+    }
+    *size = sizes[which];
+    return files[which];
+}
+
+/* The same file with these members in its __metadata__. */
+static unsigned char *config_file_with(unsigned which, const char *meta, size_t *size) {
+    const size_t         n = strlen(meta), head = 8 + sizeof CONFIG_HEAD - 1;
+    const unsigned char *base = config_file(which, size);
+    unsigned char       *file = (unsigned char *)malloc(*size + n);
+    uint64_t             header = mailp_le64(base) + n;
+    size_t               i;
+    FUZZ_ASSERT(file != NULL);
+    for (i = 0; i < 8; i++) {
+        file[i] = (unsigned char)(header >> 8 * i & 255);
+    }
+    memcpy(file + 8, base + 8, head - 8);
+    memcpy(file + head, meta, n);
+    memcpy(file + head + n, base + head, *size - head);
+    *size += n;
+    return file;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static mail_tensors *tensors[32];
@@ -18,17 +60,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     which = data[0] & 31u;
-    if (tensors[which] == NULL) {  /* kept: libFuzzer calls this millions of times */
-        spec s;
-        memset(&s, 0, sizeof s);
-        s.arch    = (int)(which & 3);
-        s.algo    = (int)(which >> 2 & 1);
-        s.lang    = (int)(which >> 3 & 1);
-        s.cameras = which >> 4 ? 2 : 0;
-        s.obs_seq = 4;
-        s.act_seq = 3;
-        make(&the_model, &s);
-        FUZZ_ASSERT(mail_tensors_open_memory(&tensors[which], the_model.file, the_model.size, NULL, &err) == MAIL_OK);
+    if (tensors[which] == NULL) {
+        const unsigned char *file = config_file(which, &n);
+        FUZZ_ASSERT(mail_tensors_open_memory(&tensors[which], file, n, NULL, &err) == MAIL_OK);
     }
     for (n = 0; n < size - 1 && data[1 + n] != 0; n++) {
     }
@@ -55,8 +89,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         static const char *const keys[] = { "n_heads", "scaler.mean", "cameras", "schedule", "action_names", "description" };
         char   meta[2048], value[256];
         size_t i, k = 0, used = 0;
-        spec   s;
-        mail_tensors *t;
+        mail_tensors  *t;
+        unsigned char *file;
         const uint8_t *p = data + 2 + n;
         for (i = 0; i < sizeof value - 1 && i + 2 + n < size; i++) {
             value[i] = (char)p[i];
@@ -76,19 +110,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             meta[used++] = '"';
             meta[used]   = 0;
         }
-        memset(&s, 0, sizeof s);
-        s.arch     = (int)(which & 3);
-        s.algo     = (int)(which >> 2 & 1);
-        s.obs_seq  = 4;
-        s.act_seq  = 3;
-        s.cameras  = which >> 4 ? 2 : 0;
-        s.metadata = meta;
-        make(&the_model, &s);
-        if (mail_tensors_open_memory(&t, the_model.file, the_model.size, NULL, &err) == MAIL_OK) {
+        file = config_file_with(which, meta, &k);
+        if (mail_tensors_open_memory(&t, file, k, NULL, &err) == MAIL_OK) {
             (void)mailp_config_read(&cfg, t, NULL, 0, &err);
             mail_tensors_close(t);
         }
-        free(the_model.file);
+        free(file);
     }
     return 0;
 }
