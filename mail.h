@@ -8817,6 +8817,8 @@ MAIL_API size_t mail_trajectory(float *way_points, size_t capacity, const float 
 
 /* ---- building blocks ---------------------------------------------------------------------------------------------------------- */
 
+#define MAILP_SCAN_TILE 64  /* tokens: with 256 channels x, dt, z and y of a tile are 256 KB */
+
 static size_t mailp_scan_chunks(size_t length, size_t d_inner, size_t chunks) {
     if (chunks == 0) {  /* channels alone keep many threads busy; few of them and a long sequence do not */
         chunks = mailp_panels(d_inner) >= 8 || length < 2048 ? 1 : MAILP_MIN(length / 512, (size_t)16);
@@ -8832,45 +8834,60 @@ typedef struct mailp_scan_job {
     size_t               length, d_inner, d_state, ep, chunks;
     size_t               n_threads;
     int                  pass;  /* 0: what each piece leaves from a zero state; 1: the outputs */
-    float               *waste; /* per panel and chunk: outputs of pass 0 that nobody reads */
+    float               *waste; /* [chunks][MAILP_SCAN_TILE * ep] outputs of pass 0 that nobody reads */
 } mailp_scan_job;
 
-/* Part i: one panel of channels in one piece of the sequence. */
-static void mailp_scan_part(const mailp_scan_job *j, size_t i) {
-    const size_t panel = i / j->chunks, chunk = i % j->chunks, c = panel * MAILP_LANES, N = j->d_state, ep = j->ep, L = j->length;
-    const size_t from = L * chunk / j->chunks, to = L * (chunk + 1) / j->chunks, len = to - from;
-    const int    whole = c + MAILP_LANES <= j->d_inner;
-    const size_t ld = whole ? j->d_inner : MAILP_LANES, l0 = whole ? from * ld + c : from * ld;
-    const float *x = (whole ? j->x : j->edge) + l0, *dt = (whole ? j->dt : j->edge + L * MAILP_LANES) + l0;
-    const float *z = j->z == NULL ? NULL : (whole ? j->z : j->edge + 2 * L * MAILP_LANES) + l0;
-    float       *state = j->states + chunk * N * ep + c * N;  /* before the piece; the next one is after it */
+/* Channels of panels [first, end) in one piece of the sequence, MAILP_SCAN_TILE tokens at a time: all panels of a few rows, so that
+   memory is read row by row. The panels are whole, or the one that is padded. */
+static void mailp_scan_part(const mailp_scan_job *j, size_t chunk, size_t first, size_t end) {
+    const size_t c = first * MAILP_LANES, N = j->d_state, ep = j->ep, L = j->length, last = L * (chunk + 1) / j->chunks;
+    const int    whole = end * MAILP_LANES <= j->d_inner;
+    const size_t ld = whole ? j->d_inner : MAILP_LANES, skip = whole ? c : 0;
+    const float *x = (whole ? j->x : j->edge) + skip, *dt = (whole ? j->dt : j->edge + L * MAILP_LANES) + skip;
+    const float *z = j->z == NULL ? NULL : (whole ? j->z : j->edge + 2 * L * MAILP_LANES) + skip;
+    float       *y = (whole ? j->y : j->edge + 3 * L * MAILP_LANES) + skip;
+    float       *before = j->states + chunk * N * ep + c * N, *after = before + N * ep;
+    size_t       l = L * chunk / j->chunks, e, n;
     if (j->pass == 0) {
-        size_t l, e;
-        if (chunk + 1 == j->chunks) {
-            return;  /* nobody needs what the last piece leaves before the outputs are made */
+        float *decay = j->decay + chunk * ep + c, *waste = j->waste + (chunk * ep + c) * MAILP_SCAN_TILE;
+        double sum[MAILP_LANES];
+        for (before = NULL; l < last; l += n, before = after) {
+            n = MAILP_MIN(last - l, (size_t)MAILP_SCAN_TILE);
+            j->k->scan(waste, (end - first) * MAILP_LANES, after, before, x + l * ld, ld, dt + l * ld, ld, j->A + c * N, j->B + l * N,
+                       j->C + l * N, N, j->D + c, NULL, 0, n, N, end - first);
         }
-        j->k->scan(j->waste + i * ((L + j->chunks - 1) / j->chunks) * MAILP_LANES, MAILP_LANES, state + N * ep, NULL, x, ld, dt, ld,
-                   j->A + c * N, j->B + from * N, j->C + from * N, N, j->D + c, NULL, 0, len, N, 1);
-        for (e = 0; e < MAILP_LANES; e++) {
-            double sum = 0;
-            for (l = 0; l < len; l++) {
-                sum += (double)dt[l * ld + e];
+        for (; first < end; first++, dt += MAILP_LANES, decay += MAILP_LANES) {
+            memset(sum, 0, sizeof sum);
+            for (l = L * chunk / j->chunks; l < last; l++) {
+                for (e = 0; e < MAILP_LANES; e++) {
+                    sum[e] += (double)dt[l * ld + e];
+                }
             }
-            j->decay[chunk * ep + c + e] = (float)sum;
+            for (e = 0; e < MAILP_LANES; e++) {
+                decay[e] = (float)sum[e];
+            }
         }
-    } else {
-        float *y = (whole ? j->y : j->edge + 3 * L * MAILP_LANES) + l0;
-        j->k->scan(y, ld, chunk + 1 == j->chunks ? state + N * ep : NULL, state, x, ld, dt, ld, j->A + c * N, j->B + from * N,
-                   j->C + from * N, N, j->D + c, z, ld, len, N, 1);
+        return;
+    }
+    for (; l < last; l += n) {
+        n = MAILP_MIN(last - l, (size_t)MAILP_SCAN_TILE);
+        j->k->scan(y + l * ld, ld, l + n == L ? after : before, before, x + l * ld, ld, dt + l * ld, ld, j->A + c * N, j->B + l * N,
+                   j->C + l * N, N, j->D + c, z == NULL ? NULL : z + l * ld, ld, n, N, end - first);
     }
 }
 
-/* Task t: every n_threads-th part. */
+/* Task t: neighbouring panels of neighbouring pieces. */
 static void mailp_scan_task(void *arg, size_t t) {
     const mailp_scan_job *j = (const mailp_scan_job *)arg;
-    size_t                i;
-    for (i = t; i < mailp_panels(j->d_inner) * j->chunks; i += j->n_threads) {
-        mailp_scan_part(j, i);
+    const size_t          panels = mailp_panels(j->d_inner), whole = j->d_inner / MAILP_LANES;
+    const size_t          chunks = j->pass == 0 ? j->chunks - 1 : j->chunks;  /* what the last one leaves comes with its outputs */
+    size_t                i, end, to;
+    mailp_share(&i, &to, panels * chunks, t, j->n_threads);
+    for (; i < to; i = end) {
+        const size_t first = i % panels;
+        end = i - first + (first < whole ? whole : panels);
+        end = MAILP_MIN(end, to);
+        mailp_scan_part(j, i / panels, first, first + end - i);
     }
 }
 
@@ -8881,7 +8898,7 @@ MAIL_API size_t mail_selective_scan_size(size_t length, size_t d_inner, size_t d
         floats += 4 * length * MAILP_LANES;
     }
     if (n > 1) {
-        floats += ep * n * ((length + n - 1) / n);
+        floats += ep * n * MAILP_SCAN_TILE;
     }
     return floats * sizeof(float);
 }
@@ -8945,11 +8962,11 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
     memset(j.D, 0, j.ep * sizeof(float));
     memset(j.states, 0, d_state * j.ep * sizeof(float));
     for (e = 0; e < d_inner; e++) {
+        const size_t to = e / MAILP_LANES * d_state * MAILP_LANES + e % MAILP_LANES;
         j.D[e] = D == NULL ? 0.0f : D[e];
         for (s = 0; s < d_state; s++) {
-            const size_t to = (e / MAILP_LANES * d_state + s) * MAILP_LANES + e % MAILP_LANES;
-            j.A[to]      = A[e * d_state + s] * 1.44269504f;
-            j.states[to] = state[e * d_state + s];
+            j.A[to + s * MAILP_LANES]      = A[e * d_state + s] * 1.44269504f;
+            j.states[to + s * MAILP_LANES] = state[e * d_state + s];
         }
     }
     if (j.chunks > 1) {
@@ -8972,8 +8989,9 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
         memcpy(y + l * d_inner + edge, j.edge + (3 * length + l) * MAILP_LANES, (d_inner - edge) * sizeof(float));
     }
     for (e = 0; e < d_inner; e++) {
+        const float *from = j.states + j.chunks * d_state * j.ep + e / MAILP_LANES * d_state * MAILP_LANES + e % MAILP_LANES;
         for (s = 0; s < d_state; s++) {
-            state[e * d_state + s] = j.states[j.chunks * d_state * j.ep + (e / MAILP_LANES * d_state + s) * MAILP_LANES + e % MAILP_LANES];
+            state[e * d_state + s] = from[s * MAILP_LANES];
         }
     }
     return MAIL_OK;
