@@ -2632,6 +2632,19 @@ MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, 
     return MAIL_OK;
 }
 
+/* The tensor's values where they lie in a mapped file, if they can be used as they are; else NULL. */
+MAILP_UNUSED static const float *mailp_tensor_in_place(const mail_tensors *t, const mail_tensor *x) {
+#ifdef MAILP_LITTLE_ENDIAN
+    if (t->file.mapped && x->dtype == MAIL_F32 && (uintptr_t)x->data % sizeof(float) == 0 && mailp_tensor_is_dense(x)) {
+        return (const float *)(const void *)x->data;
+    }
+#else
+    (void)t;
+    (void)x;
+#endif
+    return NULL;
+}
+
 /* The tensor's bytes are not needed for now: pages of a mapped file that it fills alone may leave memory. Reading them again
    is allowed and brings them back. */
 MAILP_UNUSED static void mailp_tensors_release(const mail_tensors *t, const mail_tensor *x) {
@@ -5190,6 +5203,7 @@ typedef struct mailp_loader {
     mailp_arena          arena;    /* packed weights */
     float               *tmp;      /* one tensor at a time, as float32; NULL while measuring */
     size_t               tmp_need; /* floats; grows while measuring */
+    const mail_tensor   *held;     /* the tensor whose values were given out last, or NULL */
     unsigned char       *used;     /* [mail_tensors_count] tensors that were asked for */
     size_t               n_parameters;
     mail_status          status;
@@ -5228,10 +5242,19 @@ static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
     return a != NULL ? a : b;
 }
 
+/* What mailp_load gave last is no longer needed. */
+static void mailp_loader_release(mailp_loader *l) {
+    if (l->held != NULL) {
+        mailp_tensors_release(l->tensors, l->held);
+        l->held = NULL;
+    }
+}
+
 /* Fetch a weight as float32, row-major, with exactly this shape. While measuring only the shape is checked.
    Returns values that hold until the next call, or NULL while measuring and after a failure. */
 static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dims, size_t d0, size_t d1, size_t d2, size_t d3) {
     const mail_tensor *t;
+    const float       *values;
     size_t             want[4], n = 1, i;
     unsigned           d;
     int                same;
@@ -5277,15 +5300,20 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
         l->n_parameters += n;
         return NULL;
     }
-    l->status = mail_tensor_read(t, l->tmp, n, l->err);
-    mailp_tensors_release((mail_tensors *)(uintptr_t)l->tensors, t);
+    mailp_loader_release(l);
+    l->held = t;
+    values  = mailp_tensor_in_place(l->tensors, t);
+    if (values == NULL) {
+        values    = l->tmp;
+        l->status = mail_tensor_read(t, l->tmp, n, l->err);
+    }
     for (i = 0; l->status == MAIL_OK && i < n; i++) {
-        if (!(fabsf(l->tmp[i]) <= FLT_MAX)) {
+        if (!(fabsf(values[i]) <= FLT_MAX)) {
             l->status = mailp_fail(l->err, MAIL_E_NUMBER, "tensor '%s' holds a value that is not a finite float32 at index %llu", name,
                                    (unsigned long long)i);
         }
     }
-    return l->status == MAIL_OK ? l->tmp : NULL;
+    return l->status == MAIL_OK ? values : NULL;
 }
 
 /* Kernels, threads and where time is reported, carried through a computation. */
@@ -7062,6 +7090,7 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
             made->info.weights     = loader.weights;
             *encoder               = made;
         }
+        mailp_loader_release(&loader);
         mailp_free(allocator, loader.tmp);
         if (loader.status != MAIL_OK) {
             mailp_free(allocator, memory);
@@ -8118,6 +8147,7 @@ static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t js
             assert(l.status != MAIL_OK || l.arena.used == bytes);
         }
     }
+    mailp_loader_release(&l);
     mailp_free(&p->allocator, l.tmp);
     mailp_free(&p->allocator, l.used);
     if (l.status == MAIL_OK && p->ahead) {
@@ -9069,6 +9099,7 @@ MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *t
         }
         mailp_mixer_build(&l, &b->m, &b->layer, prefix);
     }
+    mailp_loader_release(&l);
     mailp_free(&o.allocator, l.tmp);
     mailp_free(&o.allocator, l.used);
     if (l.status != MAIL_OK) {

@@ -196,7 +196,7 @@ static unsigned char *random_policy_make(random_policy *p, size_t *size, char *j
     random_policy_linear(p, head, "action_emb", d, p->action_dim, 1);
     random_policy_linear(p, head, "action_pred", p->action_dim, d, 1);
 
-    header = p->header_size + 2;
+    header = (p->header_size + 2 + 7) / 8 * 8;  /* padded with spaces, as the format's own library does */
     *size = 8 + header + 4 * p->n;
     file = (unsigned char *)malloc(*size);
     if (file == NULL) {
@@ -208,7 +208,8 @@ static unsigned char *random_policy_make(random_policy *p, size_t *size, char *j
     }
     file[8] = '{';
     memcpy(file + 9, p->header, p->header_size);
-    file[8 + header - 1] = '}';
+    file[9 + p->header_size] = '}';
+    memset(file + 10 + p->header_size, ' ', header - p->header_size - 2);
     for (i = 0; i < p->n; i++) {  /* little-endian */
         uint32_t bits;
         memcpy(&bits, p->data + i, 4);
