@@ -115,3 +115,31 @@ def floor_ms(work, precision, threads, limits):
         return int(work[3:]) * 256 * 16 * 2 * (3 + EXP) / rates(limits, "f32", threads, 1)[0]
     arch, h = work.split("_H")
     return floor_ms("W1", precision, threads, limits) + head_ms(arch.lower().replace("-", "_"), int(h), 10, precision, threads, limits)
+
+
+def main():
+    """Pass on what bench_policy prints, with each row's share of the floor of this machine as a last column."""
+    import re
+    import sys
+    here = os.path.dirname(os.path.abspath(__file__))
+    limits, precision, threads = None, "f32", 1
+    for line in sys.stdin:
+        line = line.rstrip("\n")
+        first = re.match(r"\w+, (\d+) threads?, weights (\w+);", line)
+        row = re.match(r"(ED-Ma|D-Ma|ED-Tr|D-Tr) H(\d) +(observe|plan|both) +([\d.]+)", line)
+        if first:
+            threads, precision = min(int(first.group(1)), 2), first.group(2)
+            limits = measure(os.path.join(here, "..", ".."))
+        elif line.startswith("policy"):
+            line += "   floor ms   share"
+        elif row and limits:
+            arch, history, part, median = row.groups()
+            vision = floor_ms("W1", precision, threads, limits)
+            plan = head_ms(arch.lower().replace("-", "_"), int(history), 5 if arch == "D-Ma" else 10, precision, threads, limits)
+            floor = vision * (part != "plan") + plan * (part != "observe")
+            line += "   %8.2f   %3.0f %%" % (floor, 100 * floor / float(median))
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
