@@ -350,12 +350,13 @@ static long peak_kb(void) {
 
 /* Load a policy of the given bytes from a file in a new process; prints time, size of the packed weights and growth. */
 static void time_load(const char *name, const unsigned char *file, size_t size, const mail_options *options) {
-    char  path[] = "build/bench_policy.XXXXXX";
+    char  path[] = "bench_policy.XXXXXX";
     int   fd = mkstemp(path), status = 0;
     FILE *f = fd < 0 ? NULL : fdopen(fd, "wb");
     pid_t child;
     if (f == NULL || fwrite(file, 1, size, f) != size || fclose(f) != 0) {
-        die(path, "cannot be written");
+        (void)fprintf(stderr, "%s: no file can be written here, so loading was not measured\n", name);
+        return;
     }
     (void)fflush(stdout);
     child = fork();
