@@ -60,8 +60,9 @@ ACTION_NAMES = ("move_x", "move_y", "gripper")
 SETTLE, LOSS = 4, 0.2          # as in sim.h
 OUTCOMES = ("running", "caught", "hit", "missed", "timeout")
 
-# What tells the policies apart. share: of the demonstrations that the head learns from, in a shorter training of the head alone,
-# to be compared with one another; occluded: trained with squares of the pictures blacked out.
+# What tells the policies apart. share: of the demonstrations that the head learns from; occluded: trained with squares of the
+# pictures blacked out. Those with one of these are trained in a shorter way (0.24 of the head's steps and no third stage) and are
+# to be compared with one another.
 POLICIES = {
     "d_ma_h5_ddpm": dict(arch="d_ma", obs_seq=5, algo="ddpm"),
     "ed_ma_h5_ddpm": dict(arch="ed_ma", obs_seq=5, algo="ddpm"),
@@ -511,8 +512,8 @@ def train(args, sim, name):
     optimiser = torch.optim.Adam(policy.parameters(), lr=args.lr)
     ema, step, spent = copy.deepcopy(policy), 0, 0.0
     steps, head_steps = args.steps, args.head_steps
-    if "share" in POLICIES[name]:
-        steps = head_steps = round(0.4 * head_steps)
+    if len(POLICIES[name]) > 3:
+        steps = head_steps = round(0.24 * head_steps)
     demos = Demos(sim, round(args.demos * setting(name, "share", 1)), setting(name, "occluded", False))
     schedule = ref.Schedule(cfg.schedule, cfg.n_timesteps)
     print("%s: %d demonstrations, %d ticks, %d parameters" % (
