@@ -9,7 +9,7 @@ CONVEYOR_POLICY ?= $(CONVEYOR)/d_ma_h5_ddpm.safetensors
 CONVEYOR_FLAGS  ?= -std=c99 -O2 -Wall -Wextra
 # the shipped file of a name comes first, then one that train.py made
 CONVEYOR_NAMES  := d_ma_h5_ddpm ed_ma_h5_ddpm d_tr_h5_ddpm d_ma_h1_ddpm d_ma_h5_bc d_ma_h5_ddpm_20 d_ma_h5_ddpm_50 \
-                   d_ma_h5_ddpm_occ d_ma_h1_ddpm_occ
+                   d_ma_h5_ddpm_100 d_ma_h5_ddpm_occ
 CONVEYOR_ALL     = $(foreach n,$(CONVEYOR_NAMES),$(firstword $(wildcard $(CONVEYOR)/$(n).safetensors build/conveyor/$(n).safetensors)))
 CONVEYOR_HEADERS := mail.h $(addprefix $(CONVEYOR)/,episode.h picture.h sim.h)
 

@@ -6,7 +6,7 @@
    The robot is the simulator in sim.h: put yours in its place. With the word "spread" the denoising steps of a decision
    are spread over SPREAD ticks instead of being done at once, so that no tick is much longer than another; the loop
    plans while it executes the chunk before. Every action then rests on frames that are two ticks older, which this policy
-   was not trained for: it catches 73 of 100 that way.
+   was not trained for: it catches 81 of 100 that way (seeds 0 to 99) in place of 97.
    Exit status: 0 if at least one episode succeeds, 1 if none does, 2 if the policy cannot be used.
    Next: demo.c draws what the policy sees and plans. */
 

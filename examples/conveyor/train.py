@@ -30,6 +30,7 @@ import ctypes
 import json
 import math
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -60,7 +61,8 @@ SETTLE, LOSS = 4, 0.2          # as in sim.h
 OUTCOMES = ("running", "caught", "hit", "missed", "timeout")
 
 # What tells the policies apart. share: of the demonstrations that the head learns from; occluded: trained with squares of the
-# pictures blacked out; eyes: the file of the encoder's first stage, which policies share.
+# pictures blacked out. Those with one of these are trained in a shorter way (0.24 of the head's steps and no third stage) and are
+# to be compared with one another.
 POLICIES = {
     "d_ma_h5_ddpm": dict(arch="d_ma", obs_seq=5, algo="ddpm"),
     "ed_ma_h5_ddpm": dict(arch="ed_ma", obs_seq=5, algo="ddpm"),
@@ -69,7 +71,8 @@ POLICIES = {
     "d_ma_h5_bc": dict(arch="d_ma", obs_seq=5, algo="bc"),
     "d_ma_h5_ddpm_20": dict(arch="d_ma", obs_seq=5, algo="ddpm", share=0.2),
     "d_ma_h5_ddpm_50": dict(arch="d_ma", obs_seq=5, algo="ddpm", share=0.5),
-    "d_ma_h5_ddpm_occ": dict(arch="d_ma", obs_seq=5, algo="ddpm", eyes="vision_occ", occluded=True),
+    "d_ma_h5_ddpm_100": dict(arch="d_ma", obs_seq=5, algo="ddpm", share=1.0),
+    "d_ma_h5_ddpm_occ": dict(arch="d_ma", obs_seq=5, algo="ddpm", occluded=True),
 }
 # Shares of 8 x 8 squares that are blacked out when a policy is trained with occlusion; each window has one of these
 LEVELS = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5))
@@ -421,9 +424,10 @@ def initialise(policy, seed):
             nn.init.normal_(m.pos_emb, 0.0, 0.02)
 
 
-def train_vision(args, sim, demos, path):
+def train_vision(args, sim, demos, path, steps, start=None):
     """First stage: each camera's network learns to tell from single pictures where things are, by a linear map from its
-    features that is thrown away afterwards. -> state_dict of the encoder; kept in the file `path` for other policies"""
+    features that is thrown away afterwards. start: the file of an earlier such stage, to go on from with occlusion.
+    -> state_dict of the encoder; kept in the file `path` for other policies"""
     policy = ref.Policy(config("d_ma_h5_bc"))
     initialise(policy, args.seed)
     encoder, cfg = policy.obs_encoder, policy.cfg
@@ -433,12 +437,14 @@ def train_vision(args, sim, demos, path):
     parts = nn.ModuleList([encoder, tell])
     optimiser = torch.optim.Adam(parts.parameters(), lr=1e-3)
     step, began = 0, time.time()
+    if start:
+        parts.load_state_dict(torch.load(start, map_location="cpu")["parts"])
     if os.path.exists(path):
         saved = torch.load(path, map_location="cpu")
         parts.load_state_dict(saved["parts"])
         optimiser.load_state_dict(saved["optimiser"])
         step = saved["step"]
-    if step >= args.vision_steps:
+    if step >= steps:
         return encoder.state_dict()
     places, seen = demos.places()
     error = np.zeros((2, 6))
@@ -449,14 +455,14 @@ def train_vision(args, sim, demos, path):
 
     first = step
     try:
-        while step < args.vision_steps:
+        while step < steps:
             rng = np.random.default_rng((args.seed, 7, step))
             at = rng.integers(len(demos.states), size=128)
-            optimiser.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / args.vision_steps))
+            optimiser.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
             optimiser.zero_grad(set_to_none=True)
             for c, name in enumerate(CAMERAS):
                 pictures = render(sim, demos.states[at], c, False)
-                if demos.occluded:
+                if start:
                     occlude(pictures, rng.integers(len(LEVELS), size=len(pictures)), rng)
                 off = tell[c](encoder.camera(name, torch.from_numpy(pictures)[:, None])[0][:, 0]) - torch.from_numpy(places[at, c])
                 off = off * torch.from_numpy(seen[at, c])
@@ -468,8 +474,8 @@ def train_vision(args, sim, demos, path):
             if step % args.every == 0:
                 each = (time.time() - began) / (step - first)
                 print("vision %d/%d  errors %s %s  %.2f s/step  %.0f min left" % (
-                    step, args.vision_steps, *(" ".join("%.3f" % v for v in np.sqrt(e)) for e in error), each,
-                    each * (args.vision_steps - step) / 60), flush=True)
+                    step, steps, *(" ".join("%.3f" % v for v in np.sqrt(e)) for e in error), each,
+                    each * (steps - step) / 60), flush=True)
             if step % 200 == 0:
                 save()
     finally:
@@ -505,13 +511,20 @@ def train(args, sim, name):
         net.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(policy.parameters(), lr=args.lr)
     ema, step, spent = copy.deepcopy(policy), 0, 0.0
+    steps, head_steps = args.steps, args.head_steps
+    if len(POLICIES[name]) > 3:
+        steps = head_steps = round(0.24 * head_steps)
     demos = Demos(sim, round(args.demos * setting(name, "share", 1)), setting(name, "occluded", False))
-    eyes = os.path.join(args.out, setting(name, "eyes", "vision"))
     schedule = ref.Schedule(cfg.schedule, cfg.n_timesteps)
     print("%s: %d demonstrations, %d ticks, %d parameters" % (
         name, len(demos.starts), len(demos.states), ref.count_parameters(policy)["total"]), flush=True)
     everything = demos if "share" not in POLICIES[name] else Demos(sim, args.demos)    # the encoder sees all of them
-    policy.obs_encoder.load_state_dict(train_vision(args, sim, everything, eyes + ".state"))
+    eyes = os.path.join(args.out, "vision")
+    state = train_vision(args, sim, everything, eyes + ".state", args.vision_steps)
+    if demos.occluded:                                         # go on from there
+        state = train_vision(args, sim, everything, eyes + "_occ.state", round(0.4 * args.vision_steps), eyes + ".state")
+        eyes += "_occ"
+    policy.obs_encoder.load_state_dict(state)
     everything.remember(policy, eyes + ".features", eyes + ".state")
     demos.features, demos.white = everything.features[:, :len(demos.states)], everything.white
     demos.turn(policy)
@@ -535,11 +548,11 @@ def train(args, sim, name):
     began, mean, first = time.time(), None, step
     weights, average = list(policy.parameters()), list(ema.parameters())
     try:
-        while step < args.steps:
+        while step < steps:
             rng = np.random.default_rng((args.seed, step))     # the batch follows from seed and step: resumable
             gen = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-            head = step < args.head_steps                      # the encoder rests
-            at, of, top = (step, args.head_steps, args.lr) if head else (step - args.head_steps, args.steps - args.head_steps, args.lr / 4)
+            head = step < head_steps                      # the encoder rests
+            at, of, top = (step, head_steps, args.lr) if head else (step - head_steps, steps - head_steps, args.lr / 4)
             left = (of - at) / (0.4 * of)
             for group in optimiser.param_groups:
                 group["lr"] = top * min(1.0, (at + 1) / 50, 0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
@@ -558,11 +571,11 @@ def train(args, sim, name):
                 torch._foreach_add_(average, weights, alpha=1 - decay)
             step += 1
             mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
-            if step % args.every == 0 or step == args.steps:
+            if step % args.every == 0 or step == steps:
                 each = (time.time() - began) / (step - first)
-                bar = "#" * (20 * step // args.steps)
+                bar = "#" * (20 * step // steps)
                 print("%s[%-20s] %d/%d  loss %.4f  %.2f s/step  %.0f min left" % (
-                    "\r" if sys.stdout.isatty() else "", bar, step, args.steps, mean, each, each * (args.steps - step) / 60),
+                    "\r" if sys.stdout.isatty() else "", bar, step, steps, mean, each, each * (steps - step) / 60),
                     end="" if sys.stdout.isatty() else "\n", flush=True)
             if step % 200 == 0:
                 save()
@@ -696,7 +709,7 @@ def show(name, rows):
 # --------------------------------------------------------------------------- check
 def check(sim):
     """The parts in C, with their gradients, against the reference model under autograd."""
-    for name in POLICIES:
+    for name in [k for k in POLICIES if len(POLICIES[k]) == 3]:
         policy = ref.Policy(config(name))
         initialise(policy, 1)
         for net in policy.obs_encoder.key_model_map.values():
@@ -748,7 +761,8 @@ def main():
     if args.quick:
         args.out, args.demos, args.every = os.path.join(args.out, "quick"), 100, 10
         args.vision_steps, args.head_steps, args.steps = 60, 60, 70
-        os.makedirs(args.out, exist_ok=True)
+        shutil.rmtree(args.out, ignore_errors=True)             # it begins anew each time
+        os.makedirs(args.out)
         check(sim)
     for name in POLICIES if args.name == "all" else [args.name]:
         if not args.eval:
