@@ -1,6 +1,6 @@
 # The long checks: make trust runs them one after the other and prints a line for each. The short forms are part of make test.
 
-.PHONY: trust emulation analysis
+.PHONY: trust emulation analysis coverage
 
 $(B)/long_run: tests/long_run.c mail.h tests/small.h | $(B)
 	$(CC) $(CFLAGS) $(WARN_C) -I. $< -o $@ $(LDLIBS)
@@ -15,3 +15,7 @@ emulation:
 
 analysis:
 	sh tests/analysis.sh
+
+# lines of the parsers that run under the unit tests, the fuzz seeds and what make fuzz has found so far
+coverage:
+	sh tests/coverage.sh $(wildcard $(B)/corpus_*)
