@@ -138,66 +138,30 @@ static void test_kernels(const mailp_kernels *k) {
 
 /* ---- policies with weights that are too large ------------------------------------------------------------------------------------- */
 
-/* The model of a case as a float32 safetensors file in memory, every weight whose name contains `part` set to value times itself
-   (times a sign). Released with free. */
+typedef struct huge {
+    const char *part;
+    float       factor;
+    size_t      hits;
+} huge;
+
+static void huge_values(void *user, const char *tensor, float *values, size_t n) {
+    huge  *h = (huge *)user;
+    size_t i;
+    for (i = 0; i < n && strstr(tensor, h->part) != NULL; i++, h->hits++) {
+        const float big = values[i] * h->factor;
+        values[i] = fabsf(big) <= FLT_MAX ? big : values[i] > 0 ? FLT_MAX : -FLT_MAX;
+    }
+}
+
+/* A case's model with every weight whose name contains `part` multiplied by factor. Released with free. */
 static unsigned char *remade(const char *name, const char *part, float factor, size_t *size) {
-    mail_tensors  *t;
-    mail_error     err;
-    char           path[256], *header = (char *)malloc(1 << 16), *at = header;
-    size_t         i, j, offset = 0, n, hits = 0;
+    huge           h;
     unsigned char *file;
-    (void)snprintf(path, sizeof path, SMALL_CASES "%s/model.safetensors", name);
-    if (header == NULL || mail_tensors_open(&t, path, NULL, &err) != MAIL_OK) {
-        exit(2);
-    }
-    *at++ = '{';
-    for (i = 0; i < mail_tensors_count(t); i++) {
-        const mail_tensor *tensor = mail_tensors_at(t, i);
-        at += sprintf(at, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "", tensor->name);
-        for (j = 0; j < tensor->n_dims; j++) {
-            at += sprintf(at, "%s%lu", j ? "," : "", (unsigned long)tensor->shape[j]);
-        }
-        at += sprintf(at, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)offset, (unsigned long)(offset + tensor->count * 4));
-        offset += (size_t)tensor->count * 4;
-    }
-    *at++ = '}';
-    while ((at - header) % 8 != 0) {
-        *at++ = ' ';
-    }
-    n = (size_t)(at - header);
-    *size = 8 + n + offset;
-    file = (unsigned char *)calloc(*size, 1);
-    if (file == NULL) {
-        exit(2);
-    }
-    for (i = 0; i < 8; i++) {
-        file[i] = (unsigned char)((unsigned long long)n >> 8 * i & 0xff);
-    }
-    memcpy(file + 8, header, n);
-    for (i = 0, offset = 8 + n; i < mail_tensors_count(t); i++) {
-        const mail_tensor *tensor = mail_tensors_at(t, i);
-        float             *values = (float *)malloc((size_t)tensor->count * 4 + 4);
-        if (values == NULL || mail_tensor_read(tensor, values, (size_t)tensor->count, NULL) != MAIL_OK) {
-            exit(2);
-        }
-        for (j = 0; j < tensor->count; j++, offset += 4) {
-            uint32_t bits;
-            if (strstr(tensor->name, part) != NULL) {
-                const float big = values[j] * factor;
-                values[j] = fabsf(big) <= FLT_MAX ? big : values[j] > 0 ? FLT_MAX : -FLT_MAX;
-                hits++;
-            }
-            memcpy(&bits, &values[j], sizeof bits);
-            file[offset] = (unsigned char)(bits & 0xff);
-            file[offset + 1] = (unsigned char)(bits >> 8 & 0xff);
-            file[offset + 2] = (unsigned char)(bits >> 16 & 0xff);
-            file[offset + 3] = (unsigned char)(bits >> 24);
-        }
-        free(values);
-    }
-    CHECK_MSG(hits > 0, "%s has no weights named %s", name, part);
-    mail_tensors_close(t);
-    free(header);
+    h.part   = part;
+    h.factor = factor;
+    h.hits   = 0;
+    file     = small_remade(size, name, NULL, huge_values, &h);
+    CHECK_MSG(h.hits > 0, "%s has no weights named %s", name, part);
     return file;
 }
 
