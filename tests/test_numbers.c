@@ -323,6 +323,67 @@ static void test_extremes(const char *name) {
     mail_policy_free(policy);
 }
 
+typedef struct planted {
+    size_t at, seen;
+    float  value;
+    char   name[200];
+} planted;
+
+static void planted_value(void *user, const char *tensor, float *values, size_t n) {
+    planted *p = (planted *)user;
+    if (p->seen++ == p->at && n > 0) {
+        values[n - 1] = p->value;
+        (void)snprintf(p->name, sizeof p->name, "%s", tensor);
+    }
+}
+
+/* One number of one tensor is NaN or infinite, or the tensor has another dtype or name: the policy is refused, and the error names it
+   (under another name it may be something else that the file then lacks). */
+static void test_planted(const char *name, size_t stride) {
+    char   path[256], *json;
+    size_t i, kind, tensors = 1;
+    (void)snprintf(path, sizeof path, SMALL_CASES "%s/config.json", name);
+    json = small_text(path);
+    for (i = 0; i < tensors; i += stride) {
+        for (kind = 0; kind < 4; kind++) {
+            planted        p;
+            size_t         size;
+            unsigned char *file, *at;
+            char           quoted[256];
+            mail_options   o = mail_options_init();
+            mail_policy   *policy;
+            mail_error     err;
+            mail_status    status;
+            memset(&p, 0, sizeof p);
+            p.at    = i;
+            p.value = kind == 0 ? NAN : kind == 1 ? -INFINITY : 0.0f;
+            file    = small_remade(&size, name, NULL, planted_value, &p);
+            tensors = p.seen;
+            if (p.name[0] == '\0' || strstr(p.name, "attn.mask") != NULL) {  /* of no values; read by nobody */
+                free(file);
+                break;
+            }
+            (void)snprintf(quoted, sizeof quoted, "\"%s\":{\"dtype\":\"", p.name);
+            for (at = file + 8; memcmp(at, quoted, strlen(quoted)) != 0; at++) {
+            }
+            if (kind == 2) {
+                at[strlen(quoted)] = 'I';  /* I32 is as long as F32 */
+            } else if (kind == 3) {
+                at[strlen(p.name)] = '~';  /* its last letter */
+                p.name[0] = '\0';
+            }
+            o.config_json = json;
+            err.text[0]   = '\0';
+            status        = mail_policy_load_memory(&policy, file, size, &o, &err);
+            CHECK_MSG(policy == NULL && (kind < 2 ? status == MAIL_E_NUMBER : status != MAIL_OK) && strstr(err.text, p.name) != NULL,
+                      "%s, %s, kind %d: status %d: %s", name, p.name, (int)kind, (int)status, err.text);
+            mail_policy_free(policy);
+            free(file);
+        }
+    }
+    free(json);
+}
+
 static void test_pictures(void) {
     static unsigned char bytes[4 * 64 * 64];
     static float         planes[3 * 50 * 70];
@@ -397,6 +458,12 @@ int main(void) {
     for (i = 0; i < SMALL_EACH; i++) {
         test_extremes(small_each[i]);
     }
+    for (i = 0; i < SMALL_EACH; i++) {
+        if (strstr(small_each[i], "lang") != NULL) {
+            test_planted(small_each[i], 1);
+        }
+    }
+    test_planted("vision_one", 7);
     test_pictures();
     return test_end("test_numbers");
 }

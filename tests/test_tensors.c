@@ -337,8 +337,9 @@ static void test_dtypes(void) {
         float    f = mailp_f16(h);
         uint32_t bits;
         memcpy(&bits, &f, 4);
-        if (e == 31) {
-            wrong += (bits & 0x7f800000u) != 0x7f800000u || (bits & 0x7fffffu) >> 13 != m || bits >> 31 != h >> 15;
+        if (e == 31) {  /* infinity, or NaN with m as payload; x87 (i686) makes a signalling one quiet on its way through a register */
+            wrong += (bits & 0x7f800000u) != 0x7f800000u || bits >> 31 != h >> 15 ||
+                     ((bits & 0x7fffffu) >> 13 != m && !(m != 0 && (bits & 0x7fffffu) >> 13 == (m | 0x200u)));
         } else {
             wrong += (double)f != (h >> 15 ? -expected : expected) || bits >> 31 != h >> 15;
         }

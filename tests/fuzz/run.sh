@@ -3,7 +3,7 @@
 #     tests/fuzz/run.sh BUILD SECONDS TARGET...      BUILD: where fuzz_TARGET is; its corpus_TARGET is kept there
 # A finding is left in BUILD/crash_TARGET-*, and the exit status is 1.
 set -u
-b=$1 seconds=$2 failed=0
+b=$1 seconds=$2 failed=0 all_inputs=0 all_cpu=0
 shift 2
 printf '%-12s %12s %10s %8s  %s\n' target inputs 'cpu s' edges verdict
 for t in "$@"; do
@@ -24,5 +24,8 @@ for t in "$@"; do
         grep -m 1 -A 12 -e ERROR -e 'runtime error' -e 'fuzz_.*\.c:' "$b/fuzz_$t.log"
     fi
     printf '%-12s %12s %10s %8s  %s\n' "$t" "${inputs:-?}" "$cpu" "${edges#cov: }" $verdict
+    all_inputs=$((all_inputs + ${inputs:-0}))
+    all_cpu=$(echo "$all_cpu $cpu" | awk '{ print $1 + $2 }')
 done
+echo "$all_inputs inputs in $all_cpu s of processor time, $([ $failed -eq 0 ] && echo 'no finding' || echo FINDINGS)"
 exit $failed
