@@ -8,7 +8,7 @@
 #     --short     golden cases only, on aarch64 and s390x, and one odd build
 #     TARGET      aarch64 armv7 riscv64 s390x i686 windows wasm cpu compilers; default: all
 #
-# Per target: every golden case (tests/run_case.c) and the tests of sessions, sampler, blocks, kernels and numbers.
+# Per target: every golden case (tests/run_case.c) and the tests of sessions, sampler, blocks, kernels, numbers, pictures, files and configuration.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 out=build/emulation
@@ -29,7 +29,7 @@ if [ -z "$targets" ]; then
     targets='aarch64 armv7 riscv64 s390x i686 windows wasm cpu compilers'
     [ -n "$short" ] && targets='aarch64 s390x compilers'
 fi
-suite='test_session test_sampler test_blocks test_kernels test_numbers'
+suite='test_session test_sampler test_blocks test_kernels test_numbers test_images test_tensors test_config'
 [ -n "$short" ] && suite=
 failed=0 ran=0 skipped=0
 rows=$out/rows
@@ -132,7 +132,7 @@ for target in $targets; do
                 row wasm "clang, wasi-libc, node" skipped "not installed"
                 continue
             fi
-            for t in test_session test_sampler test_kernels test_numbers; do
+            for t in test_session test_sampler test_kernels test_numbers test_images test_tensors test_config; do
                 clang --target=wasm32-wasi --sysroot=/usr -O1 -Wl,-z,stack-size=8388608 -I. tests/$t.c -o $out/$t.wasm -lm ||
                     { row wasm $t FAILED "does not compile"; continue; }
                 program wasm $t node --no-warnings tests/wasi.mjs $out/$t.wasm
@@ -157,7 +157,7 @@ for target in $targets; do
         compilers)
             set -- 'cc -O1 -fshort-enums -funsigned-char' 'tcc'
             [ -z "$short" ] && set -- 'gcc -O0' 'gcc -O1' 'gcc -O2' 'gcc -O3' 'gcc -Os' 'gcc -O3 -march=native' 'gcc -std=c99 -O2' \
-                'gcc -O1 -fshort-enums -funsigned-char' 'gcc -O2 -fsigned-char -fwrapv -ftrapping-math' 'gcc -O2 -flto' \
+                'gcc -O1 -fshort-enums -funsigned-char' 'gcc -O2 -fsigned-char -fwrapv -ftrapping-math' 'gcc -O2 -flto' 'clang -O2 -flto' \
                 'clang -O0' 'clang -O2' 'clang -O3' 'clang -O3 -march=native' 'clang -O1 -fshort-enums -funsigned-char' tcc
             for build in "$@"; do
                 if ! have "${build%% *}"; then

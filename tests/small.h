@@ -78,6 +78,75 @@ static mail_session *small_session(const mail_policy *policy, const mail_session
     return session;
 }
 
+/* The model of a case as a float32 safetensors file in memory, changed; released with free.
+   reshape   may change a tensor's shape, or NULL: there is then as much of the old values as fits, and zeros
+   refill    may change its n values */
+static unsigned char *small_remade(size_t *size, const char *name, void (*reshape)(void *user, const char *tensor, uint64_t *shape, unsigned n_dims),
+                                   void (*refill)(void *user, const char *tensor, float *values, size_t n), void *user) {
+    mail_tensors  *t;
+    mail_error     err;
+    char           path[256], *header = (char *)malloc(1 << 16), *at = header;
+    size_t         i, j, n, offset = 0;
+    unsigned char *data = NULL, *file;
+    (void)snprintf(path, sizeof path, SMALL_CASES "%s/model.safetensors", name);
+    if (header == NULL || mail_tensors_open(&t, path, NULL, &err) != MAIL_OK) {
+        printf("%s cannot be read\n", path);
+        exit(2);
+    }
+    *at++ = '{';
+    for (i = 0; i < mail_tensors_count(t); i++) {
+        const mail_tensor *tensor = mail_tensors_at(t, i);
+        const size_t       had = (size_t)tensor->count;
+        uint64_t           shape[MAIL_MAX_DIMS];
+        size_t             count = 1;
+        float             *values;
+        memcpy(shape, tensor->shape, sizeof shape);
+        if (reshape != NULL) {
+            reshape(user, tensor->name, shape, tensor->n_dims);
+        }
+        at += sprintf(at, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "", tensor->name);
+        for (j = 0; j < tensor->n_dims; j++) {
+            count *= (size_t)shape[j];
+            at += sprintf(at, "%s%lu", j ? "," : "", (unsigned long)shape[j]);
+        }
+        at += sprintf(at, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)offset, (unsigned long)(offset + count * 4));
+        values = (float *)calloc((count > had ? count : had) + 1, sizeof *values);
+        data   = (unsigned char *)realloc(data, offset + count * 4 + 1);
+        if (values == NULL || data == NULL || mail_tensor_read(tensor, values, had, NULL) != MAIL_OK) {
+            exit(2);
+        }
+        refill(user, tensor->name, values, count);
+        for (j = 0; j < count; j++, offset += 4) {
+            uint32_t bits;
+            memcpy(&bits, &values[j], sizeof bits);
+            data[offset]     = (unsigned char)(bits & 0xff);
+            data[offset + 1] = (unsigned char)(bits >> 8 & 0xff);
+            data[offset + 2] = (unsigned char)(bits >> 16 & 0xff);
+            data[offset + 3] = (unsigned char)(bits >> 24);
+        }
+        free(values);
+    }
+    mail_tensors_close(t);
+    *at++ = '}';
+    while ((at - header) % 8 != 0) {
+        *at++ = ' ';
+    }
+    n     = (size_t)(at - header);
+    *size = 8 + n + offset;
+    file  = (unsigned char *)malloc(*size);
+    if (file == NULL) {
+        exit(2);
+    }
+    for (i = 0; i < 8; i++) {
+        file[i] = (unsigned char)((unsigned long long)n >> 8 * i & 0xff);
+    }
+    memcpy(file + 8, header, n);
+    memcpy(file + 8 + n, data, offset);
+    free(header);
+    free(data);
+    return file;
+}
+
 /* n made-up numbers, the same for the same arguments */
 static void small_fill(float *x, size_t n, unsigned what, unsigned which) {
     size_t             i;
@@ -126,6 +195,7 @@ static void small_goal(mail_session *session, const mail_policy *policy, unsigne
 /* The names are used by some tests only. */
 static void small_unused(void) {
     (void)small_each;
+    (void)small_remade;
     (void)small_load;
     (void)small_session;
     (void)small_observe;

@@ -324,6 +324,18 @@ static void test_cameras(void) {
         CHECK(cfg.camera[1].height == 64 && cfg.camera[0].res_width == 16 && cfg.camera[0].n_keypoints == KEYPOINTS && cfg.camera[0].feature_dim == FEATURE);
         CHECK(cfg.state_dim == 2 * FEATURE);
     }
+    {   /* in a .pth the second name is a second view of the same bytes */
+        static const char  json[] = "{\"n_timesteps\":4,\"schedule\":\"vp\",\"clip_denoised\":true,\"predict_epsilon\":true,\"obs_seq\":2,"
+                                    "\"scale_data\":false,\"scaler\":{\"min\":[-1,-1],\"max\":[1,1]},\"cameras\":{\"eye_in_hand_rgb\":[33,64],\"agentview_rgb\":[97,40]}}";
+        mail_tensors      *t;
+        const mail_tensor *x, *y;
+        CHECK_MSG(mail_tensors_open(&t, "tests/golden/cases/vision_two/model.pth", NULL, &err) == MAIL_OK, "%s", err.text);
+        x = mail_tensors_find(t, "obs_encoder.key_model_map.agentview_rgb.nets.0.nets.0.weight");
+        y = mail_tensors_find(t, "obs_encoder.key_model_map.agentview_rgb.backbone.nets.0.weight");
+        CHECK(x != NULL && y != NULL && x->data == y->data);
+        CHECK_MSG(mailp_config_read(&cfg, t, json, sizeof json - 1, &err) == MAIL_OK, "%s", err.text);
+        mail_tensors_close(t);
+    }
     s.backbone = 1;
     s.nets     = 2;
     CHECK(configure(&cfg, &s, sizes, &err, NULL) == MAIL_E_TENSOR && strstr(err.text, "two names of one tensor, but they differ") != NULL);

@@ -318,54 +318,25 @@ static void test_guard_pages(const char *name, size_t batch, size_t threads, int
 
 /* ---- a policy whose state is far wider than its model ---------------------------------------------------------------------------- */
 
-/* d_ma_bc_lang_h1 with state_dim S in place of 12: a safetensors file in memory, weights made up. Released with free. */
-static unsigned char *widened(size_t S, size_t *size, char **json) {
-    mail_tensors  *t;
-    mail_error     err;
-    char          *header = (char *)malloc(1 << 16), *at = header, *config;
-    size_t         i, j, offset = 0, n;
-    unsigned char *file;
-    if (header == NULL || mail_tensors_open(&t, SMALL_CASES "d_ma_bc_lang_h1/model.safetensors", NULL, &err) != MAIL_OK) {
-        exit(2);
-    }
-    *at++ = '{';
-    for (i = 0; i < mail_tensors_count(t); i++) {
-        const mail_tensor *tensor = mail_tensors_at(t, i);
-        size_t             count = 1;
-        at += sprintf(at, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "", tensor->name);
-        for (j = 0; j < tensor->n_dims; j++) {
-            const int    wide = tensor->shape[j] == 12 && (strcmp(tensor->name, "linear.weight") == 0 || strcmp(tensor->name, "linear.bias") == 0 ||
-                                                        strcmp(tensor->name, "model.tok_emb.weight") == 0);
-            const size_t d = wide ? S : (size_t)tensor->shape[j];
-            count *= d;
-            at += sprintf(at, "%s%lu", j ? "," : "", (unsigned long)d);
+static void wide_shape(void *user, const char *tensor, uint64_t *shape, unsigned n_dims) {
+    unsigned j;
+    for (j = 0; j < n_dims; j++) {
+        if (shape[j] == 12 && (strcmp(tensor, "linear.weight") == 0 || strcmp(tensor, "linear.bias") == 0 || strcmp(tensor, "model.tok_emb.weight") == 0)) {
+            shape[j] = *(const size_t *)user;
         }
-        at += sprintf(at, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)offset, (unsigned long)(offset + count * 4));
-        offset += count * 4;
     }
-    *at++ = '}';
-    while ((at - header) % 8 != 0) {
-        *at++ = ' ';
-    }
-    n = (size_t)(at - header);
-    *size = 8 + n + offset;
-    file = (unsigned char *)calloc(*size, 1);
-    if (file == NULL) {
-        exit(2);
-    }
-    for (i = 0; i < 8; i++) {
-        file[i] = (unsigned char)((unsigned long long)n >> 8 * i & 0xff);
-    }
-    memcpy(file + 8, header, n);
-    for (i = 8 + n; i + 4 <= *size; i += 4) {
-        file[i + 2] = (unsigned char)(i * 7 & 0x7f);  /* floats of 0.0156 .. 0.031, little-endian */
-        file[i + 3] = 0x3c;
-    }
-    mail_tensors_close(t);
-    free(header);
-    config = small_text(SMALL_CASES "d_ma_bc_lang_h1/config.json");
+}
+
+static void wide_values(void *user, const char *tensor, float *values, size_t n) {
+    (void)user;
+    small_fill(values, n, 11, (unsigned)strlen(tensor));
+}
+
+/* d_ma_bc_lang_h1 with state_dim S in place of 12: a safetensors file in memory, weights made up; and its configuration. Released with free. */
+static unsigned char *widened(size_t S, size_t *size, char **json) {
+    unsigned char *file = small_remade(size, "d_ma_bc_lang_h1", wide_shape, wide_values, &S);
+    char          *config = small_text(SMALL_CASES "d_ma_bc_lang_h1/config.json"), *at = strstr(config, "\"state_dim\": 12");
     *json = (char *)malloc(strlen(config) + 32);
-    at = strstr(config, "\"state_dim\": 12");
     if (*json == NULL || at == NULL) {
         exit(2);
     }

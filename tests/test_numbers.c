@@ -138,66 +138,30 @@ static void test_kernels(const mailp_kernels *k) {
 
 /* ---- policies with weights that are too large ------------------------------------------------------------------------------------- */
 
-/* The model of a case as a float32 safetensors file in memory, every weight whose name contains `part` set to value times itself
-   (times a sign). Released with free. */
+typedef struct huge {
+    const char *part;
+    float       factor;
+    size_t      hits;
+} huge;
+
+static void huge_values(void *user, const char *tensor, float *values, size_t n) {
+    huge  *h = (huge *)user;
+    size_t i;
+    for (i = 0; i < n && strstr(tensor, h->part) != NULL; i++, h->hits++) {
+        const float big = values[i] * h->factor;
+        values[i] = fabsf(big) <= FLT_MAX ? big : values[i] > 0 ? FLT_MAX : -FLT_MAX;
+    }
+}
+
+/* A case's model with every weight whose name contains `part` multiplied by factor. Released with free. */
 static unsigned char *remade(const char *name, const char *part, float factor, size_t *size) {
-    mail_tensors  *t;
-    mail_error     err;
-    char           path[256], *header = (char *)malloc(1 << 16), *at = header;
-    size_t         i, j, offset = 0, n, hits = 0;
+    huge           h;
     unsigned char *file;
-    (void)snprintf(path, sizeof path, SMALL_CASES "%s/model.safetensors", name);
-    if (header == NULL || mail_tensors_open(&t, path, NULL, &err) != MAIL_OK) {
-        exit(2);
-    }
-    *at++ = '{';
-    for (i = 0; i < mail_tensors_count(t); i++) {
-        const mail_tensor *tensor = mail_tensors_at(t, i);
-        at += sprintf(at, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "", tensor->name);
-        for (j = 0; j < tensor->n_dims; j++) {
-            at += sprintf(at, "%s%lu", j ? "," : "", (unsigned long)tensor->shape[j]);
-        }
-        at += sprintf(at, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)offset, (unsigned long)(offset + tensor->count * 4));
-        offset += (size_t)tensor->count * 4;
-    }
-    *at++ = '}';
-    while ((at - header) % 8 != 0) {
-        *at++ = ' ';
-    }
-    n = (size_t)(at - header);
-    *size = 8 + n + offset;
-    file = (unsigned char *)calloc(*size, 1);
-    if (file == NULL) {
-        exit(2);
-    }
-    for (i = 0; i < 8; i++) {
-        file[i] = (unsigned char)((unsigned long long)n >> 8 * i & 0xff);
-    }
-    memcpy(file + 8, header, n);
-    for (i = 0, offset = 8 + n; i < mail_tensors_count(t); i++) {
-        const mail_tensor *tensor = mail_tensors_at(t, i);
-        float             *values = (float *)malloc((size_t)tensor->count * 4 + 4);
-        if (values == NULL || mail_tensor_read(tensor, values, (size_t)tensor->count, NULL) != MAIL_OK) {
-            exit(2);
-        }
-        for (j = 0; j < tensor->count; j++, offset += 4) {
-            uint32_t bits;
-            if (strstr(tensor->name, part) != NULL) {
-                const float big = values[j] * factor;
-                values[j] = fabsf(big) <= FLT_MAX ? big : values[j] > 0 ? FLT_MAX : -FLT_MAX;
-                hits++;
-            }
-            memcpy(&bits, &values[j], sizeof bits);
-            file[offset] = (unsigned char)(bits & 0xff);
-            file[offset + 1] = (unsigned char)(bits >> 8 & 0xff);
-            file[offset + 2] = (unsigned char)(bits >> 16 & 0xff);
-            file[offset + 3] = (unsigned char)(bits >> 24);
-        }
-        free(values);
-    }
-    CHECK_MSG(hits > 0, "%s has no weights named %s", name, part);
-    mail_tensors_close(t);
-    free(header);
+    h.part   = part;
+    h.factor = factor;
+    h.hits   = 0;
+    file     = small_remade(size, name, NULL, huge_values, &h);
+    CHECK_MSG(h.hits > 0, "%s has no weights named %s", name, part);
     return file;
 }
 
@@ -359,6 +323,67 @@ static void test_extremes(const char *name) {
     mail_policy_free(policy);
 }
 
+typedef struct planted {
+    size_t at, seen;
+    float  value;
+    char   name[200];
+} planted;
+
+static void planted_value(void *user, const char *tensor, float *values, size_t n) {
+    planted *p = (planted *)user;
+    if (p->seen++ == p->at && n > 0) {
+        values[n - 1] = p->value;
+        (void)snprintf(p->name, sizeof p->name, "%s", tensor);
+    }
+}
+
+/* One number of one tensor is NaN or infinite, or the tensor has another dtype or name: the policy is refused, and the error names it
+   (under another name it may be something else that the file then lacks). */
+static void test_planted(const char *name, size_t stride) {
+    char   path[256], *json;
+    size_t i, kind, tensors = 1;
+    (void)snprintf(path, sizeof path, SMALL_CASES "%s/config.json", name);
+    json = small_text(path);
+    for (i = 0; i < tensors; i += stride) {
+        for (kind = 0; kind < 4; kind++) {
+            planted        p;
+            size_t         size;
+            unsigned char *file, *at;
+            char           quoted[256];
+            mail_options   o = mail_options_init();
+            mail_policy   *policy;
+            mail_error     err;
+            mail_status    status;
+            memset(&p, 0, sizeof p);
+            p.at    = i;
+            p.value = kind == 0 ? NAN : kind == 1 ? -INFINITY : 0.0f;
+            file    = small_remade(&size, name, NULL, planted_value, &p);
+            tensors = p.seen;
+            if (p.name[0] == '\0' || strstr(p.name, "attn.mask") != NULL) {  /* of no values; read by nobody */
+                free(file);
+                break;
+            }
+            (void)snprintf(quoted, sizeof quoted, "\"%s\":{\"dtype\":\"", p.name);
+            for (at = file + 8; memcmp(at, quoted, strlen(quoted)) != 0; at++) {
+            }
+            if (kind == 2) {
+                at[strlen(quoted)] = 'I';  /* I32 is as long as F32 */
+            } else if (kind == 3) {
+                at[strlen(p.name)] = '~';  /* its last letter */
+                p.name[0] = '\0';
+            }
+            o.config_json = json;
+            err.text[0]   = '\0';
+            status        = mail_policy_load_memory(&policy, file, size, &o, &err);
+            CHECK_MSG(policy == NULL && (kind < 2 ? status == MAIL_E_NUMBER : status != MAIL_OK) && strstr(err.text, p.name) != NULL,
+                      "%s, %s, kind %d: status %d: %s", name, p.name, (int)kind, (int)status, err.text);
+            mail_policy_free(policy);
+            free(file);
+        }
+    }
+    free(json);
+}
+
 static void test_pictures(void) {
     static unsigned char bytes[4 * 64 * 64];
     static float         planes[3 * 50 * 70];
@@ -433,6 +458,12 @@ int main(void) {
     for (i = 0; i < SMALL_EACH; i++) {
         test_extremes(small_each[i]);
     }
+    for (i = 0; i < SMALL_EACH; i++) {
+        if (strstr(small_each[i], "lang") != NULL) {
+            test_planted(small_each[i], 1);
+        }
+    }
+    test_planted("vision_one", 7);
     test_pictures();
     return test_end("test_numbers");
 }

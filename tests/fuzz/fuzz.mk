@@ -9,8 +9,7 @@ FUZZ_HEADERS  = mail.h tests/fuzz/fuzz.h tests/small_checkpoint.h
 
 .PHONY: fuzz fuzz-seeds
 # the parsers' targets need no kernels, and build and run faster without
-$(FUZZ_PARSERS:%=$(B)/fuzz_%) $(FUZZ_PARSERS:%=$(B)/seeds_%): FUZZ_PARSERS  = config pth safetensors
-FUZZ_FLAGS += -DMAIL_NO_SIMD
+$(FUZZ_PARSERS:%=$(B)/fuzz_%) $(FUZZ_PARSERS:%=$(B)/seeds_%): FUZZ_FLAGS += -DMAIL_NO_SIMD
 
 $(B)/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_HEADERS) | $(B)
 	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $< -o $@ $(LDLIBS)
@@ -19,8 +18,7 @@ $(B)/seeds_%: tests/fuzz/fuzz_%.c $(FUZZ_HEADERS) | $(B)
 	$(CC) $(FUZZ_FLAGS) -DFUZZ_MAIN $< -o $@ $(LDLIBS)
 
 fuzz: $(FUZZ_TARGETS:%=$(B)/fuzz_%)
-	for t in $(FUZZ_TARGETS); do mkdir -p $(B)/corpus_$$t && $(B)/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2000 \
-	    -artifact_prefix=$(B)/crash_$$t- $(B)/corpus_$$t tests/fuzz/seeds/$$t || exit 1; done
+	sh tests/fuzz/run.sh $(B) $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 fuzz-seeds: $(FUZZ_TARGETS:%=$(B)/seeds_%)
 	for t in $(FUZZ_TARGETS); do $(B)/seeds_$$t tests/fuzz/seeds/$$t/* || exit 1; done
