@@ -26,6 +26,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <random>
 #include <sys/mman.h>
@@ -712,7 +713,7 @@ static inline int atomicAdd(int *p, int v) {
  * ---- */
 
 using cudaError_t = int;
-static constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2;
+static constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600;
 
 namespace cpucuda {
 struct Graph {
@@ -752,7 +753,15 @@ enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMinor,
     cudaDevAttrMaxSharedMemoryPerBlockOptin
 };
-static constexpr unsigned cudaStreamNonBlocking = 1;
+static constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2;
+enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
+struct cudaPointerAttributes {
+    cudaMemoryType type;
+    int device;
+};
+namespace cpucuda {
+inline std::map<const char *, size_t> on_device; /* what cudaMalloc gave out */
+}
 
 template <class T>
 static inline cudaError_t cudaMalloc(T **p, size_t n) {
@@ -763,11 +772,35 @@ static inline cudaError_t cudaMalloc(T **p, size_t n) {
     cpucuda::count.mallocs++;
     *p = (T *)malloc(n ? n : 1);
     memset((void *)*p, 0xFF, n);
+    cpucuda::on_device[(const char *)*p] = n;
     return cudaSuccess;
 }
 static inline cudaError_t cudaFree(void *p) {
     cpucuda::count.frees += p != nullptr;
+    cpucuda::on_device.erase((const char *)p);
     free(p);
+    return cudaSuccess;
+}
+template <class T>
+static inline cudaError_t cudaHostAlloc(T **p, size_t n, unsigned) {
+    const cudaError_t e = cudaMalloc(p, n);
+    cpucuda::on_device.erase((const char *)*p);
+    return e;
+}
+static inline cudaError_t cudaFreeHost(void *p) {
+    return cudaFree(p);
+}
+static inline cudaError_t cudaHostGetDevicePointer(void **device, void *host, unsigned) {
+    *device = host;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *about, const void *p) {
+    auto at = cpucuda::on_device.upper_bound((const char *)p);
+    about->type = cudaMemoryTypeUnregistered;
+    about->device = 0;
+    if (at != cpucuda::on_device.begin() && (const char *)p < std::prev(at)->first + std::prev(at)->second) {
+        about->type = cudaMemoryTypeDevice;
+    }
     return cudaSuccess;
 }
 static inline cudaError_t cudaMemcpy(void *d, const void *s, size_t n, cudaMemcpyKind) {
@@ -810,6 +843,9 @@ static inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
     cpucuda::count.syncs++;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamQuery(cudaStream_t) {
     return cudaSuccess;
 }
 static inline cudaError_t cudaDeviceSynchronize() {

@@ -22,6 +22,13 @@
 #include <string>
 #include <vector>
 
+/* Cases that take minutes on a CPU are for a GPU, or for those who set CT_LARGE=1. */
+#ifdef MAIL_CUDA_ON_CPU
+#  define CT_LARGE (cpucuda::env_int("CT_LARGE", 0))
+#else
+#  define CT_LARGE 1
+#endif
+
 typedef std::vector<float>  floats;
 typedef std::vector<double> doubles;
 
@@ -179,10 +186,13 @@ static inline mail_cuda_policy *ct_policy(const mailp_config &c) {
     return p;
 }
 
-static inline mail_cuda_session *ct_session(const mail_cuda_policy *p, size_t batch, mailp_cuda_wish wish) {
+static inline mail_cuda_session *ct_session(const mail_cuda_policy *p, size_t batch, mailp_cuda_wish wish,
+                                            mail_cuda_options options = mail_cuda_options_init()) {
     mail_cuda_session *s;
     mail_error         err;
-    if (mailp_cuda_session_build(&s, p, batch, 7, NULL, wish, &err) != MAIL_OK) {
+    options.session.batch = batch;
+    options.session.seed = 7;
+    if (mailp_cuda_session_build(&s, p, options, NULL, wish, &err) != MAIL_OK) {
         printf("session: %s\n", err.text);
         exit(2);
     }
@@ -197,8 +207,8 @@ struct ct_case {
     std::function<uint64_t()>   run;
 };
 
-/* Run every case whose name contains `only`, on the CPU under four schedules (whole policies, which take seconds: three;
-   CT_TIMES sets another number): the bits must be the same. On a GPU twice. */
+/* Run every case whose name contains `only`, on the CPU under four schedules (whole policies, which take seconds: three, or
+   two where the loop and the kernels have cases of their own; CT_TIMES sets another number): the bits must be the same. On a GPU twice. */
 static inline int ct_run(const char *program, const std::vector<ct_case> &cases, const char *only) {
     for (const ct_case &c : cases) {
         if (only && !strstr(c.name, only)) {
@@ -208,7 +218,7 @@ static inline int ct_run(const char *program, const std::vector<ct_case> &cases,
         const clock_t began = clock();
         uint64_t  first = 0;
 #ifdef MAIL_CUDA_ON_CPU
-        const int times = cpucuda::env_int("CT_TIMES", strstr(c.name, "loop") || strstr(c.name, "ages") ? 3 : 4), given = cpucuda::order;
+        const int times = cpucuda::env_int("CT_TIMES", strstr(c.name, "beside") ? 2 : strstr(c.name, "loop") || strstr(c.name, "ages") ? 3 : 4), given = cpucuda::order;
 #else
         const int times = 2;
 #endif

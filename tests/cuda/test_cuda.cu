@@ -5,7 +5,7 @@
        build/test_cuda kernels [PART]     the same on the CPU, as a part of all_tests.cu
 
    On the CPU every case runs under four schedules of its threads, which must give the same bits. */
-#include "cuda_test.h"
+#include "twin_cases.h"
 
 /* ---- scan ---- */
 
@@ -111,7 +111,7 @@ static uint64_t linear_case(int M, int N, int K, bool norm, bool add, int act) {
         }
     }
     ct_device        dX(X), dW(W), db(b), dg(g), dgb(gb), Y(r), dr2(r2);
-    mailp_cuda_queue q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0};
     mailp_cuda_linear_args a = mailp_cuda_linear_init(Y, dX, dW, db, M, N, K);
     a.norm_w = norm ? (float *)dg : NULL;
     a.norm_b = norm ? (float *)dgb : NULL;
@@ -176,7 +176,7 @@ static uint64_t mixer_case(int E, int N, int R, int L, int cut, int tile, int sl
     ct_device              dxz(xz), dcw(conv_w), dcb(conv_b), dxp(x_proj), ddw(dt_w), ddb(dt_b), dA(A2), dD(D);
     ct_device              y(Q * l * e), s1(Q * state), s2(Q * state);
     mailp_cuda_mixer_args  a = {};
-    mailp_cuda_queue       q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0};
     a.y = y;
     a.state_out = s1;
     a.xz = dxz;
@@ -283,10 +283,10 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     doubles want, wide_skip(skip.begin(), skip.end());
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
     ct_device            din(in), dw(w), dg(gain), db(bias), dskip(skip), out(n_out), stats(n_out);
-    mailp_cuda_queue     q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0};
     mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, NULL, 1.0f};
     mailp_cuda_norm_args norm;
-    mailp_cuda_queue_conv(&q, stage, out, stats, din, NULL, NULL, images, H, W, &norm);
+    mailp_cuda_queue_conv(&q, stage, out, stats, din, images, H, W, &norm);
     norm.relu = 1;
     norm.residual = residual ? (float *)dskip : NULL;
     mailp_cuda_queue_norm(&q, norm, images);
@@ -309,7 +309,7 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), out(skip);
     mail_cuda_policy  policy;
     mail_cuda_session session;
-    mailp_cuda_queue  q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0};
     mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, dlo, unscale};
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);
@@ -464,7 +464,7 @@ static uint64_t session_case(void) {
     floats             f = ct_normal(B * c.state_dim, 3), drawn(n), given(n), action(B * c.action_dim), x_T(n), noise(n * c.n_timesteps);
     CHECK(mail_cuda_plan(s, drawn.data(), &err) == MAIL_E_STATE); /* no frame yet */
     CHECK(mail_cuda_observe_features(s, f.data(), f.size() - 1, &err) == MAIL_E_ARGUMENT);
-    CHECK(mail_cuda_observe(s, NULL, 0, &err) == MAIL_E_STATE);
+    CHECK(mail_cuda_observe(s, NULL, 0, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_session_set_goal(s, f.data(), 1, &err) == MAIL_E_STATE);
     CHECK(mail_cuda_session_reset_robot(s, B, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
@@ -494,9 +494,8 @@ static uint64_t session_case(void) {
     /* chunk of 3: two more actions of the present one, then a new plan, with other noise */
     floats first(B * c.action_dim), next(B * c.action_dim);
     CHECK(mail_cuda_act(s, first.data(), &err) == MAIL_OK && mail_cuda_act(s, next.data(), &err) == MAIL_OK);
-    const uint32_t plans = s->plans;
-    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->plans == plans);
-    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->plans == plans + 1);
+    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->used[0] == 3);
+    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->used[0] == 1);
     (void)cudaDeviceSynchronize();
     CHECK(memcmp(first.data(), given.data(), c.action_dim * sizeof(float)) == 0);
     CHECK(memcmp(first.data(), next.data(), first.size() * sizeof(float)) != 0);
@@ -526,8 +525,8 @@ static uint64_t refuse_case(void) {
     mail_cuda_session *s = NULL;
     mail_error         err;
     mail_cuda_options  none_at_all = mail_cuda_options_init(), too_many = none_at_all;
-    none_at_all.batch = 0;
-    too_many.batch = MAIL_MAX_BATCH + 1;
+    none_at_all.session.batch = 0;
+    too_many.session.batch = MAIL_MAX_BATCH + 1;
     CHECK(mail_cuda_policy_create(&none, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_session_create(&s, NULL, NULL, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_session_create(&s, p, &none_at_all, NULL, &err) == MAIL_E_ARGUMENT && s == NULL);
@@ -581,7 +580,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         return 0;
     }
 #endif
-    const std::vector<ct_case> cases = {
+    std::vector<ct_case> cases = {
         {"scan L 0", [] { return scan_case(1, 0, 8, 16, 0, false); }},
         {"scan L 1", [] { return scan_case(2, 1, 8, 8, 0, true); }},
         {"scan L 7, d_state 5, odd channels", [] { return scan_case(1, 7, 5, 5, 3, false); }},
@@ -626,5 +625,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"session: noise, act, reset, no allocation", [] { return session_case(); }},
         {"what is refused; failing allocations; small GPUs", [] { return refuse_case(); }},
     };
+    const std::vector<ct_case> twins = twin_cases();
+    cases.insert(cases.end(), twins.begin(), twins.end());
     return ct_run("test_cuda", cases, argc > 1 ? argv[1] : NULL);
 }

@@ -55,7 +55,7 @@ static uint64_t run_tiles(void) {
     ct_device    xz(ct_normal(Q * L * 2 * E, 1)), cw(ct_normal(4 * E, 2)), cb(ct_normal(E, 3)), xp(ct_normal((R + 2 * N) * E, 4, 0.2f));
     ct_device    dw(ct_normal(R * E, 5)), db(ct_normal(E, 6)), A2(ct_normal(N * E, 7, 0.1f, -1.0f)), D(ct_normal(E, 8)), y(Q * L * E);
     ct_device    state(Q * E * (3 + N));
-    mailp_cuda_queue      q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0};
     mailp_cuda_mixer_args a = {};
     a.y = y;
     a.state_out = state;
