@@ -78,6 +78,8 @@ struct mailp_cuda_queue {
     cudaStream_t stream;
     cudaError_t  error;
     int          load;
+    int          early;  /* kernels may begin while the one before them ends: the device can, and all of them wait (mailp_dev_wait) */
+    int          fresh;  /* the next kernel comes after something else than one kernel */
 };
 
 /* Queue kernel(args) on q: grid blocks in clusters of `cluster` (1: no clusters), smem bytes of dynamic shared memory.
@@ -90,11 +92,12 @@ static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), 
     }
 #ifdef MAIL_CUDA_ON_CPU
     if (!q->load) {
-        q->error = cpucuda::launch(q->stream, grid, dim3(threads), cluster, smem, [=] { kernel(args); });
+        q->error = cpucuda::launch(q->stream, grid, dim3(threads), cluster, smem, q->early && !q->fresh, [=] { kernel(args); });
     }
 #else
-    cudaLaunchConfig_t    config = {};
-    cudaLaunchAttribute   attribute[1];
+    cudaLaunchConfig_t  config = {};
+    cudaLaunchAttribute attribute[2];
+    unsigned            n = 0;
     if (smem > 48 * 1024) {
         q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
     }
@@ -112,15 +115,34 @@ static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), 
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = smem;
     config.stream = q->stream;
-    attribute[0].id = cudaLaunchAttributeClusterDimension;
-    attribute[0].val.clusterDim.x = cluster;
-    attribute[0].val.clusterDim.y = 1;
-    attribute[0].val.clusterDim.z = 1;
+    if (cluster > 1) {
+        attribute[n].id = cudaLaunchAttributeClusterDimension;
+        attribute[n].val.clusterDim.x = cluster;
+        attribute[n].val.clusterDim.y = 1;
+        attribute[n++].val.clusterDim.z = 1;
+    }
+    if (q->early && !q->fresh) {
+        attribute[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute[n++].val.programmaticStreamSerializationAllowed = 1;
+    }
     config.attrs = attribute;
-    config.numAttrs = cluster > 1 ? 1 : 0;
+    config.numAttrs = n;
     q->error = cudaLaunchKernelEx(&config, kernel, args);
 #endif
+    q->fresh = 0;
 }
+
+/* In a kernel, before it touches what other kernels write or read: let the next one begin, and wait for the end of the one
+   before. What is read earlier must be as old as the policy: weights. */
+#ifdef MAIL_CUDA_ON_CPU
+#  define mailp_dev_wait() cpucuda::dependency_wait(__LINE__)
+#else
+static __device__ __forceinline__ void mailp_dev_wait() {
+#  if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
+#  endif
+}
+#endif
 
 /* 2^x, to about 2 units in the last place. */
 static __device__ __forceinline__ float mailp_dev_ex2(float x) {
@@ -424,6 +446,7 @@ static __global__ void __launch_bounds__((BM / TM) * (BN / TN)) mailp_cuda_linea
     const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
     const int m0 = (int)blockIdx.x * BM, n0 = (int)blockIdx.y * BN;
 
+    mailp_dev_wait();
     if (p.norm_w) {
         for (int i = warp; i < BM; i += NT / 32) {
             const int    m = m0 + i < p.M ? m0 + i : p.M - 1;
@@ -498,6 +521,7 @@ struct mailp_cuda_layer_norm_args {
 /* Y = layer_norm(X). One warp owns one row. */
 static __global__ void __launch_bounds__(128) mailp_cuda_layer_norm(mailp_cuda_layer_norm_args p) {
     const int lane = (int)threadIdx.x & 31, m = (int)blockIdx.x * 4 + ((int)threadIdx.x >> 5);
+    mailp_dev_wait();
     if (m >= p.M) {
         return;
     }
@@ -570,6 +594,7 @@ static __global__ void __launch_bounds__(NS <= 16 ? 512 : 256, 1) mailp_cuda_mix
     float    *u = shared, *xd = shared + (size_t)p.tile * E; /* [tile][E], [tile][XP] */
     const int tid = (int)threadIdx.x, NT = (int)blockDim.x, lane = tid & 31, warp = tid >> 5;
     const int q = (int)blockIdx.x;
+    mailp_dev_wait();
     const int tokens = p.states ? p.states[q % p.robots] + p.extra : p.L;
     const float *xz = p.xz + (size_t)q * p.L * 2 * E;
     float       *y = p.y + (size_t)q * p.L * E;
@@ -681,6 +706,7 @@ static __global__ void __launch_bounds__(128) mailp_cuda_attend(mailp_cuda_atten
     MAILP_CUDA_SHARED(float, shared);
     const int    lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5, warps = (int)blockDim.x >> 5;
     const int    q = (int)blockIdx.x, at = (int)blockIdx.y * p.head_dim;
+    mailp_dev_wait();
     const int    cached = p.cache_k ? (p.states ? p.states[q % p.robots] + p.extra : p.cache_rows) : 0;
     float       *score = shared + (size_t)warp * (p.cache_rows + p.L);
     const size_t own0 = (size_t)q * p.L * p.ld_own + at, cache0 = (size_t)q * p.cache_rows * p.ld_cache + at;
@@ -739,6 +765,7 @@ struct mailp_cuda_history {
 
 /* A frame's features are in the ring: count it. One thread per robot. */
 static __global__ void mailp_cuda_age(mailp_cuda_history h) {
+    mailp_dev_wait();
     for (int b = (int)threadIdx.x; b < h.robots; b += (int)blockDim.x) {
         h.head[b] = (h.head[b] + 1) % h.obs_seq;
         if (h.states[b] < h.obs_seq + h.lang) {
@@ -755,6 +782,7 @@ struct mailp_cuda_put_args {
 };
 static __global__ void mailp_cuda_put(mailp_cuda_put_args p) {
     const int b = (int)blockIdx.x;
+    mailp_dev_wait();
     float    *slot = p.h.ring + ((size_t)b * p.h.obs_seq + p.h.head[b]) * p.h.state_dim + p.at;
     for (int i = (int)threadIdx.x; i < p.n; i += (int)blockDim.x) {
         const float v = p.features[(size_t)b * p.n + i];
@@ -772,6 +800,7 @@ struct mailp_cuda_window_args {
 };
 static __global__ void mailp_cuda_window(mailp_cuda_window_args p) {
     const int    T = p.h.obs_seq + p.h.lang, b = (int)blockIdx.x / T, i = (int)blockIdx.x % T;
+    mailp_dev_wait(); /* unseen by test_faults: the first of its graph, it has nothing to wait for */
     const int    frames = p.h.states[b] - p.h.lang, frame = i - p.h.lang;
     const float *from = NULL;
     if (frame < 0) {
@@ -798,6 +827,7 @@ struct mailp_cuda_prefix_args {
 };
 static __global__ void mailp_cuda_prefix(mailp_cuda_prefix_args p) {
     const int q = (int)blockIdx.x / p.P, r = (int)blockIdx.x % p.P, b = q % p.robots;
+    mailp_dev_wait();
     const int i = p.time ? r - 1 : r, j = i - p.states[b];
     for (int e = (int)threadIdx.x; e < p.d; e += (int)blockDim.x) {
         float v = 0.0f;
@@ -822,6 +852,7 @@ struct mailp_cuda_rows_args {
 };
 static __global__ void mailp_cuda_rows(mailp_cuda_rows_args p) {
     const int q = (int)blockIdx.x / p.n, r = (int)blockIdx.x % p.n;
+    mailp_dev_wait();
     const int row = r + p.skip + (p.states ? p.states[q % p.robots] : 0);
     for (int e = (int)threadIdx.x; e < p.d; e += (int)blockDim.x) {
         const size_t at = ((size_t)(p.one_table ? 0 : q) * p.rows + row) * p.d + e;
@@ -908,6 +939,7 @@ static __global__ void __launch_bounds__(128) mailp_cuda_denoise(mailp_cuda_deno
     const mailp_cuda_sampler &s = p.s;
     const int                 lane = (int)threadIdx.x & 31, row = (int)blockIdx.x * 4 + ((int)threadIdx.x >> 5);
     const int                 d = s.d, D = s.D, all = s.robots * s.A;
+    mailp_dev_wait();
     if (row >= all) {
         return; /* the whole warp leaves; no block barrier below */
     }
@@ -1426,6 +1458,7 @@ static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_ar
         s->y[r] = (m0 + r) / p.WO * p.stride - p.pad;
         s->x[r] = (m0 + r) % p.WO * p.stride - p.pad;
     }
+    mailp_dev_wait();
     __syncthreads();
 
     float sum[TM][TN] = {};
@@ -1496,6 +1529,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
     const int img = (int)blockIdx.y, px = p.H * p.W, out_px = p.HO * p.WO, groups = p.C / 16;
     float    *mean = shared, *inv = shared + groups;
 
+    mailp_dev_wait();
     for (int g = warp; g < groups; g += NT / 32) {
         float n = 0.0f, mu = 0.0f, m2 = 0.0f;
         for (int t = lane; t < p.tiles; t += 32) {
@@ -1621,6 +1655,7 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
             fetch(1);
         }
     }
+    mailp_dev_wait(); /* the weights are on their way */
     for (int i = tid; i < rows * cols * (p.CI / 2); i += NT) {
         const int c = i % (p.CI / 2) * 2, x = i / (p.CI / 2) % cols - pad, r = i / (p.CI / 2) / cols, y = first * p.stride - pad + r;
         float     a = 0.0f, b = 0.0f;
@@ -1793,6 +1828,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_keypoints(mailp_cuda_ke
     float       *kp = p.keypoints + (size_t)blockIdx.x * p.n_keypoints * 2;
     const float  scale = MAILP_CUDA_LOG2E / p.temperature[0];
 
+    mailp_dev_wait();
     for (int k = warp; k < p.n_keypoints; k += NT / 32) {
         float top = -INFINITY, sum = 0.0f, sx = 0.0f, sy = 0.0f;
         for (int i = 0; i < p.px; i++) {
@@ -1916,12 +1952,15 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     /* The step of call i; diffusion-X repeats step 0. Robots past the last are computed as copies of it and not stored. */
     auto step_of = [&](int call) { return call < p.steps ? p.steps - 1 - call : 0; };
     auto robot_at = [&](int r) { return robot0 + r < robots ? robot0 + r : robots - 1; };
-    auto fetch = [&](int it) { /* one thread: what layer-pass `it` needs */
+    auto fetch_weights = [&](int it) { /* one thread: what layer-pass `it` needs, first what is as old as the policy */
+        const bool cond = COND && it % p.layers == 0;
+        mailp_dev_bar_expect(&s->weights[it & 1], (unsigned)(sizeof(Slice) + sizeof s->state[0] + (cond ? sizeof s->cond[0] : 0)));
+        mailp_dev_bulk(&s->ring[it & 1], slices + (size_t)(it % p.layers) * CS + rank, sizeof(Slice), &s->weights[it & 1]);
+    };
+    auto fetch_states = [&](int it) {
         mailp_cuda_bar *bar = &s->weights[it & 1];
         const int       layer = it % p.layers, call = it / p.layers;
         const bool      cond = COND && layer == 0;
-        mailp_dev_bar_expect(bar, (unsigned)(sizeof(Slice) + sizeof s->state[0] + (cond ? sizeof s->cond[0] : 0)));
-        mailp_dev_bulk(&s->ring[it & 1], slices + (size_t)layer * CS + rank, sizeof(Slice), bar);
         for (int r = 0; r < R; r++) {
             const size_t q = (size_t)step_of(call) * robots + robot_at(r);
             mailp_dev_bulk(s->state[it & 1][r], p.state + (((size_t)layer * p.steps * robots + q) * CS + rank) * Shared::STATE,
@@ -1940,7 +1979,11 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             mailp_dev_bar_init(&s->hop[i]);
         }
         mailp_dev_bar_publish();
+        for (int i = 0; i < 2 && i < total; i++) {
+            fetch_weights(i);
+        }
     }
+    mailp_dev_wait();
     for (int i = tid; i < M * D; i += NT) {
         const int m = i / D;
         s->x[m][i % D] = p.s.x[((size_t)robot_at(m / T) * T + m % T) * D + i % D];
@@ -1948,7 +1991,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     mailp_dev_cluster_sync(); /* every peer's barriers exist before anyone pushes */
     if (tid == 0) {
         for (int i = 0; i < 2 && i < total; i++) {
-            fetch(i);
+            fetch_states(i);
         }
     }
 
@@ -2000,7 +2043,8 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         __syncthreads();
         /* Everyone has left the previous layer: its place in the ring may take the next one. */
         if (tid == 0 && it >= 1 && it + 1 < total) {
-            fetch(it + 1);
+            fetch_weights(it + 1);
+            fetch_states(it + 1);
         }
         mailp_dev_bar_wait(&s->weights[it & 1], ring_parity);
 
@@ -2737,6 +2781,9 @@ struct mail_cuda_session {
     int                     P, P0;            /* rows of the observation trunk; rows before the actions in the main one */
     mailp_cuda_wish         wish;
     mailp_cuda_loop_choice  loop;             /* the loop as one launch; kernel NULL: plain path */
+    int                     branches;         /* cameras that are encoded at once: 1 or all, which then have maps of their own */
+    cudaStream_t            side[MAIL_MAX_CAMERAS];      /* while recording: streams of the cameras but the first */
+    cudaEvent_t             fork, joined[MAIL_MAX_CAMERAS];
     mail_session_options    options;          /* of mail.h; limits are on the device */
     int                     frames[MAIL_MAX_BATCH];  /* in each robot's history, as the device counts them */
     int                     used[MAIL_MAX_BATCH];    /* actions given out of each robot's chunk, likewise */
@@ -2750,7 +2797,7 @@ struct mail_cuda_session {
     float             *picture[MAIL_MAX_CAMERAS]; /* [B][height][width][3] normalised */
     unsigned char     *stage;                    /* pictures on their way from the host */
     size_t             stage_bytes;
-    float             *map[4], *stats;           /* activations of an encoder; statistics of a convolution */
+    float             *map[MAIL_MAX_CAMERAS][4], *stats[MAIL_MAX_CAMERAS]; /* activations of an encoder; statistics of a convolution */
     float             *features[MAIL_MAX_CAMERAS], *keypoints[MAIL_MAX_CAMERAS]; /* [B][feature_dim], [B][n_keypoints][2] */
     float             *goal_in;                  /* [B][lang_dim] */
     float             *obs, *tok;                /* [B][T][state_dim], [B][T][d] */
@@ -3297,15 +3344,15 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
     return 1;
 }
 
-/* out = relu?(norm(conv(in)) + residual) in one launch, or in two. out is not in; it may be residual. */
-static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
+/* out = relu?(norm(conv(in)) + residual) in one launch, or in two. out is not in; it may be residual. set: of the maps. */
+static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_session *s, int set, const mailp_cuda_stage &w, float *out,
                                           const float *in, const float *residual, int relu, int H, int W) {
     mailp_cuda_norm_args norm;
     if (mailp_cuda_queue_fused(q, s, w, out, in, residual, relu, H, W)) {
         return;
     }
     /* the raw sums go through a map of their own, since out may be the residual */
-    mailp_cuda_queue_conv(q, w, s->map[3], s->stats, in, s->B, H, W, &norm);
+    mailp_cuda_queue_conv(q, w, s->map[set][3], s->stats[set], in, s->B, H, W, &norm);
     norm.out = out;
     norm.residual = residual;
     norm.relu = relu;
@@ -3317,10 +3364,11 @@ static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_sessio
     const mail_cuda_policy  *p = s->policy;
     const mailp_cuda_camera *cam = &p->camera[camera];
     mailp_cuda_norm_args     norm;
-    float                   *x = s->map[0], *y = s->map[1], *skip = s->map[2]; /* a block's input, middle and shortcut */
+    const int                set = camera % s->branches;
+    float                   *x = s->map[set][0], *y = s->map[set][1], *skip = s->map[set][2]; /* a block's input, middle and shortcut */
     int                      H = cam->height, W = cam->width;
 
-    mailp_cuda_queue_conv(q, cam->stem, y, s->stats, s->picture[camera], s->B, H, W, &norm);
+    mailp_cuda_queue_conv(q, cam->stem, y, s->stats[set], s->picture[camera], s->B, H, W, &norm);
     norm.out = x;
     norm.pool = norm.relu = 1;
     H = norm.HO = (norm.H + 1) / 2;
@@ -3328,12 +3376,12 @@ static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_sessio
     mailp_cuda_queue_norm(q, norm, s->B);
     for (int i = 0; i < 8; i++) {
         const int stride = cam->conv1[i].stride, HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
-        mailp_cuda_queue_stage(q, s, cam->conv1[i], y, x, NULL, 1, H, W);
+        mailp_cuda_queue_stage(q, s, set, cam->conv1[i], y, x, NULL, 1, H, W);
         if (cam->down[i].w) {
-            mailp_cuda_queue_stage(q, s, cam->down[i], skip, x, NULL, 0, H, W);
+            mailp_cuda_queue_stage(q, s, set, cam->down[i], skip, x, NULL, 0, H, W);
         }
         /* the block's output takes the place of its input, or of the shortcut and then becomes the input */
-        mailp_cuda_queue_stage(q, s, cam->conv2[i], cam->down[i].w ? skip : x, y, cam->down[i].w ? skip : x, 1, HO, WO);
+        mailp_cuda_queue_stage(q, s, set, cam->conv2[i], cam->down[i].w ? skip : x, y, cam->down[i].w ? skip : x, 1, HO, WO);
         if (cam->down[i].w) {
             float *swap = x;
             x = skip;
@@ -3602,11 +3650,13 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
         s->features[i] = floats(B * (size_t)cam->feature_dim);
         s->keypoints[i] = floats(B * (size_t)cam->n_keypoints * 2);
     }
-    if (c.n_cameras) {
-        for (int i = 0; i < 4; i++) {
-            s->map[i] = floats(map);
+    for (int i = 0; i < s->branches && c.n_cameras; i++) {
+        for (int k = 0; k < 4; k++) {
+            s->map[i][k] = floats(map);
         }
-        s->stats = floats(stats);
+        s->stats[i] = floats(stats);
+    }
+    if (c.n_cameras) {
         s->stage = (unsigned char *)take(s->stage_bytes);
     } else {
         s->features[0] = floats(B * c.state_dim);
@@ -3616,13 +3666,43 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
 
 /* ---- what is queued, piece by piece ---- */
 
-/* Everything between new pictures (or features) in the session's buffers and the ring. */
+/* The event is where q is now; q goes on after the event. */
+static inline void mailp_cuda_mark(mailp_cuda_queue *q, cudaEvent_t event) {
+    if (!q->load && q->error == cudaSuccess) {
+        q->error = cudaEventRecord(event, q->stream);
+    }
+}
+static inline void mailp_cuda_after(mailp_cuda_queue *q, cudaEvent_t event) {
+    if (!q->load && q->error == cudaSuccess) {
+        q->error = cudaStreamWaitEvent(q->stream, event, 0);
+    }
+    q->fresh = 1;
+}
+
+/* Everything between new pictures (or features) in the session's buffers and the ring. Cameras are branches of the graph. */
 static inline void mailp_cuda_queue_observe(mailp_cuda_queue *q, mail_cuda_session *s) {
     const mailp_config &c = s->policy->config;
     int                 at = 0;
+    if (s->branches > 1) {
+        mailp_cuda_mark(q, s->fork);
+    }
     for (size_t i = 0; i < c.n_cameras; i++) {
-        mailp_cuda_queue_camera(q, s, (int)i, at);
+        mailp_cuda_queue branch = *q;
+        if (i && s->branches > 1) { /* begins where this stream was at the fork */
+            branch.stream = s->side[i];
+            branch.fresh = 1;
+            mailp_cuda_after(&branch, s->fork);
+        }
+        mailp_cuda_queue_camera(&branch, s, (int)i, at);
+        if (branch.stream != q->stream) {
+            mailp_cuda_mark(&branch, s->joined[i]);
+        }
+        q->error = branch.error;
+        q->fresh = branch.stream == q->stream ? branch.fresh : q->fresh;
         at += s->policy->camera[i].feature_dim;
+    }
+    for (size_t i = 1; i < c.n_cameras && s->branches > 1; i++) {
+        mailp_cuda_after(q, s->joined[i]);
     }
     if (!c.n_cameras) {
         mailp_cuda_put_args put = {s->history, s->features[0], (int)c.state_dim, 0};
@@ -3696,44 +3776,70 @@ static inline void mailp_cuda_load_kernels(mailp_cuda_queue *q, mail_cuda_sessio
     mailp_cuda_queue_prepare(q, s, &none, 1, 1);
 }
 
-/* Record what queue() launches as a graph. */
-static inline cudaError_t mailp_cuda_record(cudaGraphExec_t *exec, mail_cuda_session *s,
-                                            void (*queue)(mailp_cuda_queue *, mail_cuda_session *)) {
+/* Record what queue() launches as a graph; early: with kernels that begin while the one before them ends. */
+static inline cudaError_t mailp_cuda_record_once(cudaGraphExec_t *exec, mail_cuda_session *s, void (*queue)(mailp_cuda_queue *, mail_cuda_session *),
+                                                 int early) {
     cudaStream_t     stream = NULL;
     cudaGraph_t      graph = NULL;
-    mailp_cuda_queue q = {NULL, cudaSuccess, 1};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 1, early, 1};
     *exec = NULL;
     queue(&q, s); /* loading a kernel may allocate, which a recording does not allow */
-    if (q.error != cudaSuccess) {
-        return q.error;
-    }
-    cudaError_t e = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    cudaError_t e = q.error == cudaSuccess ? cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) : q.error;
     if (e != cudaSuccess) {
         return e;
     }
-    e = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    for (int i = 1; i < s->branches && e == cudaSuccess; i++) {
+        e = cudaStreamCreateWithFlags(&s->side[i], cudaStreamNonBlocking);
+        e = e == cudaSuccess ? cudaEventCreateWithFlags(&s->joined[i], cudaEventDisableTiming) : e;
+    }
+    e = e == cudaSuccess ? cudaEventCreateWithFlags(&s->fork, cudaEventDisableTiming) : e;
+    e = e == cudaSuccess ? cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) : e;
     if (e == cudaSuccess) {
         q.stream = stream;
         q.load = 0;
+        q.fresh = 1;
         queue(&q, s);
         e = cudaStreamEndCapture(stream, &graph);
+        e = q.error != cudaSuccess ? q.error : e;
     }
-    if (q.error != cudaSuccess) {
-        e = q.error;
-    }
-    if (e == cudaSuccess) {
-        e = cudaGraphInstantiate(exec, graph, 0);
-    }
-    if (e == cudaSuccess) {
-        e = cudaGraphUpload(*exec, stream);
-    }
-    if (e == cudaSuccess) {
-        e = cudaStreamSynchronize(stream);
-    }
+    e = e == cudaSuccess ? cudaGraphInstantiate(exec, graph, 0) : e;
+    e = e == cudaSuccess ? cudaGraphUpload(*exec, stream) : e;
+    e = e == cudaSuccess ? cudaStreamSynchronize(stream) : e;
     if (graph) {
         (void)cudaGraphDestroy(graph);
     }
+    for (int i = 0; i < MAIL_MAX_CAMERAS; i++) {
+        if (s->side[i]) {
+            (void)cudaStreamDestroy(s->side[i]);
+        }
+        if (s->joined[i]) {
+            (void)cudaEventDestroy(s->joined[i]);
+        }
+        s->side[i] = NULL;
+        s->joined[i] = NULL;
+    }
+    if (s->fork) {
+        (void)cudaEventDestroy(s->fork);
+    }
+    s->fork = NULL;
     (void)cudaStreamDestroy(stream);
+    if (e != cudaSuccess && *exec) {
+        (void)cudaGraphExecDestroy(*exec);
+        *exec = NULL;
+    }
+    return e;
+}
+
+/* The same, without early launches where they are not to be had: below sm_90, or with a driver that refuses them in graphs. */
+static inline cudaError_t mailp_cuda_record(cudaGraphExec_t *exec, mail_cuda_session *s, void (*queue)(mailp_cuda_queue *, mail_cuda_session *)) {
+    cudaError_t e = cudaErrorInvalidValue;
+    if (s->policy->sm >= 90 && !s->wish.plain) {
+        e = mailp_cuda_record_once(exec, s, queue, 1);
+    }
+    if (e != cudaSuccess) {
+        (void)cudaGetLastError();
+        e = mailp_cuda_record_once(exec, s, queue, 0);
+    }
     return e;
 }
 
@@ -3766,7 +3872,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, ui
     if (!session) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_reset: session is NULL");
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0};
+    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
     mailp_cuda_queue_forget(&q, session, -1);
     session->options.seed = seed;
     session->x_T = session->noise_in = NULL;
@@ -3782,7 +3888,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *sessi
     if (!session || robot >= (size_t)session->B) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "robot %zu of a session with %d", robot, session ? session->B : 0);
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0};
+    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
     mailp_cuda_queue_forget(&q, session, (int)robot);
     session->x_T = session->noise_in = NULL;
     mailp_cuda_forget_robot(session, robot);
@@ -3908,6 +4014,7 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     s->wish = wish;
     s->wish.plain |= o.plain;
     s->wish.half |= o.half;
+    s->branches = s->B <= 8 && c.n_cameras > 1 ? (int)c.n_cameras : 1; /* larger batches fill the GPU with one camera */
     mailp_cuda_choose_loop(s);
     const size_t bytes = mailp_cuda_session_layout(s, NULL);
     status = mailp_cuda_check(cudaMalloc((void **)&s->memory, bytes), "allocating memory for a session", err);
@@ -3930,7 +4037,7 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
         status = mailp_cuda_check(mailp_cuda_session_fill(s, visited, table), "filling a session", err);
     }
     if (status == MAIL_OK) {
-        mailp_cuda_queue q = {stream, cudaSuccess, 1};
+        mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0};
         mailp_cuda_load_kernels(&q, s);
         status = mailp_cuda_check(q.error, "loading kernels (is the program compiled for this GPU?)", err);
     }
@@ -3983,7 +4090,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_set_goal(mail_cuda_session *session,
     if (n != dim && n != B * dim) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "a goal of %zu floats; %zu, or %zu for one per robot, are expected", n, dim, B * dim);
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0};
+    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
     for (size_t b = 0; b < B && q.error == cudaSuccess; b++) {
         q.error = cudaMemcpyAsync(session->goal_in + b * dim, embedding + (n == dim ? 0 : b * dim), dim * sizeof(float),
                                   cudaMemcpyDefault, session->stream);
@@ -4098,7 +4205,7 @@ MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const ma
     mail_cuda_session  *s = session;
     const mailp_config &c = s->policy->config;
     const size_t        B = (size_t)s->B;
-    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0};
+    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0, 0, 0};
     if (!c.n_cameras) {
         return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_cuda_observe_features");
     }
@@ -4155,7 +4262,7 @@ MAIL_CUDA_API void mail_cuda_session_set_noise(mail_cuda_session *session, const
    nothing would be faster without them, and left as they are. */
 static inline mail_status mailp_cuda_plan_now(mail_cuda_session *s, float *actions, int all, mail_error *err) {
     const mailp_config &c = s->policy->config;
-    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0};
+    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0, 0, 0};
     for (int b = 0; b < s->B; b++) {
         if (!s->frames[b] && (all || s->used[b] >= s->chunks.n_exec)) {
             return mailp_fail(err, MAIL_E_STATE, "robot %d has seen no frame since its reset", b);
@@ -4199,7 +4306,7 @@ MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *actio
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_act: session or action is NULL");
     }
     mail_cuda_session *s = session;
-    mailp_cuda_queue   q = {s->stream, cudaSuccess, 0};
+    mailp_cuda_queue   q = {s->stream, cudaSuccess, 0, 0, 0};
     int                due = 0;
     for (int b = 0; b < s->B; b++) {
         due += s->used[b] >= s->chunks.n_exec;
@@ -4250,7 +4357,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, ma
    Memory   none.   Work is queued on the stream. */
 typedef mailp_cuda_scan_args mail_cuda_scan;
 MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, size_t batch, cudaStream_t stream, mail_error *err) {
-    mailp_cuda_queue q = {stream, cudaSuccess, 0};
+    mailp_cuda_queue q = {stream, cudaSuccess, 0, 0, 0};
     if (!scan || !scan->y || !scan->u || !scan->dt || !scan->A || !scan->B || !scan->C) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_selective_scan: scan or one of its operands is NULL");
     }
