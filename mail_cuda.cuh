@@ -8,26 +8,33 @@
 
        mail_cuda_policy  *gpu;
        mail_cuda_session *robots;
+       mail_cuda_options  options = mail_cuda_options_init();
+       options.session.batch = 32;                                       robots that decide together; other options of mail.h
        mail_cuda_policy_create(&gpu, policy, &err);                      policy: from mail_policy_load
-       options.batch = 32;                                               robots that decide together
        mail_cuda_session_create(&robots, gpu, &options, stream, &err);
        ...
-       mail_cuda_observe(robots, images, 64, &err);                      one frame per robot and camera
-       mail_cuda_plan(robots, actions, &err);                            [32][act_seq][action_dim], robot's units
-       cudaStreamSynchronize(stream);                                    nothing before this line has waited
+       mail_cuda_observe(robots, images, 64, &err);                      one frame per robot and camera, as for mail_observe
+       mail_cuda_act(robots, actions, &err);                             [32][action_dim], robot's units; or mail_cuda_plan
+       cudaStreamSynchronize(stream);                                    nothing before this line has waited for the GPU
+       mail_cuda_session_check(robots, &err);                            was everything finite?
 
    build:  nvcc -std=c++17 -O3 -arch=sm_90a program.cu               (any GPU from sm_80 on)
 
-   What runs: a decision is one CUDA graph, recorded when the session is created. The denoising loop of a Mamba policy is
-   one launch on a GPU with thread-block clusters (sm_90 and later); everything else, and every other GPU, takes the plain
-   path: small kernels, right for every architecture. Both compute what depends only on the weights when the policy is
-   created, what depends on a frame when it arrives, and only the action tokens in each denoising step.
+   What runs: a decision is one CUDA graph, recorded when the session is created; cameras are branches of another. The
+   denoising loop of a Mamba policy is one launch on a GPU with thread-block clusters (sm_90 and later); everything else, and
+   every other GPU, takes the plain path: small kernels, right for every architecture. Both compute what depends only on the
+   weights when the policy is created, what depends on a frame when it arrives, and only the action tokens in each step.
 
-   What holds: after mail_cuda_session_create no call allocates, waits for the GPU or prints. Work is queued on the
-   caller's stream. Same input, same bits; a robot's actions do not depend on its batch.
+   What holds: after mail_cuda_session_create no call allocates or prints, and none waits for the GPU as long as the caller's
+   pictures, noise and actions are in device memory or page-locked memory (cudaHostAlloc): the runtime copies from and to
+   other memory of the host only when the stream has come that far. Work is queued on the caller's stream, on the device
+   that was current when the policy was created. Same input, same bits; a robot's actions do not depend on its batch.
+   Memory that is given to a call and read later (pictures, goals, noise) stays as it is until the stream has come this far.
 
-   What it does not do: DDIM, temporal ensembling and action limits of mail_session_options; pictures other than rgb8 of
-   the camera's own size (mail.h converts and resizes; the GPU takes what a camera driver or simulator left on it).
+   As in mail.h: pictures of every format, size and stride, goals, histories, horizons, DDIM, ensembling, limits, robots that are
+   reset one by one. Different: errors that only the network's numbers can show come from mail_cuda_session_check, after the
+   fact; a plan is not spread over calls, because a queued one runs while the loop goes on; there is no plan within a time,
+   for which n_steps with DDIM is the tool.
 
    Not yet measured on a GPU. The kernels are tested on a CPU stand-in and compiled for sm_80, sm_90a and sm_120; what that
    cannot show (memory ordering, inline PTX, speed) waits for bench/device_run.sh. Needs the CUDA Toolkit 12 or later.
@@ -90,10 +97,13 @@ static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), 
     if (q->error != cudaSuccess) {
         return;
     }
-#ifdef MAIL_CUDA_ON_CPU
-    if (!q->load) {
-        q->error = cpucuda::launch(q->stream, grid, dim3(threads), cluster, smem, q->early && !q->fresh, [=] { kernel(args); });
+    if (q->load) { /* asking about a kernel loads it */
+        cudaFuncAttributes about;
+        q->error = cudaFuncGetAttributes(&about, (const void *)kernel);
+        return;
     }
+#ifdef MAIL_CUDA_ON_CPU
+    q->error = cpucuda::launch(q->stream, grid, dim3(threads), cluster, smem, q->early && !q->fresh, [=] { kernel(args); });
 #else
     cudaLaunchConfig_t  config = {};
     cudaLaunchAttribute attribute[2];
@@ -104,11 +114,7 @@ static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), 
     if (cluster > 8 && q->error == cudaSuccess) {
         q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     }
-    if (q->load && q->error == cudaSuccess) {
-        cudaFuncAttributes about; /* asking loads it */
-        q->error = cudaFuncGetAttributes(&about, (const void *)kernel);
-    }
-    if (q->load || q->error != cudaSuccess) {
+    if (q->error != cudaSuccess) {
         return;
     }
     config.gridDim = grid;
@@ -1367,7 +1373,7 @@ static __device__ __forceinline__ mailp_cuda_filter mailp_dev_filter(int i, int 
 
 /* to = (u / 255 - mean) / std of the resized picture. blockIdx.y owns a picture, a thread a pixel of the result. Sums of
    bytes times weights are below 2^53; doubles of them are exact, whatever their order. */
-static __global__ void __launch_bounds__(256) mailp_cuda_prepare(mailp_cuda_prepare_args args) {
+static __global__ void __launch_bounds__(256) mailp_cuda_prepare(const __grid_constant__ mailp_cuda_prepare_args args) {
     const mailp_cuda_picture &p = args.picture[blockIdx.y];
     const int                 i = (int)(blockIdx.x * blockDim.x + threadIdx.x), x = i % p.W, y = i / p.W;
     if (i >= p.H * p.W) {
@@ -3095,29 +3101,31 @@ static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session
     return a;
 }
 
-/* How many clusters of this shape the device can run at once; 0: none. */
-static inline int mailp_cuda_active_clusters(const mailp_cuda_loop_choice &l) {
+/* How many clusters of this shape, of blocks with 256 threads, the device can run at once; 0: none. */
+template <class Args>
+static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared) {
 #ifdef MAIL_CUDA_ON_CPU
-    return l.shared <= (size_t)cpucuda::device.smem && l.cluster <= cpucuda::device.max_cluster ? 132 / l.cluster : 0;
+    (void)kernel;
+    return shared <= (size_t)cpucuda::device.smem && cluster <= cpucuda::device.max_cluster ? 132 / cluster : 0;
 #else
     cudaLaunchConfig_t  config = {};
     cudaLaunchAttribute attribute[1];
     int                 n = 0;
-    cudaError_t e = cudaFuncSetAttribute((const void *)l.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)l.shared);
-    if (e == cudaSuccess && l.cluster > 8) {
-        e = cudaFuncSetAttribute((const void *)l.kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    if (e == cudaSuccess && cluster > 8) {
+        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     }
-    config.gridDim = dim3((unsigned)l.cluster);
-    config.blockDim = dim3(MAILP_CUDA_NT);
-    config.dynamicSmemBytes = l.shared;
+    config.gridDim = dim3((unsigned)cluster);
+    config.blockDim = dim3(256);
+    config.dynamicSmemBytes = shared;
     attribute[0].id = cudaLaunchAttributeClusterDimension;
-    attribute[0].val.clusterDim.x = (unsigned)l.cluster;
+    attribute[0].val.clusterDim.x = (unsigned)cluster;
     attribute[0].val.clusterDim.y = 1;
     attribute[0].val.clusterDim.z = 1;
     config.attrs = attribute;
     config.numAttrs = 1;
     if (e == cudaSuccess) {
-        e = cudaOccupancyMaxActiveClusters(&n, (const void *)l.kernel, &config);
+        e = cudaOccupancyMaxActiveClusters(&n, (const void *)kernel, &config);
     }
     if (e != cudaSuccess) {
         (void)cudaGetLastError(); /* not an error of ours: another shape, or the plain path, is taken */
@@ -3134,7 +3142,7 @@ static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
     if ((wish.cluster && wish.cluster != CS) || (wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
         return;
     }
-    const int active = mailp_cuda_active_clusters(l), clusters = (s->B + R - 1) / R;
+    const int active = mailp_cuda_active_clusters(l.kernel, CS, l.shared), clusters = (s->B + R - 1) / R;
     if (active < 1) {
         return;
     }
@@ -3325,7 +3333,8 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
             cluster *= 2;
         }
         const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)mailp_cuda_fused_rows(shapes[i].px, a.HO, a.WO, w.size, w.stride) * row;
-        if (cluster > s->policy->max_cluster || smem > (size_t)s->policy->smem) {
+        if (cluster > s->policy->max_cluster || smem > (size_t)s->policy->smem ||
+            !mailp_cuda_active_clusters(s->wish.half ? shapes[i].single : shapes[i].split, cluster, smem)) {
             continue;
         }
         best = i;
@@ -3432,11 +3441,7 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
 
 /* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
 static inline int mailp_cuda_largest_cluster(void) {
-    mailp_cuda_loop_choice l = {};
-    l.kernel = mailp_cuda_loop<8, 5, 16, 1, false>;
-    l.cluster = 16;
-    l.shared = sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>);
-    return mailp_cuda_active_clusters(l) > 0 ? 16 : 8;
+    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>)) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
@@ -3482,6 +3487,12 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     status = mailp_cuda_check(e, "asking the device what it is", err);
     p->device = device;
     p->sm = major * 10 + minor;
+    if (status == MAIL_OK) { /* a program compiled for an older architecture has no clusters on a newer GPU either */
+        cudaFuncAttributes about;
+        e = cudaFuncGetAttributes(&about, (const void *)mailp_cuda_loop<8, 5, 16, 1, false>);
+        status = mailp_cuda_check(e, "looking for kernels (is the program compiled for this GPU?)", err);
+        p->sm = e == cudaSuccess && about.ptxVersion < p->sm ? about.ptxVersion : p->sm;
+    }
     p->smem = smem;
     p->max_cluster = p->sm >= 90 ? mailp_cuda_largest_cluster() : 1;
 
@@ -3849,13 +3860,14 @@ MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
     if (!session) {
         return;
     }
+    (void)cudaDeviceSynchronize(); /* what is queued may still use all of this */
     if (session->observe) {
         (void)cudaGraphExecDestroy(session->observe);
     }
     if (session->plan) {
         (void)cudaGraphExecDestroy(session->plan);
     }
-    (void)cudaFree(session->memory); /* waits for what is still running */
+    (void)cudaFree(session->memory);
     (void)cudaFreeHost((void *)(uintptr_t)session->fault);
     free(session);
 }
@@ -3978,8 +3990,15 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
                                                    cudaStream_t stream, mailp_cuda_wish wish, mail_error *err) {
     const mailp_config &c = policy->config;
     const int           ddpm = c.algorithm == MAIL_DDPM;
-    mail_status         status = mailp_cuda_options_check(policy, o, err);
+    int                 device = -1;
     *out = NULL;
+    mail_status status = mailp_cuda_check(cudaGetDevice(&device), "asking for the device", err);
+    if (status == MAIL_OK && device != policy->device) {
+        status = mailp_fail(err, MAIL_E_STATE, "device %d is current, but the policy is on device %d (cudaSetDevice)", device, policy->device);
+    }
+    if (status == MAIL_OK) {
+        status = mailp_cuda_options_check(policy, o, err);
+    }
     if (status != MAIL_OK) {
         return status;
     }
@@ -4039,7 +4058,7 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     if (status == MAIL_OK) {
         mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0};
         mailp_cuda_load_kernels(&q, s);
-        status = mailp_cuda_check(q.error, "loading kernels (is the program compiled for this GPU?)", err);
+        status = mailp_cuda_check(q.error, "loading kernels", err);
     }
     if (status == MAIL_OK) {
         status = mailp_cuda_check(mailp_cuda_record(&s->observe, s, mailp_cuda_queue_observe), "recording the encoder", err);

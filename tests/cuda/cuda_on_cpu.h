@@ -92,7 +92,8 @@ struct Count {
 inline Count count;      /* calls so far */
 inline long fail_malloc; /* when n > 0: the n-th allocation from now on fails */
 struct Device {          /* what the attribute queries answer */
-    int major = 9, minor = 0, smem = 227 * 1024, clusters = 16, max_cluster = 16;
+    int major = 9, minor = 0, smem = 227 * 1024, max_cluster = 16;
+    int compiled_for = 90; /* ptxVersion of every kernel */
 };
 inline Device device;
 
@@ -1024,6 +1025,13 @@ static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what
     *value = what == cudaDevAttrComputeCapabilityMajor   ? cpucuda::device.major
              : what == cudaDevAttrComputeCapabilityMinor ? cpucuda::device.minor
                                                          : cpucuda::device.smem;
+    return cudaSuccess;
+}
+struct cudaFuncAttributes {
+    int ptxVersion;
+};
+static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *about, const void *) {
+    about->ptxVersion = cpucuda::device.compiled_for;
     return cudaSuccess;
 }
 static inline cudaError_t cudaGetLastError() {

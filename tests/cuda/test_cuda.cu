@@ -507,6 +507,14 @@ static uint64_t refuse_case(void) {
     mail_cuda_session_free(s);
     mail_cuda_policy_free(old);
     cpucuda::device.major = 9;
+    cpucuda::device.compiled_for = 80; /* a new GPU, but a program that knows no clusters: its kernels for them are empty */
+    mail_cuda_policy *plain = ct_policy(c);
+    CHECK(mail_cuda_session_create(&s, plain, NULL, NULL, &err) == MAIL_OK && s->loop.kernel == NULL && plain->max_cluster == 1);
+    mail_cuda_session_free(s);
+    plain->device = 1;
+    CHECK(mail_cuda_session_create(&s, plain, NULL, NULL, &err) == MAIL_E_STATE && s == NULL);
+    mail_cuda_policy_free(plain);
+    cpucuda::device.compiled_for = 90;
 #endif
     mail_cuda_policy_free(p);
     return 0;
