@@ -8,26 +8,33 @@
 
        mail_cuda_policy  *gpu;
        mail_cuda_session *robots;
+       mail_cuda_options  options = mail_cuda_options_init();
+       options.session.batch = 32;                                       robots that decide together; other options of mail.h
        mail_cuda_policy_create(&gpu, policy, &err);                      policy: from mail_policy_load
-       options.batch = 32;                                               robots that decide together
        mail_cuda_session_create(&robots, gpu, &options, stream, &err);
        ...
-       mail_cuda_observe(robots, images, 64, &err);                      one frame per robot and camera
-       mail_cuda_plan(robots, actions, &err);                            [32][act_seq][action_dim], robot's units
-       cudaStreamSynchronize(stream);                                    nothing before this line has waited
+       mail_cuda_observe(robots, images, 64, &err);                      one frame per robot and camera, as for mail_observe
+       mail_cuda_act(robots, actions, &err);                             [32][action_dim], robot's units; or mail_cuda_plan
+       cudaStreamSynchronize(stream);                                    nothing before this line has waited for the GPU
+       mail_cuda_session_check(robots, &err);                            was everything finite?
 
    build:  nvcc -std=c++17 -O3 -arch=sm_90a program.cu               (any GPU from sm_80 on)
 
-   What runs: a decision is one CUDA graph, recorded when the session is created. The denoising loop of a Mamba policy is
-   one launch on a GPU with thread-block clusters (sm_90 and later); everything else, and every other GPU, takes the plain
-   path: small kernels, right for every architecture. Both compute what depends only on the weights when the policy is
-   created, what depends on a frame when it arrives, and only the action tokens in each denoising step.
+   What runs: a decision is one CUDA graph, recorded when the session is created; cameras are branches of another. The
+   denoising loop of a Mamba policy is one launch on a GPU with thread-block clusters (sm_90 and later); everything else, and
+   every other GPU, takes the plain path: small kernels, right for every architecture. Both compute what depends only on the
+   weights when the policy is created, what depends on a frame when it arrives, and only the action tokens in each step.
 
-   What holds: after mail_cuda_session_create no call allocates, waits for the GPU or prints. Work is queued on the
-   caller's stream. Same input, same bits; a robot's actions do not depend on its batch.
+   What holds: after mail_cuda_session_create no call allocates or prints, and none waits for the GPU as long as the caller's
+   pictures, noise and actions are in device memory or page-locked memory (cudaHostAlloc): the runtime copies from and to
+   other memory of the host only when the stream has come that far. Work is queued on the caller's stream, on the device
+   that was current when the policy was created. Same input, same bits; a robot's actions do not depend on its batch.
+   Memory that is given to a call and read later (pictures, goals, noise) stays as it is until the stream has come this far.
 
-   What it does not do: DDIM, temporal ensembling and action limits of mail_session_options; pictures other than rgb8 of
-   the camera's own size (mail.h converts and resizes; the GPU takes what a camera driver or simulator left on it).
+   As in mail.h: pictures of every format, size and stride, goals, histories, horizons, DDIM, ensembling, limits, robots that are
+   reset one by one. Different: errors that only the network's numbers can show come from mail_cuda_session_check, after the
+   fact; a plan is not spread over calls, because a queued one runs while the loop goes on; there is no plan within a time,
+   for which n_steps with DDIM is the tool.
 
    Not yet measured on a GPU. The kernels are tested on a CPU stand-in and compiled for sm_80, sm_90a and sm_120; what that
    cannot show (memory ordering, inline PTX, speed) waits for bench/device_run.sh. Needs the CUDA Toolkit 12 or later.
@@ -42,12 +49,15 @@
 #else
 #  include <cuda_runtime.h>
 #endif
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <algorithm>
 
 #ifndef MAIL_CUDA_API
 #  define MAIL_CUDA_API static inline
@@ -69,10 +79,14 @@
     type *name = (type *)mailp_cuda_shared
 #endif
 
-/* A stream and the first error met while queueing work on it. */
+/* A stream and the first error met while queueing work on it. With load set nothing is queued: kernels are brought into the
+   device's memory, so that no later call has to. */
 struct mailp_cuda_queue {
     cudaStream_t stream;
     cudaError_t  error;
+    int          load;
+    int          early;  /* kernels may begin while the one before them ends: the device can, and all of them wait (mailp_dev_wait) */
+    int          fresh;  /* the next kernel comes after something else than one kernel */
 };
 
 /* Queue kernel(args) on q: grid blocks in clusters of `cluster` (1: no clusters), smem bytes of dynamic shared memory.
@@ -83,11 +97,17 @@ static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), 
     if (q->error != cudaSuccess) {
         return;
     }
+    if (q->load) { /* asking about a kernel loads it */
+        cudaFuncAttributes about;
+        q->error = cudaFuncGetAttributes(&about, (const void *)kernel);
+        return;
+    }
 #ifdef MAIL_CUDA_ON_CPU
-    q->error = cpucuda::launch(q->stream, grid, dim3(threads), cluster, smem, [=] { kernel(args); });
+    q->error = cpucuda::launch(q->stream, grid, dim3(threads), cluster, smem, q->early && !q->fresh, [=] { kernel(args); });
 #else
-    cudaLaunchConfig_t    config = {};
-    cudaLaunchAttribute   attribute[1];
+    cudaLaunchConfig_t  config = {};
+    cudaLaunchAttribute attribute[2];
+    unsigned            n = 0;
     if (smem > 48 * 1024) {
         q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
     }
@@ -101,15 +121,34 @@ static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), 
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = smem;
     config.stream = q->stream;
-    attribute[0].id = cudaLaunchAttributeClusterDimension;
-    attribute[0].val.clusterDim.x = cluster;
-    attribute[0].val.clusterDim.y = 1;
-    attribute[0].val.clusterDim.z = 1;
+    if (cluster > 1) {
+        attribute[n].id = cudaLaunchAttributeClusterDimension;
+        attribute[n].val.clusterDim.x = cluster;
+        attribute[n].val.clusterDim.y = 1;
+        attribute[n++].val.clusterDim.z = 1;
+    }
+    if (q->early && !q->fresh) {
+        attribute[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute[n++].val.programmaticStreamSerializationAllowed = 1;
+    }
     config.attrs = attribute;
-    config.numAttrs = cluster > 1 ? 1 : 0;
+    config.numAttrs = n;
     q->error = cudaLaunchKernelEx(&config, kernel, args);
 #endif
+    q->fresh = 0;
 }
+
+/* In a kernel, before it touches what other kernels write or read: let the next one begin, and wait for the end of the one
+   before. What is read earlier must be as old as the policy: weights. */
+#ifdef MAIL_CUDA_ON_CPU
+#  define mailp_dev_wait() cpucuda::dependency_wait(__LINE__)
+#else
+static __device__ __forceinline__ void mailp_dev_wait() {
+#  if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
+#  endif
+}
+#endif
 
 /* 2^x, to about 2 units in the last place. */
 static __device__ __forceinline__ float mailp_dev_ex2(float x) {
@@ -135,6 +174,11 @@ static __device__ __forceinline__ float mailp_dev_softplus(float x) {
 
 static __device__ __forceinline__ float mailp_dev_gelu(float x) {
     return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+}
+
+/* v, but not-a-number in place of infinity, which a clamp would hide. */
+static __device__ __forceinline__ float mailp_dev_finite(float v) {
+    return fabsf(v) <= FLT_MAX ? v : NAN;
 }
 
 /* v moved into lo..hi; unlike with fminf and fmaxf, not-a-number stays what it is and is seen by the caller. */
@@ -346,6 +390,40 @@ static __device__ __forceinline__ float mailp_dev_half_second(uint32_t r) {
    The one matrix product of the plain path; LayerNorm on the way in and residual sums on the way out are part of it.
    ================================================================================================================= */
 
+/* Pieces of two matrices in shared memory, and the sums that a thread makes of them: rows and columns are spread so that
+   neighbouring threads read neighbouring rows of W from different banks. */
+template <int BM, int BN, int BK, int TM, int TN>
+struct mailp_cuda_tile {
+    static constexpr int NT = (BM / TM) * (BN / TN); /* threads */
+    float X[BM][BK + 4], W[BN][BK + 4];              /* + 4: rows start in different banks, float4 aligned */
+
+    static __device__ __forceinline__ int row(int tid, int i) {
+        return tid / (BN / TN) + i * (BM / TM);
+    }
+    static __device__ __forceinline__ int col(int tid, int j) {
+        return tid % (BN / TN) + j * (BN / TN);
+    }
+    /* sum[i][j] += X[row i] . W[col j] */
+    __device__ __forceinline__ void multiply(float (&sum)[TM][TN], int tid) const {
+#pragma unroll 4
+        for (int k = 0; k < BK; k += 4) {
+            float4 w[TN];
+#pragma unroll
+            for (int j = 0; j < TN; j++) {
+                w[j] = *(const float4 *)&W[col(tid, j)][k];
+            }
+#pragma unroll
+            for (int i = 0; i < TM; i++) {
+                const float4 x = *(const float4 *)&X[row(tid, i)][k];
+#pragma unroll
+                for (int j = 0; j < TN; j++) {
+                    sum[i][j] += x.x * w[j].x + x.y * w[j].y + x.z * w[j].z + x.w * w[j].w;
+                }
+            }
+        }
+    }
+};
+
 enum { MAILP_CUDA_IDENTITY, MAILP_CUDA_GELU };
 
 struct mailp_cuda_linear_args {
@@ -358,21 +436,23 @@ struct mailp_cuda_linear_args {
     int          M, N, K, ldx, ldy, act;
 };
 
-/* One block owns BM rows and BN columns of Y and walks over K in pieces of BK; a thread owns TM x TN sums, rows and
-   columns spread so that neighbouring threads read neighbouring columns of W from different banks. Two shapes are used:
-   16 x 16 x 128 for the few rows of a denoising step (many blocks, few barriers), 64 x 32 x 32 for everything wide. */
+template <int BM, int BN, int BK, int TM, int TN>
+struct mailp_cuda_linear_shared {
+    mailp_cuda_tile<BM, BN, BK, TM, TN> tile;
+    float                               mean[BM], inv[BM];
+};
+
+/* One block owns BM rows and BN columns of Y and walks over K in pieces of BK; a thread owns TM x TN sums. Two shapes are
+   used: 16 x 16 x 128 for the few rows of a denoising step (many blocks, few barriers), 64 x 32 x 32 for everything wide. */
 template <int BM, int BN, int BK, int TM, int TN>
 static __global__ void __launch_bounds__((BM / TM) * (BN / TN)) mailp_cuda_linear(mailp_cuda_linear_args p) {
-    constexpr int NT = (BM / TM) * (BN / TN), LD = BK + 4; /* + 4: rows start in different banks, float4 aligned */
-    struct Shared {
-        float X[BM][LD], W[BN][LD];
-        float mean[BM], inv[BM];
-    };
+    typedef mailp_cuda_linear_shared<BM, BN, BK, TM, TN> Shared;
+    constexpr int NT = (BM / TM) * (BN / TN);
     MAILP_CUDA_SHARED(Shared, s);
     const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
     const int m0 = (int)blockIdx.x * BM, n0 = (int)blockIdx.y * BN;
-    const int tn = tid % (BN / TN), tm = tid / (BN / TN);
 
+    mailp_dev_wait();
     if (p.norm_w) {
         for (int i = warp; i < BM; i += NT / 32) {
             const int    m = m0 + i < p.M ? m0 + i : p.M - 1;
@@ -405,36 +485,21 @@ static __global__ void __launch_bounds__((BM / TM) * (BN / TN)) mailp_cuda_linea
                     v = (v - s->mean[r]) * s->inv[r] * p.norm_w[k] + (p.norm_b ? p.norm_b[k] : 0.0f);
                 }
             }
-            s->X[r][i % BK] = v;
+            s->tile.X[r][i % BK] = v;
         }
         for (int i = tid; i < BN * BK; i += NT) {
             const int c = i / BK, k = k0 + i % BK;
-            s->W[c][i % BK] = n0 + c < p.N && k < p.K ? p.W[(size_t)(n0 + c) * p.K + k] : 0.0f;
+            s->tile.W[c][i % BK] = n0 + c < p.N && k < p.K ? p.W[(size_t)(n0 + c) * p.K + k] : 0.0f;
         }
         __syncthreads();
-#pragma unroll 4
-        for (int k = 0; k < BK; k += 4) {
-            float4 w[TN];
-#pragma unroll
-            for (int j = 0; j < TN; j++) {
-                w[j] = *(const float4 *)&s->W[tn + j * (BN / TN)][k];
-            }
-#pragma unroll
-            for (int i = 0; i < TM; i++) {
-                const float4 x = *(const float4 *)&s->X[tm + i * (BM / TM)][k];
-#pragma unroll
-                for (int j = 0; j < TN; j++) {
-                    sum[i][j] += x.x * w[j].x + x.y * w[j].y + x.z * w[j].z + x.w * w[j].w;
-                }
-            }
-        }
+        s->tile.multiply(sum, tid);
         __syncthreads();
     }
 #pragma unroll
     for (int i = 0; i < TM; i++) {
 #pragma unroll
         for (int j = 0; j < TN; j++) {
-            const int m = m0 + tm + i * (BM / TM), n = n0 + tn + j * (BN / TN);
+            const int m = m0 + s->tile.row(tid, i), n = n0 + s->tile.col(tid, j);
             if (m < p.M && n < p.N) {
                 float v = sum[i][j] + (p.bias ? p.bias[n] : 0.0f);
                 if (p.act == MAILP_CUDA_GELU) {
@@ -462,6 +527,7 @@ struct mailp_cuda_layer_norm_args {
 /* Y = layer_norm(X). One warp owns one row. */
 static __global__ void __launch_bounds__(128) mailp_cuda_layer_norm(mailp_cuda_layer_norm_args p) {
     const int lane = (int)threadIdx.x & 31, m = (int)blockIdx.x * 4 + ((int)threadIdx.x >> 5);
+    mailp_dev_wait();
     if (m >= p.M) {
         return;
     }
@@ -534,6 +600,7 @@ static __global__ void __launch_bounds__(NS <= 16 ? 512 : 256, 1) mailp_cuda_mix
     float    *u = shared, *xd = shared + (size_t)p.tile * E; /* [tile][E], [tile][XP] */
     const int tid = (int)threadIdx.x, NT = (int)blockDim.x, lane = tid & 31, warp = tid >> 5;
     const int q = (int)blockIdx.x;
+    mailp_dev_wait();
     const int tokens = p.states ? p.states[q % p.robots] + p.extra : p.L;
     const float *xz = p.xz + (size_t)q * p.L * 2 * E;
     float       *y = p.y + (size_t)q * p.L * E;
@@ -645,6 +712,7 @@ static __global__ void __launch_bounds__(128) mailp_cuda_attend(mailp_cuda_atten
     MAILP_CUDA_SHARED(float, shared);
     const int    lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5, warps = (int)blockDim.x >> 5;
     const int    q = (int)blockIdx.x, at = (int)blockIdx.y * p.head_dim;
+    mailp_dev_wait();
     const int    cached = p.cache_k ? (p.states ? p.states[q % p.robots] + p.extra : p.cache_rows) : 0;
     float       *score = shared + (size_t)warp * (p.cache_rows + p.L);
     const size_t own0 = (size_t)q * p.L * p.ld_own + at, cache0 = (size_t)q * p.cache_rows * p.ld_cache + at;
@@ -697,25 +765,13 @@ struct mailp_cuda_history {
     float *goal;    /* [robots][state_dim] the language token, or NULL */
     int   *head;    /* [robots] slot of the next frame */
     int   *states;  /* [robots] lang + frames in the ring */
+    int   *fault;   /* [robots][2] host memory that the device sees: 1 after an observation, an action that is not finite */
     int    robots, obs_seq, state_dim, lang;
 };
 
-/* Start over: robot `robot`, or all of them for -1. One thread per robot. */
-struct mailp_cuda_forget_args {
-    mailp_cuda_history h;
-    int                robot;
-};
-static __global__ void mailp_cuda_forget(mailp_cuda_forget_args p) {
-    for (int b = (int)threadIdx.x; b < p.h.robots; b += (int)blockDim.x) {
-        if (p.robot < 0 || p.robot == b) {
-            p.h.head[b] = 0;
-            p.h.states[b] = p.h.lang;
-        }
-    }
-}
-
 /* A frame's features are in the ring: count it. One thread per robot. */
 static __global__ void mailp_cuda_age(mailp_cuda_history h) {
+    mailp_dev_wait();
     for (int b = (int)threadIdx.x; b < h.robots; b += (int)blockDim.x) {
         h.head[b] = (h.head[b] + 1) % h.obs_seq;
         if (h.states[b] < h.obs_seq + h.lang) {
@@ -732,9 +788,14 @@ struct mailp_cuda_put_args {
 };
 static __global__ void mailp_cuda_put(mailp_cuda_put_args p) {
     const int b = (int)blockIdx.x;
+    mailp_dev_wait();
     float    *slot = p.h.ring + ((size_t)b * p.h.obs_seq + p.h.head[b]) * p.h.state_dim + p.at;
     for (int i = (int)threadIdx.x; i < p.n; i += (int)blockDim.x) {
-        slot[i] = p.features[(size_t)b * p.n + i];
+        const float v = p.features[(size_t)b * p.n + i];
+        slot[i] = v;
+        if (!(fabsf(v) <= FLT_MAX)) {
+            p.h.fault[2 * b] = 1;
+        }
     }
 }
 
@@ -745,6 +806,7 @@ struct mailp_cuda_window_args {
 };
 static __global__ void mailp_cuda_window(mailp_cuda_window_args p) {
     const int    T = p.h.obs_seq + p.h.lang, b = (int)blockIdx.x / T, i = (int)blockIdx.x % T;
+    mailp_dev_wait(); /* unseen by test_faults: the first of its graph, it has nothing to wait for */
     const int    frames = p.h.states[b] - p.h.lang, frame = i - p.h.lang;
     const float *from = NULL;
     if (frame < 0) {
@@ -771,6 +833,7 @@ struct mailp_cuda_prefix_args {
 };
 static __global__ void mailp_cuda_prefix(mailp_cuda_prefix_args p) {
     const int q = (int)blockIdx.x / p.P, r = (int)blockIdx.x % p.P, b = q % p.robots;
+    mailp_dev_wait();
     const int i = p.time ? r - 1 : r, j = i - p.states[b];
     for (int e = (int)threadIdx.x; e < p.d; e += (int)blockDim.x) {
         float v = 0.0f;
@@ -795,6 +858,7 @@ struct mailp_cuda_rows_args {
 };
 static __global__ void mailp_cuda_rows(mailp_cuda_rows_args p) {
     const int q = (int)blockIdx.x / p.n, r = (int)blockIdx.x % p.n;
+    mailp_dev_wait();
     const int row = r + p.skip + (p.states ? p.states[q % p.robots] : 0);
     for (int e = (int)threadIdx.x; e < p.d; e += (int)blockDim.x) {
         const size_t at = ((size_t)(p.one_table ? 0 : q) * p.rows + row) * p.d + e;
@@ -810,21 +874,21 @@ static __global__ void mailp_cuda_rows(mailp_cuda_rows_args p) {
    ================================================================================================================= */
 
 struct mailp_cuda_draw_args {
-    float   *values;   /* [calls][robots][n] */
-    uint64_t seed;
-    uint32_t plan, first_call;
-    int      robots, n, calls;
+    float          *x, *noise;   /* [robots][n] for call 0, [calls][robots][n] for the calls after it */
+    const uint32_t *plans;       /* [robots] */
+    uint64_t        seed;
+    int             robots, n, first, calls; /* calls first .. first + calls - 1 are wanted */
 };
 
-/* The numbers that mail_noise of mail.h gives for (seed, robot, plan, first_call + call): Philox 4x32-10 on counters, then
+/* The numbers that mail_noise of mail.h gives for (seed, robot, plans[robot], call): Philox 4x32-10 on counters, then
    Box-Muller in double; only the last bit of a double may differ from the CPU's. One thread makes four neighbours. */
 static __global__ void __launch_bounds__(128) mailp_cuda_draw(mailp_cuda_draw_args p) {
     const int quads = (p.n + 3) / 4, i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= quads * p.robots * p.calls) {
         return;
     }
-    const int      quad = i % quads, robot = i / quads % p.robots, call = i / quads / p.robots;
-    uint32_t       c0 = (uint32_t)quad, c1 = p.first_call + (uint32_t)call, c2 = p.plan, c3 = (uint32_t)robot;
+    const int      quad = i % quads, robot = i / quads % p.robots, call = p.first + i / quads / p.robots;
+    uint32_t       c0 = (uint32_t)quad, c1 = (uint32_t)call, c2 = p.plans[robot], c3 = (uint32_t)robot;
     uint32_t       k0 = (uint32_t)p.seed, k1 = (uint32_t)(p.seed >> 32);
     for (int round = 0; round < 10; round++) {
         const uint64_t a = (uint64_t)0xd2511f53u * c0, b = (uint64_t)0xcd9e8d57u * c2;
@@ -836,7 +900,7 @@ static __global__ void __launch_bounds__(128) mailp_cuda_draw(mailp_cuda_draw_ar
         k1 += 0xbb67ae85u;
     }
     const uint32_t word[4] = {c0, c1, c2, c3};
-    float         *to = p.values + ((size_t)call * p.robots + robot) * p.n + quad * 4;
+    float         *to = (call ? p.noise + (size_t)(call - 1) * p.robots * p.n : p.x) + (size_t)robot * p.n + quad * 4;
 #pragma unroll
     for (int j = 0; j < 4; j += 2) {
         const double u = ((double)word[j] + 0.5) / 4294967296.0, angle = 6.283185307179586 * ((double)word[j + 1] / 4294967296.0);
@@ -862,6 +926,7 @@ struct mailp_cuda_sampler {
     const float *pos;            /* [pos_rows][d] */
     const float *lo, *hi;        /* [D] clipping box of normalised actions */
     const float *std, *mean;     /* [D] inverse scaler; std NULL: none */
+    const float *table;          /* [steps][5] recip, recipm1, coef1, coef2, sigma; DDIM has sigma 0 and coefficients of its own */
     const int   *states;         /* [robots] */
     float       *trace_noise, *trace_x_start, *trace_x, *trace_norm; /* [calls][robots][A][D] or NULL; tests look here */
     int          robots, A, D, d, ddpm, clip, predict_noise;
@@ -870,8 +935,8 @@ struct mailp_cuda_sampler {
 struct mailp_cuda_denoise_args {
     mailp_cuda_sampler s;
     int                call;     /* -1: nothing predicted yet, only embed x */
+    int                step;     /* row of the table */
     int                last;
-    float              recip, recipm1, coef1, coef2, sigma;  /* of this call's step; sigma 0 for step 0 */
 };
 
 /* One warp owns one action row (robot b, action j): lanes share d_model for norm and sums. Products of the update are
@@ -880,6 +945,7 @@ static __global__ void __launch_bounds__(128) mailp_cuda_denoise(mailp_cuda_deno
     const mailp_cuda_sampler &s = p.s;
     const int                 lane = (int)threadIdx.x & 31, row = (int)blockIdx.x * 4 + ((int)threadIdx.x >> 5);
     const int                 d = s.d, D = s.D, all = s.robots * s.A;
+    mailp_dev_wait();
     if (row >= all) {
         return; /* the whole warp leaves; no block barrier below */
     }
@@ -896,27 +962,28 @@ static __global__ void __launch_bounds__(128) mailp_cuda_denoise(mailp_cuda_deno
         }
         const float  inv = 1.0f / sqrtf(mailp_dev_sum<32>(sq) / (float)d + 1e-5f);
         const size_t at = ((size_t)p.call * all + row) * D;
+        const float *c = s.table + p.step * 5;
         for (int a = 0; a < D; a++) {
             float v = 0.0f;
             for (int e = lane; e < d; e += 32) {
                 const float n = (u[e] - mean) * inv * s.norm_w[e] + (s.norm_b ? s.norm_b[e] : 0.0f);
                 v += s.pred_w[(size_t)a * d + e] * n;
             }
-            v = mailp_dev_sum<32>(v) + s.pred_b[a];
+            v = mailp_dev_finite(mailp_dev_sum<32>(v) + s.pred_b[a]);
             if (lane == 0 && !s.ddpm) {
                 x[a] = v;
             } else if (lane == 0) {
                 const float x_t = x[a];
                 float       x_start = v;
                 if (s.predict_noise) {
-                    x_start = __fsub_rn(__fmul_rn(p.recip, x_t), __fmul_rn(p.recipm1, v));
+                    x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], v));
                 }
                 if (s.clip) {
                     x_start = mailp_dev_clamp(x_start, s.lo[a], s.hi[a]);
                 }
-                float next = __fadd_rn(__fmul_rn(p.coef1, x_start), __fmul_rn(p.coef2, x_t));
-                if (p.sigma > 0.0f) {
-                    next = __fadd_rn(next, __fmul_rn(p.sigma, s.noise[at + a]));
+                float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
+                if (c[4] > 0.0f) {
+                    next = __fadd_rn(next, __fmul_rn(c[4], s.noise[at + a]));
                 }
                 if (s.trace_noise) {
                     s.trace_noise[at + a] = v;
@@ -943,6 +1010,113 @@ static __global__ void __launch_bounds__(128) mailp_cuda_denoise(mailp_cuda_deno
                 v += s.emb_w[(size_t)e * D + a] * x[a];
             }
             u[e] = v + pos[e];
+        }
+    }
+}
+
+/* ---- chunks: from what was predicted to what is given out ---- */
+
+/* What is planned for each robot and how much of it has been given out; device memory. As in mail.h. */
+struct mailp_cuda_chunks {
+    const float *actions;    /* [robots][A][D] what the latest plan predicted, in the robot's units */
+    float       *chunk;      /* [robots][A][D] the same within the limits: what is given out */
+    float       *ensemble;   /* [robots][A plans][A][D] as predicted, a ring by plan; NULL: no ensembling */
+    float       *last;       /* [robots][D] the last action given out */
+    float       *given;      /* [robots][D] the same, for the copy to the caller */
+    int         *used, *has_last, *ensemble_n; /* [robots] */
+    uint32_t    *plans;      /* [robots] chunks planned since the reset: counter of the noise */
+    const float *lo, *hi, *max_step; /* [D] limits, or NULL */
+    int         *fault;      /* of mailp_cuda_history */
+    int          robots, A, D, n_exec;
+    float        decay;
+};
+
+/* v within the limits of dimension j. */
+static __device__ __forceinline__ float mailp_dev_limit(const mailp_cuda_chunks &c, int j, float v, bool has_previous, float previous) {
+    if (has_previous && c.max_step) {
+        v = mailp_dev_clamp(v, previous - c.max_step[j], previous + c.max_step[j]);
+    }
+    v = c.lo && v < c.lo[j] ? c.lo[j] : v;
+    return c.hi && v > c.hi[j] ? c.hi[j] : v;
+}
+
+struct mailp_cuda_commit_args {
+    mailp_cuda_chunks c;
+    int               all;   /* 0: only robots whose chunk is used up take the new one */
+};
+
+/* The plan becomes the present chunk. One block owns a robot, a thread a dimension with all its actions. */
+static __global__ void __launch_bounds__(64) mailp_cuda_commit(mailp_cuda_commit_args p) {
+    const mailp_cuda_chunks &c = p.c;
+    const int                b = (int)blockIdx.x, tid = (int)threadIdx.x, used = c.used[b];
+    const bool               active = p.all || used >= c.n_exec;
+    const int                n = c.ensemble_n[b] - (c.ensemble_n[b] > 0 && used == 0); /* a chunk that gave nothing is replaced */
+    for (int j = tid; j < c.D && active; j += (int)blockDim.x) {
+        bool  limited = c.has_last[b] != 0;
+        float previous = c.last[(size_t)b * c.D + j];
+        for (int i = 0; i < c.A; i++) {
+            const size_t at = ((size_t)b * c.A + i) * c.D + j;
+            const float  v = c.actions[at];
+            if (!(fabsf(v) <= FLT_MAX)) {
+                c.fault[2 * b + 1] = 1;
+            }
+            if (c.ensemble) { /* as predicted: the limits are for the mean */
+                c.ensemble[(((size_t)b * c.A + n % c.A) * c.A + i) * c.D + j] = v;
+            }
+            previous = mailp_dev_limit(c, j, v, limited, previous);
+            limited = true;
+            c.chunk[at] = previous;
+        }
+    }
+    __syncthreads(); /* everyone has read the counters */
+    if (tid == 0 && active) {
+        c.used[b] = 0;
+        c.plans[b]++;
+        c.ensemble_n[b] = n + 1;
+    }
+}
+
+/* The next action of every robot. One block owns a robot, a thread a dimension. */
+static __global__ void __launch_bounds__(64) mailp_cuda_give(mailp_cuda_chunks c) {
+    const int b = (int)blockIdx.x, tid = (int)threadIdx.x, used = c.used[b], n = c.ensemble_n[b], oldest = n > c.A ? n - c.A : 0;
+    const bool limited = c.has_last[b] != 0;
+    for (int j = tid; j < c.D; j += (int)blockDim.x) {
+        float v = c.chunk[((size_t)b * c.A + used) * c.D + j];
+        if (c.ensemble) { /* chunk number i was planned i actions after the first; its action n - 1 - i is meant for now */
+            double sum = 0.0, weights = 0.0;
+            for (int i = oldest; i < n; i++) {
+                const double w = exp(-(double)c.decay * (double)(i - oldest));
+                sum += w * (double)c.ensemble[(((size_t)b * c.A + i % c.A) * c.A + (n - 1 - i)) * c.D + j];
+                weights += w;
+            }
+            v = (float)(sum / weights);
+        }
+        v = mailp_dev_limit(c, j, v, limited, c.last[(size_t)b * c.D + j]);
+        c.last[(size_t)b * c.D + j] = v;
+        c.given[(size_t)b * c.D + j] = v;
+    }
+    __syncthreads();
+    if (tid == 0) {
+        c.has_last[b] = 1;
+        c.used[b]++;
+    }
+}
+
+/* Start over: robot `robot`, or all of them for -1, and then the noise too. One thread per robot. */
+struct mailp_cuda_forget_args {
+    mailp_cuda_history h;
+    mailp_cuda_chunks  c;
+    int                robot;
+};
+static __global__ void __launch_bounds__(128) mailp_cuda_forget(mailp_cuda_forget_args p) {
+    for (int b = (int)threadIdx.x; b < p.h.robots; b += (int)blockDim.x) {
+        if (p.robot < 0 || p.robot == b) {
+            p.h.head[b] = 0;
+            p.h.states[b] = p.h.lang;
+            p.h.fault[2 * b] = p.h.fault[2 * b + 1] = 0;
+            p.c.used[b] = p.c.n_exec;
+            p.c.has_last[b] = p.c.ensemble_n[b] = 0;
+            p.c.plans[b] = p.robot < 0 ? 0 : p.c.plans[b];
         }
     }
 }
@@ -1097,38 +1271,200 @@ static __global__ void __launch_bounds__(CH *NG * 32, 1) mailp_cuda_scan(mailp_c
    taken about means (Chan's formula), so a constant picture does not cancel.
    ================================================================================================================= */
 
+/* ---- pictures: any format and size that mail_observe takes -> [height][width][3], normalised ---- */
+
+enum { MAILP_CUDA_PICTURES = 32 }; /* in one launch: their descriptions are arguments, of which there may be 4 KB */
+
+struct mailp_cuda_picture {
+    float               *to;      /* [H][W][3] */
+    const unsigned char *data;    /* device memory */
+    long long            stride;  /* bytes */
+    int                  height, width, format, flip; /* of mail_image */
+    int                  H, W;    /* what the camera's network takes */
+};
+
+struct mailp_cuda_prepare_args {
+    const float       *table;            /* [3][256] normalised value of each byte */
+    float              mean[3], std[3];  /* the same for floats */
+    mailp_cuda_picture picture[MAILP_CUDA_PICTURES];
+};
+
+/* The pixel in row y from the picture's top and column x, 8 bits a channel; NV12 and YUYV as BT.601, limited range. */
+static __device__ __forceinline__ void mailp_dev_pixel(int rgb[3], const mailp_cuda_picture &p, int y, int x) {
+    const int            row = p.flip ? p.height - 1 - y : y;
+    const unsigned char *at = p.data + row * p.stride;
+    int                  luma, u, v;
+    switch (p.format) {
+    case MAIL_RGB8:
+    case MAIL_RGBA8:
+        at += x * (p.format == MAIL_RGB8 ? 3 : 4);
+        rgb[0] = at[0];
+        rgb[1] = at[1];
+        rgb[2] = at[2];
+        return;
+    case MAIL_BGR8:
+    case MAIL_BGRA8:
+        at += x * (p.format == MAIL_BGR8 ? 3 : 4);
+        rgb[0] = at[2];
+        rgb[1] = at[1];
+        rgb[2] = at[0];
+        return;
+    case MAIL_GRAY8:
+        rgb[0] = rgb[1] = rgb[2] = at[x];
+        return;
+    case MAIL_YUYV:
+        luma = at[2 * x];
+        u = at[x / 2 * 4 + 1];
+        v = at[x / 2 * 4 + 3];
+        break;
+    default: { /* MAIL_NV12: two rows share one row of U V pairs */
+        const unsigned char *uv = p.data + (p.height + row / 2) * p.stride + x / 2 * 2;
+        luma = at[x];
+        u = uv[0];
+        v = uv[1];
+        break;
+    }
+    }
+    luma = (luma - 16) * 76309 + 32768; /* coefficients in 1/65536 */
+    u -= 128;
+    v -= 128;
+    const int c[3] = {(luma + 104597 * v) / 65536, (luma - 25675 * u - 53279 * v) / 65536, (luma + 132201 * u) / 65536};
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        rgb[i] = c[i] < 0 ? 0 : c[i] > 255 ? 255 : c[i];
+    }
+}
+
+/* Value of a float picture; what is not in 0..1 becomes not-a-number. */
+static __device__ __forceinline__ float mailp_dev_value(const mailp_cuda_picture &p, int c, int y, int x) {
+    const int   row = p.flip ? p.height - 1 - y : y;
+    const float v = ((const float *)(const void *)(p.data + (c * (long long)p.height + row) * p.stride))[x];
+    return v >= 0.0f && v <= 1.0f ? v : NAN;
+}
+
+/* Output i of m samples made from n: a mean of `count` inputs from `first` on, by area to shrink, linear to enlarge; the
+   same integers as in mail.h, see mailp_filter there. */
+struct mailp_cuda_filter {
+    int first, count, w_first, w_inner, w_last, total;
+    __device__ __forceinline__ int weight(int k) const {
+        return k == 0 ? w_first : k + 1 == count ? w_last : w_inner;
+    }
+};
+static __device__ __forceinline__ mailp_cuda_filter mailp_dev_filter(int i, int n, int m) { /* n, m up to 16384: 32 bits do */
+    mailp_cuda_filter f;
+    f.w_inner = m;
+    if (m <= n) {
+        const int from = i * n, to = from + n, last = (to - 1) / m;
+        f.first = from / m;
+        f.count = last - f.first + 1;
+        f.w_first = f.count == 1 ? n : (f.first + 1) * m - from;
+        f.w_last = to - last * m;
+        f.total = n;
+    } else {
+        const int at = (2 * i + 1) * n, rest = at < m ? 0 : (at - m) % (2 * m);
+        f.total = 2 * m;
+        f.first = at < m ? 0 : (at - m) / (2 * m);
+        f.count = rest == 0 || f.first + 1 >= n ? 1 : 2;
+        f.w_first = f.count == 1 ? 2 * m : 2 * m - rest;
+        f.w_last = rest;
+    }
+    return f;
+}
+
+/* to = (u / 255 - mean) / std of the resized picture. blockIdx.y owns a picture, a thread a pixel of the result. Sums of
+   bytes times weights are below 2^53; doubles of them are exact, whatever their order. */
+static __global__ void __launch_bounds__(256) mailp_cuda_prepare(const __grid_constant__ mailp_cuda_prepare_args args) {
+    const mailp_cuda_picture &p = args.picture[blockIdx.y];
+    const int                 i = (int)(blockIdx.x * blockDim.x + threadIdx.x), x = i % p.W, y = i / p.W;
+    if (i >= p.H * p.W) {
+        return;
+    }
+    float     *to = p.to + (size_t)i * 3;
+    const bool same = p.height == p.H && p.width == p.W, floats = p.format == MAIL_F32_PLANAR;
+    if (same && floats) {
+#pragma unroll
+        for (int c = 0; c < 3; c++) {
+            to[c] = (mailp_dev_value(p, c, y, x) - args.mean[c]) / args.std[c];
+        }
+        return;
+    }
+    int rgb[3];
+    if (same) {
+        mailp_dev_pixel(rgb, p, y, x);
+    } else {
+        const mailp_cuda_filter fy = mailp_dev_filter(y, p.height, p.H), fx = mailp_dev_filter(x, p.width, p.W);
+        const double            total = (double)fx.total * fy.total;
+        double                  sum[3] = {0.0, 0.0, 0.0};
+        for (int k = 0; k < fy.count; k++) {
+            double row[3] = {0.0, 0.0, 0.0};
+            for (int j = 0; j < fx.count; j++) {
+                const double w = fx.weight(j);
+                if (!floats) {
+                    mailp_dev_pixel(rgb, p, fy.first + k, fx.first + j);
+                }
+#pragma unroll
+                for (int c = 0; c < 3; c++) {
+                    row[c] += w * (floats ? (double)mailp_dev_value(p, c, fy.first + k, fx.first + j) : (double)rgb[c]);
+                }
+            }
+#pragma unroll
+            for (int c = 0; c < 3; c++) {
+                sum[c] += fy.weight(k) * row[c] / (floats ? total : 1.0);
+            }
+        }
+        if (floats) {
+#pragma unroll
+            for (int c = 0; c < 3; c++) {
+                to[c] = ((float)sum[c] - args.mean[c]) / args.std[c];
+            }
+            return;
+        }
+#pragma unroll
+        for (int c = 0; c < 3; c++) {
+            rgb[c] = (int)(sum[c] / total + 0.5);
+        }
+    }
+#pragma unroll
+    for (int c = 0; c < 3; c++) {
+        to[c] = args.table[256 * c + rgb[c]];
+    }
+}
+
+/* ---- convolutions ---- */
+
 struct mailp_cuda_conv_args {
-    float         *out;     /* [images][HO * WO][CO] before normalisation */
-    float         *stats;   /* [images][CO / 16][tiles][2] mean and sum of squares of each tile's part of a group */
-    const float   *in;      /* [images][H][W][CI] */
-    const uint8_t *image;   /* stem: [images][H][W][3] instead of in */
-    const float   *table;   /* stem: [3][256] normalised value of each byte */
-    const float   *w;       /* [CO][size * size * CI], inputs ordered (ky, kx, channel) */
-    int            H, W, CI, HO, WO, CO, size, stride, pad, tiles;
+    float       *out;     /* [images][HO * WO][CO] before normalisation */
+    float       *stats;   /* [images][CO / 16][tiles][2] mean and sum of squares of each tile's part of a group */
+    const float *in;      /* [images][H][W][CI] */
+    const float *w;       /* [CO][size * size * CI], inputs ordered (ky, kx, channel) */
+    int          H, W, CI, HO, WO, CO, size, stride, pad, tiles;
+};
+
+template <int BM, int BN, int BK, int TM, int TN>
+struct mailp_cuda_conv_shared {
+    mailp_cuda_tile<BM, BN, BK, TM, TN> tile;
+    float                               out[BM][BN + 1];
+    int                                 y[BM], x[BM]; /* where each pixel's window begins in the input */
 };
 
 /* One block owns BM pixels of one image (blockIdx.z) and BN channels, as in >>linear; a thread loads the same column k
    of every row, so the tap that k belongs to is found once per piece. */
-template <int BM, int BN, int BK, int TM, int TN, bool STEM>
+template <int BM, int BN, int BK, int TM, int TN>
 static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_args p) {
-    constexpr int NT = 128, LD = BK + 4;
+    typedef mailp_cuda_conv_shared<BM, BN, BK, TM, TN> Shared;
+    constexpr int NT = 128;
     static_assert((BM / TM) * (BN / TN) == NT && NT % BK == 0 && BN % 16 == 0, "thread layout");
-    struct Shared {
-        float X[BM][LD], W[BN][LD];
-        float out[BM][BN + 1];
-        int   y[BM], x[BM]; /* where each pixel's window begins in the input */
-    };
     MAILP_CUDA_SHARED(Shared, s);
     const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
     const int m0 = (int)blockIdx.x * BM, n0 = (int)blockIdx.y * BN, img = (int)blockIdx.z;
     const int px = p.HO * p.WO, K = p.size * p.size * p.CI, len = px - m0 < BM ? px - m0 : BM;
-    const int tn = tid % (BN / TN), tm = tid / (BN / TN);
     const int col = tid % BK;
 
     for (int r = tid; r < BM; r += NT) {
         s->y[r] = (m0 + r) / p.WO * p.stride - p.pad;
         s->x[r] = (m0 + r) % p.WO * p.stride - p.pad;
     }
+    mailp_dev_wait();
     __syncthreads();
 
     float sum[TM][TN] = {};
@@ -1138,38 +1474,22 @@ static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_ar
             const int y = s->y[r] + ky, x = s->x[r] + kx;
             float     v = 0.0f;
             if (r < len && k < K && y >= 0 && y < p.H && x >= 0 && x < p.W) {
-                const size_t at = (((size_t)img * p.H + y) * p.W + x) * p.CI + c;
-                v = STEM ? p.table[c * 256 + p.image[at]] : p.in[at];
+                v = p.in[(((size_t)img * p.H + y) * p.W + x) * p.CI + c];
             }
-            s->X[r][col] = v;
+            s->tile.X[r][col] = v;
         }
         for (int r = tid / BK; r < BN; r += NT / BK) {
-            s->W[r][col] = n0 + r < p.CO && k < K ? p.w[(size_t)(n0 + r) * K + k] : 0.0f;
+            s->tile.W[r][col] = n0 + r < p.CO && k < K ? p.w[(size_t)(n0 + r) * K + k] : 0.0f;
         }
         __syncthreads();
-#pragma unroll 4
-        for (int e = 0; e < BK; e += 4) {
-            float4 w[TN];
-#pragma unroll
-            for (int j = 0; j < TN; j++) {
-                w[j] = *(const float4 *)&s->W[tn + j * (BN / TN)][e];
-            }
-#pragma unroll
-            for (int i = 0; i < TM; i++) {
-                const float4 x = *(const float4 *)&s->X[tm + i * (BM / TM)][e];
-#pragma unroll
-                for (int j = 0; j < TN; j++) {
-                    sum[i][j] += x.x * w[j].x + x.y * w[j].y + x.z * w[j].z + x.w * w[j].w;
-                }
-            }
-        }
+        s->tile.multiply(sum, tid);
         __syncthreads();
     }
 #pragma unroll
     for (int i = 0; i < TM; i++) {
 #pragma unroll
         for (int j = 0; j < TN; j++) {
-            s->out[tm + i * (BM / TM)][tn + j * (BN / TN)] = sum[i][j];
+            s->out[s->tile.row(tid, i)][s->tile.col(tid, j)] = sum[i][j];
         }
     }
     __syncthreads();
@@ -1215,6 +1535,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
     const int img = (int)blockIdx.y, px = p.H * p.W, out_px = p.HO * p.WO, groups = p.C / 16;
     float    *mean = shared, *inv = shared + groups;
 
+    mailp_dev_wait();
     for (int g = warp; g < groups; g += NT / 32) {
         float n = 0.0f, mu = 0.0f, m2 = 0.0f;
         for (int t = lane; t < p.tiles; t += 32) {
@@ -1340,6 +1661,7 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
             fetch(1);
         }
     }
+    mailp_dev_wait(); /* the weights are on their way */
     for (int i = tid; i < rows * cols * (p.CI / 2); i += NT) {
         const int c = i % (p.CI / 2) * 2, x = i / (p.CI / 2) % cols - pad, r = i / (p.CI / 2) / cols, y = first * p.stride - pad + r;
         float     a = 0.0f, b = 0.0f;
@@ -1512,6 +1834,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_keypoints(mailp_cuda_ke
     float       *kp = p.keypoints + (size_t)blockIdx.x * p.n_keypoints * 2;
     const float  scale = MAILP_CUDA_LOG2E / p.temperature[0];
 
+    mailp_dev_wait();
     for (int k = warp; k < p.n_keypoints; k += NT / 32) {
         float top = -INFINITY, sum = 0.0f, sx = 0.0f, sy = 0.0f;
         for (int i = 0; i < p.px; i++) {
@@ -1597,7 +1920,6 @@ struct mailp_cuda_loop_args {
     const void        *slices;  /* [layers][CS] of mailp_cuda_slice */
     const float       *state;   /* [layers][steps * robots] states after the prefix, slice = CL */
     const float       *cond;    /* ED-Ma: [steps][robots][T][128] */
-    const float       *table;   /* [steps][5] recip, recipm1, coef1, coef2, sigma */
     int                steps, calls, layers;
 };
 
@@ -1636,12 +1958,15 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     /* The step of call i; diffusion-X repeats step 0. Robots past the last are computed as copies of it and not stored. */
     auto step_of = [&](int call) { return call < p.steps ? p.steps - 1 - call : 0; };
     auto robot_at = [&](int r) { return robot0 + r < robots ? robot0 + r : robots - 1; };
-    auto fetch = [&](int it) { /* one thread: what layer-pass `it` needs */
+    auto fetch_weights = [&](int it) { /* one thread: what layer-pass `it` needs, first what is as old as the policy */
+        const bool cond = COND && it % p.layers == 0;
+        mailp_dev_bar_expect(&s->weights[it & 1], (unsigned)(sizeof(Slice) + sizeof s->state[0] + (cond ? sizeof s->cond[0] : 0)));
+        mailp_dev_bulk(&s->ring[it & 1], slices + (size_t)(it % p.layers) * CS + rank, sizeof(Slice), &s->weights[it & 1]);
+    };
+    auto fetch_states = [&](int it) {
         mailp_cuda_bar *bar = &s->weights[it & 1];
         const int       layer = it % p.layers, call = it / p.layers;
         const bool      cond = COND && layer == 0;
-        mailp_dev_bar_expect(bar, (unsigned)(sizeof(Slice) + sizeof s->state[0] + (cond ? sizeof s->cond[0] : 0)));
-        mailp_dev_bulk(&s->ring[it & 1], slices + (size_t)layer * CS + rank, sizeof(Slice), bar);
         for (int r = 0; r < R; r++) {
             const size_t q = (size_t)step_of(call) * robots + robot_at(r);
             mailp_dev_bulk(s->state[it & 1][r], p.state + (((size_t)layer * p.steps * robots + q) * CS + rank) * Shared::STATE,
@@ -1660,7 +1985,11 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             mailp_dev_bar_init(&s->hop[i]);
         }
         mailp_dev_bar_publish();
+        for (int i = 0; i < 2 && i < total; i++) {
+            fetch_weights(i);
+        }
     }
+    mailp_dev_wait();
     for (int i = tid; i < M * D; i += NT) {
         const int m = i / D;
         s->x[m][i % D] = p.s.x[((size_t)robot_at(m / T) * T + m % T) * D + i % D];
@@ -1668,7 +1997,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     mailp_dev_cluster_sync(); /* every peer's barriers exist before anyone pushes */
     if (tid == 0) {
         for (int i = 0; i < 2 && i < total; i++) {
-            fetch(i);
+            fetch_states(i);
         }
     }
 
@@ -1720,7 +2049,8 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         __syncthreads();
         /* Everyone has left the previous layer: its place in the ring may take the next one. */
         if (tid == 0 && it >= 1 && it + 1 < total) {
-            fetch(it + 1);
+            fetch_weights(it + 1);
+            fetch_states(it + 1);
         }
         mailp_dev_bar_wait(&s->weights[it & 1], ring_parity);
 
@@ -1895,7 +2225,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
 
         if (layer == p.layers - 1) { /* head and update, the same on every block; see >>sampler */
             const int    step = step_of(call);
-            const float *c = p.table + step * 5;
+            const float *c = p.s.table + step * 5;
             const bool   last = call + 1 == p.calls;
             for (int m = warp; m < M; m += NT / 32) {
                 float v[DM / 32], sum = 0.0f, sq = 0.0f;
@@ -1924,7 +2254,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     for (int q = 0; q < DM / 32; q++) {
                         noise += p.s.pred_w[a * DM + q * 32 + lane] * v[q];
                     }
-                    noise = mailp_dev_sum<32>(noise) + p.s.pred_b[a];
+                    noise = mailp_dev_finite(mailp_dev_sum<32>(noise) + p.s.pred_b[a]);
                     if (lane == 0) {
                         const float x_t = s->x[m][a];
                         float       x_start = noise;
@@ -1935,7 +2265,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                             x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
                         }
                         float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
-                        if (step > 0) {
+                        if (c[4] > 0.0f) {
                             next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * T + row) * D + a]));
                         }
                         s->x[m][a] = next;
@@ -2003,7 +2333,7 @@ struct mailp_cuda_camera {
 
 struct mail_cuda_policy {
     mailp_config      config;
-    int               sm, smem, max_cluster;    /* compute capability * 10, bytes a block may ask for, largest cluster */
+    int               device, sm, smem, max_cluster; /* number, compute capability * 10, bytes a block may ask for, largest cluster */
     float            *memory;                   /* device; everything below points into it */
     mailp_cuda_trunk  trunk[2];
     mailp_cuda_camera camera[MAIL_MAX_CAMERAS];
@@ -2016,7 +2346,6 @@ struct mail_cuda_policy {
     const float      *lo, *hi, *std, *mean;
     float            *ddpm_memory;              /* host */
     mail_ddpm         ddpm;
-    const float      *table;                    /* [n_timesteps][5] rows for the loop: the tables in the order of use */
     const float      *slices[2];                /* weights cut for clusters of 8 and of 16, or NULL */
 };
 
@@ -2371,10 +2700,9 @@ static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy
         mailp_cuda_load_camera(l, &p->camera[i], &c->camera[i], p->sm >= 90);
     }
     if (c->n_cameras) {
-        static const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
-        float             *table = mailp_cuda_take(l, &p->image_table, 3 * 256);
+        float *table = mailp_cuda_take(l, &p->image_table, 3 * 256);
         for (int i = 0; table && i < 3 * 256; i++) {
-            table[i] = ((float)(i % 256) / 255.0f - mean[i / 256]) / std[i / 256];
+            table[i] = ((float)(i % 256) / 255.0f - mailp_image_mean[i / 256]) / mailp_image_std[i / 256];
         }
     }
     mailp_cuda_load(l, &p->tok_w, d * c->state_dim, at, "tok_emb.weight");
@@ -2416,12 +2744,6 @@ static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy
     if (!c->scale_data) {
         p->std = NULL;
     }
-    float *table = mailp_cuda_take(l, &p->table, 5 * c->n_timesteps);
-    for (size_t i = 0; table && ddpm && i < c->n_timesteps; i++) {
-        const float row[5] = {p->ddpm.sqrt_recip_alphas_cumprod[i], p->ddpm.sqrt_recipm1_alphas_cumprod[i],
-                              p->ddpm.posterior_mean_coef1[i], p->ddpm.posterior_mean_coef2[i], p->ddpm.posterior_std[i]};
-        memcpy(table + 5 * i, row, sizeof row);
-    }
     if (mailp_cuda_loop_fits(p)) {
         const mailp_cuda_trunk *t = &p->trunk[c->n_trunks - 1];
         if (t->d_state == 8) {
@@ -2461,21 +2783,27 @@ struct mail_cuda_session {
     cudaStream_t            stream;           /* the caller's */
     cudaGraphExec_t         observe, plan;    /* recorded once */
     int                     B, A, D, d, T;    /* robots, chunk, action_dim, d_model, most state tokens */
-    int                     steps, calls;     /* prefixes to compute (1 for BC), passes through the trunk */
+    int                     steps, calls;     /* prefixes to compute: timesteps that a plan visits (1 for BC); passes through the trunk */
     int                     P, P0;            /* rows of the observation trunk; rows before the actions in the main one */
     mailp_cuda_wish         wish;
     mailp_cuda_loop_choice  loop;             /* the loop as one launch; kernel NULL: plain path */
-    uint64_t                seed;
-    uint32_t                plans;            /* planned since the reset */
+    int                     branches;         /* cameras that are encoded at once: 1 or all, which then have maps of their own */
+    cudaStream_t            side[MAIL_MAX_CAMERAS];      /* while recording: streams of the cameras but the first */
+    cudaEvent_t             fork, joined[MAIL_MAX_CAMERAS];
+    mail_session_options    options;          /* of mail.h; limits are on the device */
     int                     frames[MAIL_MAX_BATCH];  /* in each robot's history, as the device counts them */
-    int                     chunk_used;       /* actions handed out of the present chunk; -1: there is none */
+    int                     used[MAIL_MAX_BATCH];    /* actions given out of each robot's chunk, likewise */
     int                     has_goal;
     const float            *x_T, *noise_in;   /* the caller's, for the next plan */
+    volatile int           *fault;            /* [B][2] page-locked memory of the host; see mailp_cuda_history */
     /* device */
     unsigned char     *memory;
     mailp_cuda_history history;
-    uint8_t           *image[MAIL_MAX_CAMERAS];  /* [B][height][width][3] */
-    float             *map[4], *stats;           /* activations of an encoder; statistics of a convolution */
+    mailp_cuda_chunks  chunks;
+    float             *picture[MAIL_MAX_CAMERAS]; /* [B][height][width][3] normalised */
+    unsigned char     *stage;                    /* pictures on their way from the host */
+    size_t             stage_bytes;
+    float             *map[MAIL_MAX_CAMERAS][4], *stats[MAIL_MAX_CAMERAS]; /* activations of an encoder; statistics of a convolution */
     float             *features[MAIL_MAX_CAMERAS], *keypoints[MAIL_MAX_CAMERAS]; /* [B][feature_dim], [B][n_keypoints][2] */
     float             *goal_in;                  /* [B][lang_dim] */
     float             *obs, *tok;                /* [B][T][state_dim], [B][T][d] */
@@ -2483,6 +2811,7 @@ struct mail_cuda_session {
     float             *cond, *cond_prefix, *cond_act; /* ED-Ma: encoder output, and its parts for the decoder */
     float             *cache;                    /* Mamba: states; transformers: q, k, v of the prefix, every layer */
     float             *scratch_state;
+    float             *time, *table;             /* [steps][d], [steps][5] time tokens and coefficients of the timesteps visited */
     float             *x, *u, *actions, *noise;
     float             *trace_noise, *trace_x_start, *trace_x, *trace_norm;
 };
@@ -2494,10 +2823,10 @@ static inline unsigned mailp_cuda_tiles(size_t n, size_t size) {
 static inline void mailp_cuda_queue_linear(mailp_cuda_queue *q, const mailp_cuda_linear_args &a) {
     if (a.M <= 64) {
         mailp_cuda_launch(q, mailp_cuda_linear<16, 16, 128, 2, 1>, dim3(mailp_cuda_tiles(a.M, 16), mailp_cuda_tiles(a.N, 16)), 128,
-                          sizeof(float) * (32 * 132 + 32), a);
+                          sizeof(mailp_cuda_linear_shared<16, 16, 128, 2, 1>), a);
     } else {
         mailp_cuda_launch(q, mailp_cuda_linear<64, 32, 32, 8, 2>, dim3(mailp_cuda_tiles(a.M, 64), mailp_cuda_tiles(a.N, 32)), 128,
-                          sizeof(float) * (96 * 36 + 128), a);
+                          sizeof(mailp_cuda_linear_shared<64, 32, 32, 8, 2>), a);
     }
 }
 
@@ -2681,7 +3010,7 @@ static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_sessio
 
     mailp_cuda_prefix_args a = {};
     a.X = s->X;
-    a.time = ddpm ? p->time : NULL;
+    a.time = ddpm ? s->time : NULL;
     a.tok = s->tok;
     a.pos = p->pos;
     a.table = p->obs_table;
@@ -2756,6 +3085,7 @@ static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session
     a.hi = p->hi;
     a.std = p->std;
     a.mean = p->mean;
+    a.table = s->table;
     a.states = s->history.states;
     a.trace_noise = s->trace_noise;
     a.trace_x_start = s->trace_x_start;
@@ -2771,29 +3101,31 @@ static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session
     return a;
 }
 
-/* How many clusters of this shape the device can run at once; 0: none. */
-static inline int mailp_cuda_active_clusters(const mailp_cuda_loop_choice &l) {
+/* How many clusters of this shape, of blocks with 256 threads, the device can run at once; 0: none. */
+template <class Args>
+static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared) {
 #ifdef MAIL_CUDA_ON_CPU
-    return l.shared <= (size_t)cpucuda::device.smem && l.cluster <= cpucuda::device.max_cluster ? 132 / l.cluster : 0;
+    (void)kernel;
+    return shared <= (size_t)cpucuda::device.smem && cluster <= cpucuda::device.max_cluster ? 132 / cluster : 0;
 #else
     cudaLaunchConfig_t  config = {};
     cudaLaunchAttribute attribute[1];
     int                 n = 0;
-    cudaError_t e = cudaFuncSetAttribute((const void *)l.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)l.shared);
-    if (e == cudaSuccess && l.cluster > 8) {
-        e = cudaFuncSetAttribute((const void *)l.kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    if (e == cudaSuccess && cluster > 8) {
+        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     }
-    config.gridDim = dim3((unsigned)l.cluster);
-    config.blockDim = dim3(MAILP_CUDA_NT);
-    config.dynamicSmemBytes = l.shared;
+    config.gridDim = dim3((unsigned)cluster);
+    config.blockDim = dim3(256);
+    config.dynamicSmemBytes = shared;
     attribute[0].id = cudaLaunchAttributeClusterDimension;
-    attribute[0].val.clusterDim.x = (unsigned)l.cluster;
+    attribute[0].val.clusterDim.x = (unsigned)cluster;
     attribute[0].val.clusterDim.y = 1;
     attribute[0].val.clusterDim.z = 1;
     config.attrs = attribute;
     config.numAttrs = 1;
     if (e == cudaSuccess) {
-        e = cudaOccupancyMaxActiveClusters(&n, (const void *)l.kernel, &config);
+        e = cudaOccupancyMaxActiveClusters(&n, (const void *)kernel, &config);
     }
     if (e != cudaSuccess) {
         (void)cudaGetLastError(); /* not an error of ours: another shape, or the plain path, is taken */
@@ -2810,7 +3142,7 @@ static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
     if ((wish.cluster && wish.cluster != CS) || (wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
         return;
     }
-    const int active = mailp_cuda_active_clusters(l), clusters = (s->B + R - 1) / R;
+    const int active = mailp_cuda_active_clusters(l.kernel, CS, l.shared), clusters = (s->B + R - 1) / R;
     if (active < 1) {
         return;
     }
@@ -2863,7 +3195,6 @@ static inline void mailp_cuda_queue_fast_loop(mailp_cuda_queue *q, mail_cuda_ses
     a.slices = p->slices[s->loop.cluster == 16];
     a.state = s->cache;
     a.cond = s->cond_act;
-    a.table = p->table;
     a.steps = s->steps;
     a.calls = s->calls;
     a.layers = p->trunk[p->config.n_trunks - 1].n_layers;
@@ -2902,28 +3233,19 @@ static inline void mailp_cuda_queue_loop(mailp_cuda_queue *q, mail_cuda_session 
             mailp_cuda_run_transformer(q, s, t, run);
         }
         a.call = call;
+        a.step = step;
         a.last = call + 1 == s->calls;
-        if (ddpm) {
-            a.recip = p->ddpm.sqrt_recip_alphas_cumprod[step];
-            a.recipm1 = p->ddpm.sqrt_recipm1_alphas_cumprod[step];
-            a.coef1 = p->ddpm.posterior_mean_coef1[step];
-            a.coef2 = p->ddpm.posterior_mean_coef2[step];
-            a.sigma = step > 0 ? p->ddpm.posterior_std[step] : 0.0f;
-        }
         mailp_cuda_launch(q, mailp_cuda_denoise, grid, 128, 0, a);
     }
 }
 
 /* One convolution of the plain path. Returns the tiles of its statistics through norm. */
 static inline void mailp_cuda_queue_conv(mailp_cuda_queue *q, const mailp_cuda_stage &w, float *out, float *stats,
-                                         const float *in, const uint8_t *image, const float *table, int images, int H, int W,
-                                         mailp_cuda_norm_args *norm) {
+                                         const float *in, int images, int H, int W, mailp_cuda_norm_args *norm) {
     mailp_cuda_conv_args a = {};
     a.out = out;
     a.stats = stats;
     a.in = in;
-    a.image = image;
-    a.table = table;
     a.w = w.w;
     a.H = H;
     a.W = W;
@@ -2940,16 +3262,10 @@ static inline void mailp_cuda_queue_conv(mailp_cuda_queue *q, const mailp_cuda_s
     const int tile_px = wide ? 64 : 16;
     a.tiles = (int)mailp_cuda_tiles((size_t)px, (size_t)tile_px);
     const dim3   grid((unsigned)a.tiles, mailp_cuda_tiles((size_t)w.CO, wide ? 32 : 16), (unsigned)images);
-    const size_t smem_wide = sizeof(float) * (96 * 36 + 64 * 33) + sizeof(int) * 128;
-    const size_t smem = sizeof(float) * (32 * 132 + 16 * 17) + sizeof(int) * 32;
-    if (image && wide) {
-        mailp_cuda_launch(q, mailp_cuda_conv<64, 32, 32, 8, 2, true>, grid, 128, smem_wide, a);
-    } else if (image) {
-        mailp_cuda_launch(q, mailp_cuda_conv<16, 16, 128, 2, 1, true>, grid, 128, smem, a);
-    } else if (wide) {
-        mailp_cuda_launch(q, mailp_cuda_conv<64, 32, 32, 8, 2, false>, grid, 128, smem_wide, a);
+    if (wide) {
+        mailp_cuda_launch(q, mailp_cuda_conv<64, 32, 32, 8, 2>, grid, 128, sizeof(mailp_cuda_conv_shared<64, 32, 32, 8, 2>), a);
     } else {
-        mailp_cuda_launch(q, mailp_cuda_conv<16, 16, 128, 2, 1, false>, grid, 128, smem, a);
+        mailp_cuda_launch(q, mailp_cuda_conv<16, 16, 128, 2, 1>, grid, 128, sizeof(mailp_cuda_conv_shared<16, 16, 128, 2, 1>), a);
     }
     memset(norm, 0, sizeof *norm);
     norm->raw = out;
@@ -3017,7 +3333,8 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
             cluster *= 2;
         }
         const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)mailp_cuda_fused_rows(shapes[i].px, a.HO, a.WO, w.size, w.stride) * row;
-        if (cluster > s->policy->max_cluster || smem > (size_t)s->policy->smem) {
+        if (cluster > s->policy->max_cluster || smem > (size_t)s->policy->smem ||
+            !mailp_cuda_active_clusters(s->wish.half ? shapes[i].single : shapes[i].split, cluster, smem)) {
             continue;
         }
         best = i;
@@ -3036,15 +3353,15 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
     return 1;
 }
 
-/* out = relu?(norm(conv(in)) + residual) in one launch, or in two. out is not in; it may be residual. */
-static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
+/* out = relu?(norm(conv(in)) + residual) in one launch, or in two. out is not in; it may be residual. set: of the maps. */
+static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_session *s, int set, const mailp_cuda_stage &w, float *out,
                                           const float *in, const float *residual, int relu, int H, int W) {
     mailp_cuda_norm_args norm;
     if (mailp_cuda_queue_fused(q, s, w, out, in, residual, relu, H, W)) {
         return;
     }
     /* the raw sums go through a map of their own, since out may be the residual */
-    mailp_cuda_queue_conv(q, w, s->map[3], s->stats, in, NULL, NULL, s->B, H, W, &norm);
+    mailp_cuda_queue_conv(q, w, s->map[set][3], s->stats[set], in, s->B, H, W, &norm);
     norm.out = out;
     norm.residual = residual;
     norm.relu = relu;
@@ -3056,10 +3373,11 @@ static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_sessio
     const mail_cuda_policy  *p = s->policy;
     const mailp_cuda_camera *cam = &p->camera[camera];
     mailp_cuda_norm_args     norm;
-    float                   *x = s->map[0], *y = s->map[1], *skip = s->map[2]; /* a block's input, middle and shortcut */
+    const int                set = camera % s->branches;
+    float                   *x = s->map[set][0], *y = s->map[set][1], *skip = s->map[set][2]; /* a block's input, middle and shortcut */
     int                      H = cam->height, W = cam->width;
 
-    mailp_cuda_queue_conv(q, cam->stem, y, s->stats, NULL, s->image[camera], p->image_table, s->B, H, W, &norm);
+    mailp_cuda_queue_conv(q, cam->stem, y, s->stats[set], s->picture[camera], s->B, H, W, &norm);
     norm.out = x;
     norm.pool = norm.relu = 1;
     H = norm.HO = (norm.H + 1) / 2;
@@ -3067,12 +3385,12 @@ static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_sessio
     mailp_cuda_queue_norm(q, norm, s->B);
     for (int i = 0; i < 8; i++) {
         const int stride = cam->conv1[i].stride, HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
-        mailp_cuda_queue_stage(q, s, cam->conv1[i], y, x, NULL, 1, H, W);
+        mailp_cuda_queue_stage(q, s, set, cam->conv1[i], y, x, NULL, 1, H, W);
         if (cam->down[i].w) {
-            mailp_cuda_queue_stage(q, s, cam->down[i], skip, x, NULL, 0, H, W);
+            mailp_cuda_queue_stage(q, s, set, cam->down[i], skip, x, NULL, 0, H, W);
         }
         /* the block's output takes the place of its input, or of the shortcut and then becomes the input */
-        mailp_cuda_queue_stage(q, s, cam->conv2[i], cam->down[i].w ? skip : x, y, cam->down[i].w ? skip : x, 1, HO, WO);
+        mailp_cuda_queue_stage(q, s, set, cam->conv2[i], cam->down[i].w ? skip : x, y, cam->down[i].w ? skip : x, 1, HO, WO);
         if (cam->down[i].w) {
             float *swap = x;
             x = skip;
@@ -3123,11 +3441,7 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
 
 /* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
 static inline int mailp_cuda_largest_cluster(void) {
-    mailp_cuda_loop_choice l = {};
-    l.kernel = mailp_cuda_loop<8, 5, 16, 1, false>;
-    l.cluster = 16;
-    l.shared = sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>);
-    return mailp_cuda_active_clusters(l) > 0 ? 16 : 8;
+    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>)) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
@@ -3171,7 +3485,14 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         e = cudaDeviceGetAttribute(&smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     }
     status = mailp_cuda_check(e, "asking the device what it is", err);
+    p->device = device;
     p->sm = major * 10 + minor;
+    if (status == MAIL_OK) { /* a program compiled for an older architecture has no clusters on a newer GPU either */
+        cudaFuncAttributes about;
+        e = cudaFuncGetAttributes(&about, (const void *)mailp_cuda_loop<8, 5, 16, 1, false>);
+        status = mailp_cuda_check(e, "looking for kernels (is the program compiled for this GPU?)", err);
+        p->sm = e == cudaSuccess && about.ptxVersion < p->sm ? about.ptxVersion : p->sm;
+    }
     p->smem = smem;
     p->max_cluster = p->sm >= 90 ? mailp_cuda_largest_cluster() : 1;
 
@@ -3197,7 +3518,11 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         mailp_cuda_load_policy(&l, p);
     }
     if (l.status == MAIL_OK) {
-        l.status = mailp_cuda_check(cudaMemcpy(p->memory, l.host, bytes, cudaMemcpyHostToDevice), "copying weights", err);
+        cudaError_t copied = cudaMemcpy(p->memory, l.host, bytes, cudaMemcpyHostToDevice);
+        if (copied == cudaSuccess) { /* the copy may return while its last piece is still under way, and streams need not wait for it */
+            copied = cudaDeviceSynchronize();
+        }
+        l.status = mailp_cuda_check(copied, "copying weights", err);
     }
     free(l.host);
     free(l.tmp);
@@ -3259,16 +3584,33 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
         return (void *)at;
     };
     auto floats = [&](size_t n) { return (float *)take(n * sizeof(float)); };
+    auto ints = [&](size_t n) { return (int *)take(n * sizeof(int)); };
 
     s->history.robots = s->B;
     s->history.obs_seq = (int)c.obs_seq;
     s->history.state_dim = (int)c.state_dim;
     s->history.lang = c.lang ? 1 : 0;
-    s->history.head = (int *)take(B * sizeof(int));
-    s->history.states = (int *)take(B * sizeof(int));
+    s->history.head = ints(B);
+    s->history.states = ints(B);
     s->history.ring = floats(B * c.obs_seq * c.state_dim);
     s->history.goal = c.lang ? floats(B * c.state_dim) : NULL;
     s->goal_in = c.lang ? floats(B * c.lang_dim) : NULL;
+    s->chunks.robots = s->B;
+    s->chunks.A = s->A;
+    s->chunks.D = s->D;
+    s->chunks.decay = s->options.ensemble_decay;
+    s->chunks.actions = s->actions = floats(chunk);
+    s->chunks.chunk = floats(chunk);
+    s->chunks.ensemble = s->options.ensemble ? floats(A * chunk) : NULL;
+    s->chunks.last = floats(B * D);
+    s->chunks.given = floats(B * D);
+    s->chunks.used = ints(B);
+    s->chunks.has_last = ints(B);
+    s->chunks.ensemble_n = ints(B);
+    s->chunks.plans = (uint32_t *)take(B * sizeof(uint32_t));
+    s->chunks.lo = s->options.action_min ? floats(D) : NULL;
+    s->chunks.hi = s->options.action_max ? floats(D) : NULL;
+    s->chunks.max_step = s->options.action_max_step ? floats(D) : NULL;
     s->obs = floats(B * T * c.state_dim);
     s->tok = floats(B * T * d);
     if (mamba) {
@@ -3294,10 +3636,11 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
         s->cond_prefix = floats(Q * (size_t)s->P0 * d);
         s->cond_act = floats(Q * A * d);
     }
+    s->time = floats((size_t)s->steps * d);
+    s->table = floats((size_t)s->steps * 5);
     s->x = floats(chunk);
     s->u = floats(B * A * d);
-    s->actions = floats(chunk);
-    s->noise = floats((calls + 1) * chunk);
+    s->noise = floats(calls * chunk);
     if (s->wish.trace) {
         s->trace_noise = floats(calls * chunk);
         s->trace_x_start = floats(calls * chunk);
@@ -3314,28 +3657,63 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
            but every image has at least one tile per group */
         const size_t m = B * (h * w / 16 + 1) * (size_t)cam->stem.CO / 16 * 2 + B * (size_t)cam->conv2[7].CO / 16 * 2;
         stats = m > stats ? m : stats;
-        s->image[i] = (uint8_t *)take(B * (size_t)cam->height * (size_t)cam->width * 3);
+        s->picture[i] = floats(B * (size_t)cam->height * (size_t)cam->width * 3);
         s->features[i] = floats(B * (size_t)cam->feature_dim);
         s->keypoints[i] = floats(B * (size_t)cam->n_keypoints * 2);
     }
-    if (c.n_cameras) {
-        for (int i = 0; i < 4; i++) {
-            s->map[i] = floats(map);
+    for (int i = 0; i < s->branches && c.n_cameras; i++) {
+        for (int k = 0; k < 4; k++) {
+            s->map[i][k] = floats(map);
         }
-        s->stats = floats(stats);
+        s->stats[i] = floats(stats);
+    }
+    if (c.n_cameras) {
+        s->stage = (unsigned char *)take(s->stage_bytes);
     } else {
         s->features[0] = floats(B * c.state_dim);
     }
     return used;
 }
 
-/* Everything between new pictures (or features) in the session's buffers and the ring. */
+/* ---- what is queued, piece by piece ---- */
+
+/* The event is where q is now; q goes on after the event. */
+static inline void mailp_cuda_mark(mailp_cuda_queue *q, cudaEvent_t event) {
+    if (!q->load && q->error == cudaSuccess) {
+        q->error = cudaEventRecord(event, q->stream);
+    }
+}
+static inline void mailp_cuda_after(mailp_cuda_queue *q, cudaEvent_t event) {
+    if (!q->load && q->error == cudaSuccess) {
+        q->error = cudaStreamWaitEvent(q->stream, event, 0);
+    }
+    q->fresh = 1;
+}
+
+/* Everything between new pictures (or features) in the session's buffers and the ring. Cameras are branches of the graph. */
 static inline void mailp_cuda_queue_observe(mailp_cuda_queue *q, mail_cuda_session *s) {
     const mailp_config &c = s->policy->config;
     int                 at = 0;
+    if (s->branches > 1) {
+        mailp_cuda_mark(q, s->fork);
+    }
     for (size_t i = 0; i < c.n_cameras; i++) {
-        mailp_cuda_queue_camera(q, s, (int)i, at);
+        mailp_cuda_queue branch = *q;
+        if (i && s->branches > 1) { /* begins where this stream was at the fork */
+            branch.stream = s->side[i];
+            branch.fresh = 1;
+            mailp_cuda_after(&branch, s->fork);
+        }
+        mailp_cuda_queue_camera(&branch, s, (int)i, at);
+        if (branch.stream != q->stream) {
+            mailp_cuda_mark(&branch, s->joined[i]);
+        }
+        q->error = branch.error;
+        q->fresh = branch.stream == q->stream ? branch.fresh : q->fresh;
         at += s->policy->camera[i].feature_dim;
+    }
+    for (size_t i = 1; i < c.n_cameras && s->branches > 1; i++) {
+        mailp_cuda_after(q, s->joined[i]);
     }
     if (!c.n_cameras) {
         mailp_cuda_put_args put = {s->history, s->features[0], (int)c.state_dim, 0};
@@ -3344,6 +3722,7 @@ static inline void mailp_cuda_queue_observe(mailp_cuda_queue *q, mail_cuda_sessi
     mailp_cuda_launch(q, mailp_cuda_age, dim3(1), 128, 0, s->history);
 }
 
+/* What the network makes of the histories: s->actions. */
 static inline void mailp_cuda_queue_plan(mailp_cuda_queue *q, mail_cuda_session *s) {
     mailp_cuda_queue_prefix(q, s);
     if (s->loop.kernel) {
@@ -3353,46 +3732,135 @@ static inline void mailp_cuda_queue_plan(mailp_cuda_queue *q, mail_cuda_session 
     }
 }
 
-/* Record what queue() launches as a graph. */
-static inline cudaError_t mailp_cuda_record(cudaGraphExec_t *exec, mail_cuda_session *s,
-                                            void (*queue)(mailp_cuda_queue *, mail_cuda_session *)) {
+static inline void mailp_cuda_queue_forget(mailp_cuda_queue *q, mail_cuda_session *s, int robot) {
+    const mailp_cuda_forget_args a = {s->history, s->chunks, robot};
+    mailp_cuda_launch(q, mailp_cuda_forget, dim3(1), 128, 0, a);
+}
+
+/* s->x and s->noise, from the caller's arrays or, where there is none, from the seed. */
+static inline void mailp_cuda_queue_noise(mailp_cuda_queue *q, mail_cuda_session *s) {
+    const size_t         n = (size_t)s->A * (size_t)s->D, quads = (n + 3) / 4 * (size_t)s->B;
+    mailp_cuda_draw_args a = {s->x, s->noise, s->chunks.plans, s->options.seed, s->B, (int)n, s->x_T ? 1 : 0, 0};
+    a.calls = (s->noise_in ? 1 : 1 + s->calls) - a.first;
+    if (a.calls) {
+        mailp_cuda_launch(q, mailp_cuda_draw, dim3(mailp_cuda_tiles(quads * (size_t)a.calls, 128)), 128, 0, a);
+    }
+    if (s->x_T && q->error == cudaSuccess) {
+        q->error = cudaMemcpyAsync(s->x, s->x_T, (size_t)s->B * n * sizeof(float), cudaMemcpyDefault, q->stream);
+    }
+    if (s->noise_in && q->error == cudaSuccess) {
+        q->error = cudaMemcpyAsync(s->noise, s->noise_in, (size_t)s->calls * (size_t)s->B * n * sizeof(float), cudaMemcpyDefault, q->stream);
+    }
+}
+
+static inline void mailp_cuda_queue_commit(mailp_cuda_queue *q, mail_cuda_session *s, int all) {
+    const mailp_cuda_commit_args a = {s->chunks, all};
+    mailp_cuda_launch(q, mailp_cuda_commit, dim3((unsigned)s->B), 64, 0, a);
+}
+
+static inline void mailp_cuda_queue_give(mailp_cuda_queue *q, mail_cuda_session *s) {
+    mailp_cuda_launch(q, mailp_cuda_give, dim3((unsigned)s->B), 64, 0, s->chunks);
+}
+
+static inline void mailp_cuda_queue_goal(mailp_cuda_queue *q, mail_cuda_session *s) {
+    const mail_cuda_policy *p = s->policy;
+    mailp_cuda_queue_linear(q, mailp_cuda_linear_init(s->history.goal, s->goal_in, p->lang_w, p->lang_b, s->B, (int)p->config.state_dim,
+                                                      (int)p->config.lang_dim));
+}
+
+/* n pictures with at most px pixels each in the result. */
+static inline void mailp_cuda_queue_prepare(mailp_cuda_queue *q, mail_cuda_session *s, mailp_cuda_prepare_args *a, int n, int px) {
+    a->table = s->policy->image_table;
+    memcpy(a->mean, mailp_image_mean, sizeof a->mean);
+    memcpy(a->std, mailp_image_std, sizeof a->std);
+    mailp_cuda_launch(q, mailp_cuda_prepare, dim3(mailp_cuda_tiles((size_t)px, 256), (unsigned)n), 256, 0, *a);
+}
+
+/* Bring every kernel that is launched outside a graph into the device's memory. */
+static inline void mailp_cuda_load_kernels(mailp_cuda_queue *q, mail_cuda_session *s) {
+    mailp_cuda_prepare_args none = {};
+    mailp_cuda_queue_forget(q, s, -1);
+    mailp_cuda_queue_noise(q, s);
+    mailp_cuda_queue_commit(q, s, 1);
+    mailp_cuda_queue_give(q, s);
+    mailp_cuda_queue_goal(q, s);
+    mailp_cuda_queue_prepare(q, s, &none, 1, 1);
+}
+
+/* Record what queue() launches as a graph; early: with kernels that begin while the one before them ends. */
+static inline cudaError_t mailp_cuda_record_once(cudaGraphExec_t *exec, mail_cuda_session *s, void (*queue)(mailp_cuda_queue *, mail_cuda_session *),
+                                                 int early) {
     cudaStream_t     stream = NULL;
     cudaGraph_t      graph = NULL;
-    mailp_cuda_queue q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 1, early, 1};
     *exec = NULL;
-    cudaError_t e = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    queue(&q, s); /* loading a kernel may allocate, which a recording does not allow */
+    cudaError_t e = q.error == cudaSuccess ? cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) : q.error;
     if (e != cudaSuccess) {
         return e;
     }
-    e = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    for (int i = 1; i < s->branches && e == cudaSuccess; i++) {
+        e = cudaStreamCreateWithFlags(&s->side[i], cudaStreamNonBlocking);
+        e = e == cudaSuccess ? cudaEventCreateWithFlags(&s->joined[i], cudaEventDisableTiming) : e;
+    }
+    e = e == cudaSuccess ? cudaEventCreateWithFlags(&s->fork, cudaEventDisableTiming) : e;
+    e = e == cudaSuccess ? cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) : e;
     if (e == cudaSuccess) {
         q.stream = stream;
+        q.load = 0;
+        q.fresh = 1;
         queue(&q, s);
         e = cudaStreamEndCapture(stream, &graph);
+        e = q.error != cudaSuccess ? q.error : e;
     }
-    if (q.error != cudaSuccess) {
-        e = q.error;
-    }
-    if (e == cudaSuccess) {
-        e = cudaGraphInstantiate(exec, graph, 0);
-    }
-    if (e == cudaSuccess) {
-        e = cudaGraphUpload(*exec, stream);
-    }
-    if (e == cudaSuccess) {
-        e = cudaStreamSynchronize(stream);
-    }
+    e = e == cudaSuccess ? cudaGraphInstantiate(exec, graph, 0) : e;
+    e = e == cudaSuccess ? cudaGraphUpload(*exec, stream) : e;
+    e = e == cudaSuccess ? cudaStreamSynchronize(stream) : e;
     if (graph) {
         (void)cudaGraphDestroy(graph);
     }
+    for (int i = 0; i < MAIL_MAX_CAMERAS; i++) {
+        if (s->side[i]) {
+            (void)cudaStreamDestroy(s->side[i]);
+        }
+        if (s->joined[i]) {
+            (void)cudaEventDestroy(s->joined[i]);
+        }
+        s->side[i] = NULL;
+        s->joined[i] = NULL;
+    }
+    if (s->fork) {
+        (void)cudaEventDestroy(s->fork);
+    }
+    s->fork = NULL;
     (void)cudaStreamDestroy(stream);
+    if (e != cudaSuccess && *exec) {
+        (void)cudaGraphExecDestroy(*exec);
+        *exec = NULL;
+    }
     return e;
 }
+
+/* The same, without early launches where they are not to be had: below sm_90, or with a driver that refuses them in graphs. */
+static inline cudaError_t mailp_cuda_record(cudaGraphExec_t *exec, mail_cuda_session *s, void (*queue)(mailp_cuda_queue *, mail_cuda_session *)) {
+    cudaError_t e = cudaErrorInvalidValue;
+    if (s->policy->sm >= 90 && !s->wish.plain) {
+        e = mailp_cuda_record_once(exec, s, queue, 1);
+    }
+    if (e != cudaSuccess) {
+        (void)cudaGetLastError();
+        e = mailp_cuda_record_once(exec, s, queue, 0);
+    }
+    return e;
+}
+
+/* ---- sessions ---- */
 
 MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
     if (!session) {
         return;
     }
+    (void)cudaDeviceSynchronize(); /* what is queued may still use all of this */
     if (session->observe) {
         (void)cudaGraphExecDestroy(session->observe);
     }
@@ -3400,68 +3868,197 @@ MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
         (void)cudaGraphExecDestroy(session->plan);
     }
     (void)cudaFree(session->memory);
+    (void)cudaFreeHost((void *)(uintptr_t)session->fault);
     free(session);
 }
 
-/* Start an episode: histories and chunks are forgotten, the noise starts over from seed. The goal is kept. */
+/* What the host remembers of one robot, as forgotten. */
+static inline void mailp_cuda_forget_robot(mail_cuda_session *s, size_t robot) {
+    s->frames[robot] = 0;
+    s->used[robot] = s->chunks.n_exec;
+}
+
+/* Start an episode, as mail_session_reset does: histories, chunks and noise given for the next plan are forgotten, the noise
+   starts over from seed. The goal is kept. */
 MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, uint64_t seed, mail_error *err) {
     if (!session) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_reset: session is NULL");
     }
-    mailp_cuda_queue       q = {session->stream, cudaSuccess};
-    mailp_cuda_forget_args a = {session->history, -1};
-    mailp_cuda_launch(&q, mailp_cuda_forget, dim3(1), 128, 0, a);
-    session->seed = seed;
-    session->plans = 0;
-    session->chunk_used = -1;
+    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
+    mailp_cuda_queue_forget(&q, session, -1);
+    session->options.seed = seed;
     session->x_T = session->noise_in = NULL;
-    memset(session->frames, 0, sizeof session->frames);
+    for (size_t b = 0; b < (size_t)session->B; b++) {
+        mailp_cuda_forget_robot(session, b);
+    }
     return mailp_cuda_check(q.error, "resetting a session", err);
 }
 
-/* The same for one robot of the batch; seed and the other robots' histories are left alone. */
+/* The same for one robot of the batch; seed and the other robots' histories and chunks are left alone, and that robot's
+   noise goes on. */
 MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *session, size_t robot, mail_error *err) {
     if (!session || robot >= (size_t)session->B) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "robot %zu of a session with %d", robot, session ? session->B : 0);
     }
-    mailp_cuda_queue       q = {session->stream, cudaSuccess};
-    mailp_cuda_forget_args a = {session->history, (int)robot};
-    mailp_cuda_launch(&q, mailp_cuda_forget, dim3(1), 128, 0, a);
-    session->frames[robot] = 0;
-    session->chunk_used = -1;
+    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
+    mailp_cuda_queue_forget(&q, session, (int)robot);
+    session->x_T = session->noise_in = NULL;
+    mailp_cuda_forget_robot(session, robot);
     return mailp_cuda_check(q.error, "resetting a robot", err);
 }
 
-static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, const mail_cuda_policy *policy, size_t batch,
-                                                   uint64_t seed, cudaStream_t stream, mailp_cuda_wish wish, mail_error *err) {
+typedef struct mail_cuda_options {
+    mail_session_options session;        /* as for mail_session_create; parallel, profile, allocator, now and align_plan do nothing */
+    size_t               picture_bytes;  /* largest picture in host memory, without padding; 0: 1920 x 1080 pixels of 4 bytes */
+    int                  half;           /* 1: one half product in the convolutions, not three: faster, error about 3e-4 a layer */
+    int                  plain;          /* 1: no clusters, as on an older GPU */
+} mail_cuda_options;
+
+MAIL_CUDA_API mail_cuda_options mail_cuda_options_init(void) {
+    mail_cuda_options o = {};
+    o.session = mail_session_options_init();
+    return o;
+}
+
+/* The timesteps that a plan visits, ascending, into visited [n_timesteps + 1]; returns how many. A plan goes from the last
+   to the first, and for diffusion-X comes to step 0 again and again; see mailp_plan_start. */
+static inline size_t mailp_cuda_visited(size_t *visited, const mailp_config &c, const mail_session_options &o) {
+    const size_t n = o.n_steps ? o.n_steps : c.n_timesteps;
+    size_t       at = 0;
+    mailp_order(visited, c.n_timesteps - 1, n);
+    if (c.diffusion_x && visited[n - 1] != 0) {
+        visited[n] = 0;
+        at = 1;
+    }
+    std::reverse(visited, visited + n + at);
+    return n + at;
+}
+
+/* The coefficients of >>sampler for timestep t, from which the next is to; to < 0: none. */
+static inline void mailp_cuda_coefficients(float row[5], const mail_ddpm &ddpm, size_t t, long to, mail_sampler sampler) {
+    row[0] = ddpm.sqrt_recip_alphas_cumprod[t];
+    row[1] = ddpm.sqrt_recipm1_alphas_cumprod[t];
+    row[2] = ddpm.posterior_mean_coef1[t];
+    row[3] = ddpm.posterior_mean_coef2[t];
+    row[4] = t ? ddpm.posterior_std[t] : 0.0f;
+    if (sampler == MAIL_SAMPLER_DDIM) { /* sqrt(bar') x0 + sqrt(1 - bar') (x - sqrt(bar) x0) / sqrt(1 - bar) */
+        const double bar = (double)ddpm.alphas_cumprod[t], next = to < 0 ? 1.0 : (double)ddpm.alphas_cumprod[to];
+        const double away = sqrt(1.0 - next) / sqrt(1.0 - bar);
+        row[2] = (float)(sqrt(next) - away * sqrt(bar));
+        row[3] = (float)away;
+        row[4] = 0.0f;
+    }
+}
+
+/* Fill what stays the same for the whole life of a session. `wait` is memory of the host that must live until the stream has
+   come this far. */
+static inline cudaError_t mailp_cuda_session_fill(mail_cuda_session *s, const size_t *visited, float *wait) {
+    const mail_cuda_policy *p = s->policy;
+    const float            *limits[3] = {s->options.action_min, s->options.action_max, s->options.action_max_step};
+    const float            *to[3] = {s->chunks.lo, s->chunks.hi, s->chunks.max_step};
+    const size_t            d = (size_t)s->d, D = (size_t)s->D, steps = (size_t)s->steps;
+    cudaError_t             e = cudaSuccess;
+    for (int i = 0; i < 3 && e == cudaSuccess; i++) {
+        if (limits[i]) {
+            e = cudaMemcpyAsync((void *)(uintptr_t)to[i], limits[i], D * sizeof(float), cudaMemcpyDefault, s->stream);
+        }
+    }
+    s->options.action_min = s->options.action_max = s->options.action_max_step = NULL; /* the caller's */
+    if (p->config.algorithm != MAIL_DDPM) {
+        return e;
+    }
+    for (size_t i = 0; i < steps && e == cudaSuccess; i++) {
+        mailp_cuda_coefficients(wait + 5 * i, p->ddpm, visited[i], i ? (long)visited[i - 1] : -1, s->options.sampler);
+        e = cudaMemcpyAsync(s->time + i * d, p->time + visited[i] * d, d * sizeof(float), cudaMemcpyDefault, s->stream);
+    }
+    return e == cudaSuccess ? cudaMemcpyAsync(s->table, wait, 5 * steps * sizeof(float), cudaMemcpyDefault, s->stream) : e;
+}
+
+/* Are these options right for the policy? As mail.h judges, which looks at the configuration alone. */
+static inline mail_status mailp_cuda_options_check(const mail_cuda_policy *policy, const mail_cuda_options &o, mail_error *err) {
+    mail_policy *like = (mail_policy *)calloc(1, sizeof *like);
+    if (!like) {
+        return mailp_fail(err, MAIL_E_MEMORY, "no memory for checking options");
+    }
+    like->cfg = policy->config;
+    const mail_status status = mailp_session_check(like, &o.session, err);
+    free(like);
+    return status;
+}
+
+static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, const mail_cuda_policy *policy, const mail_cuda_options &o,
+                                                   cudaStream_t stream, mailp_cuda_wish wish, mail_error *err) {
     const mailp_config &c = policy->config;
     const int           ddpm = c.algorithm == MAIL_DDPM;
+    int                 device = -1;
     *out = NULL;
-    if (batch < 1 || batch > MAIL_MAX_BATCH) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "a batch of %zu robots; 1 to %d are possible", batch, MAIL_MAX_BATCH);
+    mail_status status = mailp_cuda_check(cudaGetDevice(&device), "asking for the device", err);
+    if (status == MAIL_OK && device != policy->device) {
+        status = mailp_fail(err, MAIL_E_STATE, "device %d is current, but the policy is on device %d (cudaSetDevice)", device, policy->device);
+    }
+    if (status == MAIL_OK) {
+        status = mailp_cuda_options_check(policy, o, err);
+    }
+    if (status != MAIL_OK) {
+        return status;
     }
     mail_cuda_session *s = (mail_cuda_session *)calloc(1, sizeof *s);
-    if (!s) {
+    size_t            *visited = (size_t *)calloc(c.n_timesteps + 1, sizeof *visited);
+    float             *table = (float *)calloc(c.n_timesteps + 1, 5 * sizeof *table);
+    if (!s || !visited || !table) {
+        free(s);
+        free(visited);
+        free(table);
         return mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for a session", sizeof *s);
     }
     s->policy = policy;
     s->stream = stream;
-    s->B = (int)batch;
+    s->options = o.session;
+    s->B = (int)o.session.batch;
     s->A = (int)c.act_seq;
     s->D = (int)c.action_dim;
     s->d = (int)c.d_model;
     s->T = (int)c.obs_seq + (c.lang ? 1 : 0);
-    s->steps = ddpm ? (int)c.n_timesteps : 1;
-    s->calls = ddpm ? (int)(c.n_timesteps + c.diffusion_x) : 1;
+    s->steps = ddpm ? (int)mailp_cuda_visited(visited, c, o.session) : 1;
+    s->calls = ddpm ? (int)((o.session.n_steps ? o.session.n_steps : c.n_timesteps) + c.diffusion_x) : 1;
     s->P0 = s->T + ddpm;
     s->P = c.arch == MAIL_ED_MA ? s->P0 + s->A : s->P0;
+    s->chunks.n_exec = (int)(o.session.ensemble ? 1 : o.session.n_action_steps ? o.session.n_action_steps : c.n_action_steps);
+    s->stage_bytes = o.picture_bytes ? o.picture_bytes : (size_t)1920 * 1080 * 4;
+    size_t own = 0; /* pictures of the cameras' own size for all robots go in one piece */
+    for (size_t i = 0; i < c.n_cameras; i++) {
+        own += (size_t)s->B * ((c.camera[i].height * c.camera[i].width * 3 + 15) / 16 * 16);
+    }
+    s->stage_bytes = own > s->stage_bytes ? own : s->stage_bytes;
     s->wish = wish;
+    s->wish.plain |= o.plain;
+    s->wish.half |= o.half;
+    s->branches = s->B <= 8 && c.n_cameras > 1 ? (int)c.n_cameras : 1; /* larger batches fill the GPU with one camera */
     mailp_cuda_choose_loop(s);
     const size_t bytes = mailp_cuda_session_layout(s, NULL);
-    mail_status  status = mailp_cuda_check(cudaMalloc((void **)&s->memory, bytes), "allocating memory for a session", err);
+    status = mailp_cuda_check(cudaMalloc((void **)&s->memory, bytes), "allocating memory for a session", err);
+    if (status == MAIL_OK) {
+        void       *host = NULL, *seen = NULL;
+        cudaError_t e = cudaHostAlloc(&host, 2 * (size_t)s->B * sizeof(int), cudaHostAllocMapped);
+        if (e == cudaSuccess) {
+            memset(host, 0, 2 * (size_t)s->B * sizeof(int));
+            e = cudaHostGetDevicePointer(&seen, host, 0);
+        }
+        s->fault = (volatile int *)host;
+        s->history.fault = s->chunks.fault = (int *)seen;
+        status = mailp_cuda_check(e, "allocating page-locked memory for a session", err);
+    }
     if (status == MAIL_OK) {
         (void)mailp_cuda_session_layout(s, s->memory);
         status = mailp_cuda_check(cudaMemsetAsync(s->memory, 0, bytes, stream), "clearing a session", err);
+    }
+    if (status == MAIL_OK) {
+        status = mailp_cuda_check(mailp_cuda_session_fill(s, visited, table), "filling a session", err);
+    }
+    if (status == MAIL_OK) {
+        mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0};
+        mailp_cuda_load_kernels(&q, s);
+        status = mailp_cuda_check(q.error, "loading kernels", err);
     }
     if (status == MAIL_OK) {
         status = mailp_cuda_check(mailp_cuda_record(&s->observe, s, mailp_cuda_queue_observe), "recording the encoder", err);
@@ -3470,8 +4067,14 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
         status = mailp_cuda_check(mailp_cuda_record(&s->plan, s, mailp_cuda_queue_plan), "recording a decision", err);
     }
     if (status == MAIL_OK) {
-        status = mail_cuda_session_reset(s, seed, err);
+        status = mail_cuda_session_reset(s, o.session.seed, err);
     }
+    if (s->memory) {
+        const mail_status waited = mailp_cuda_check(cudaStreamSynchronize(stream), "making a session", status == MAIL_OK ? err : NULL);
+        status = status == MAIL_OK ? waited : status;
+    }
+    free(visited);
+    free(table);
     if (status != MAIL_OK) {
         mail_cuda_session_free(s);
         return status;
@@ -3480,20 +4083,9 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     return MAIL_OK;
 }
 
-typedef struct mail_cuda_options {
-    size_t   batch;  /* robots that decide together; default 1 */
-    uint64_t seed;
-    int      half;   /* 1: one half product in the convolutions instead of three: faster, error about 3e-4 a layer */
-    int      plain;  /* 1: no clusters, as on an older GPU */
-} mail_cuda_options;
-
-MAIL_CUDA_API mail_cuda_options mail_cuda_options_init(void) {
-    mail_cuda_options o = {1, 0, 0, 0};
-    return o;
-}
-
-/* A session: histories, noise and work memory of some robots. Everything it queues goes to the caller's stream.
-   options NULL: defaults.   Memory: allocates on the device; nothing after it does.   The policy must outlive the session. */
+/* A session: histories, chunks, noise and work memory of some robots, on the device that is current (the policy's). What it
+   queues goes to the caller's stream; it belongs to the caller and must not be recording a graph.   options NULL: defaults.
+   Memory: allocates here, and then never again.   The policy must outlive the session. */
 MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, const mail_cuda_policy *policy,
                                                    const mail_cuda_options *options, cudaStream_t stream, mail_error *err) {
     const mail_cuda_options o = options ? *options : mail_cuda_options_init();
@@ -3501,9 +4093,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, 
     if (!session || !policy) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_create: session or policy is NULL");
     }
-    wish.plain = o.plain;
-    wish.half = o.half;
-    return mailp_cuda_session_build(session, policy, o.batch, o.seed, stream, wish, err);
+    return mailp_cuda_session_build(session, policy, o, stream, wish, err);
 }
 
 /* Language goal, as in mail_session_set_goal: n = lang_dim (the same for all) or batch * lang_dim floats, on host or device. */
@@ -3519,14 +4109,13 @@ MAIL_CUDA_API mail_status mail_cuda_session_set_goal(mail_cuda_session *session,
     if (n != dim && n != B * dim) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "a goal of %zu floats; %zu, or %zu for one per robot, are expected", n, dim, B * dim);
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess};
+    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
     for (size_t b = 0; b < B && q.error == cudaSuccess; b++) {
         q.error = cudaMemcpyAsync(session->goal_in + b * dim, embedding + (n == dim ? 0 : b * dim), dim * sizeof(float),
                                   cudaMemcpyDefault, session->stream);
     }
-    mailp_cuda_queue_linear(&q, mailp_cuda_linear_init(session->history.goal, session->goal_in, p->lang_w, p->lang_b, session->B,
-                                                       (int)p->config.state_dim, (int)dim));
-    session->has_goal = q.error == cudaSuccess;
+    mailp_cuda_queue_goal(&q, session);
+    session->has_goal = session->has_goal || q.error == cudaSuccess;
     return mailp_cuda_check(q.error, "setting the goal", err);
 }
 
@@ -3543,40 +4132,114 @@ static inline mail_status mailp_cuda_observed(mail_cuda_session *s, cudaError_t 
     return mailp_cuda_check(e, "encoding a frame", err);
 }
 
+/* Whether kernels of this device may read there. */
+static inline int mailp_cuda_on_device(const void *data, int device) {
+    cudaPointerAttributes about;
+    if (cudaPointerGetAttributes(&about, data) != cudaSuccess) {
+        (void)cudaGetLastError(); /* some drivers call memory of the C library an error */
+        return 0;
+    }
+    return (about.type == cudaMemoryTypeDevice || about.type == cudaMemoryTypeManaged) && about.device == device;
+}
+
+/* Rows of memory that a picture is made of, all planes counted. */
+static inline size_t mailp_cuda_image_rows(const mail_image &image) {
+    return image.format == MAIL_F32_PLANAR ? 3 * image.height : image.format == MAIL_NV12 ? image.height / 2 * 3 : image.height;
+}
+
+/* s->picture of all robots and cameras from pictures that have been checked. */
+static inline void mailp_cuda_queue_pictures(mailp_cuda_queue *q, mail_cuda_session *s, const mail_image *images, size_t n) {
+    const size_t            cameras = s->policy->config.n_cameras;
+    mailp_cuda_prepare_args a = {};
+    size_t                  staged = 0;
+    int                     waiting = 0, px = 0;
+    auto                    flush = [&] {
+        if (waiting) {
+            mailp_cuda_queue_prepare(q, s, &a, waiting, px);
+        }
+        waiting = px = 0;
+        staged = 0;
+    };
+    for (size_t i = 0; i < n && q->error == cudaSuccess; i++) {
+        const mailp_cuda_camera &cam = s->policy->camera[i % cameras];
+        const mail_image        &image = images[i];
+        const size_t             row = mailp_image_row_bytes(image.format, image.width), rows = mailp_cuda_image_rows(image);
+        const size_t             stride = mailp_image_stride(&image);
+        const int                there = mailp_cuda_on_device(image.data, s->policy->device);
+        if (waiting == MAILP_CUDA_PICTURES || (!there && staged + rows * row > s->stage_bytes)) {
+            flush(); /* then the stage is free again, in the order of the stream */
+        }
+        mailp_cuda_picture *p = &a.picture[waiting++];
+        p->to = s->picture[i % cameras] + i / cameras * (size_t)(cam.height * cam.width * 3);
+        p->data = (const unsigned char *)image.data;
+        p->stride = (long long)stride;
+        p->height = (int)image.height;
+        p->width = (int)image.width;
+        p->format = (int)image.format;
+        p->flip = image.flip;
+        p->H = cam.height;
+        p->W = cam.width;
+        px = cam.height * cam.width > px ? cam.height * cam.width : px;
+        if (!there) {
+            q->error = stride == row ? cudaMemcpyAsync(s->stage + staged, image.data, rows * row, cudaMemcpyDefault, q->stream)
+                                     : cudaMemcpy2DAsync(s->stage + staged, row, image.data, stride, row, rows, cudaMemcpyDefault, q->stream);
+            p->data = s->stage + staged;
+            p->stride = (long long)row;
+            staged += (rows * row + 15) / 16 * 16;
+        }
+    }
+    flush();
+}
+
+/* As mailp_image_check, but nothing is read: the picture may be on the device. */
+static inline mail_status mailp_cuda_image_check(const mail_cuda_session *s, const mail_image &image, mail_error *err) {
+    mail_image like = image;
+    if (image.format == MAIL_F32_PLANAR) {
+        like.format = MAIL_RGBA8; /* rows are as long */
+        if ((uintptr_t)image.data % sizeof(float) || image.stride % sizeof(float)) {
+            return mailp_fail(err, MAIL_E_ARGUMENT, "image: float data or stride is not a multiple of %d bytes", (int)sizeof(float));
+        }
+    }
+    const mail_status status = mailp_image_check(&like, err);
+    if (status != MAIL_OK) {
+        return status;
+    }
+    const size_t bytes = mailp_cuda_image_rows(image) * mailp_image_row_bytes(image.format, image.width);
+    if (bytes > s->stage_bytes && !mailp_cuda_on_device(image.data, s->policy->device)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "image: %zu bytes in host memory; picture_bytes of the session's options allows %zu", bytes,
+                          s->stage_bytes);
+    }
+    return MAIL_OK;
+}
+
 /* Give the newest frame of every camera, as mail_observe does: n = batch * n_cameras images, robot by robot, cameras in
-   mail_info order; rgb8 of exactly the camera's size, on host or device. They are copied and encoded on the stream;
-   memory that is not page-locked makes the copy wait. On an error the histories are as they were. */
+   mail_info order; every format, size and stride that mail.h takes, on host or device. They are converted and encoded on the
+   stream. Memory of the device or page-locked memory must stay as it is until the stream has come this far; memory of other
+   kinds is copied before the call returns, which makes the call wait for what was queued before.
+   On an error the histories are as they were; what is not finite in a float picture is told by mail_cuda_session_check. */
 MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const mail_image *images, size_t n, mail_error *err) {
-    if (!session) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_observe: session is NULL");
+    if (!session || !images) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_observe: session or images is NULL");
     }
     mail_cuda_session  *s = session;
     const mailp_config &c = s->policy->config;
     const size_t        B = (size_t)s->B;
-    cudaError_t         e = cudaSuccess;
+    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0, 0, 0};
     if (!c.n_cameras) {
         return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_cuda_observe_features");
     }
-    if (!images || n != B * c.n_cameras) {
+    if (n != B * c.n_cameras) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "%zu images; %zu robots with %zu cameras are expected", n, B, c.n_cameras);
     }
     for (size_t i = 0; i < n; i++) {
-        const mailp_camera_config &cam = c.camera[i % c.n_cameras];
-        const mail_image          &im = images[i];
-        if (!im.data || im.width != cam.width || im.height != cam.height || im.format != MAIL_RGB8 || im.flip ||
-            (im.stride && im.stride < im.width * 3)) {
-            return mailp_fail(err, MAIL_E_UNSUPPORTED,
-                              "image %zu, camera '%s': only rgb8 of %zu x %zu pixels, not flipped, is taken; found %zu x %zu, format %d",
-                              i, cam.name, cam.width, cam.height, im.width, im.height, (int)im.format);
+        mail_error        why;
+        const mail_status status = mailp_cuda_image_check(s, images[i], &why);
+        if (status != MAIL_OK) {
+            return mailp_fail(err, status, "image %zu (%s): %.250s", i, c.camera[i % c.n_cameras].name, why.text);
         }
     }
-    for (size_t i = 0; i < n && e == cudaSuccess; i++) {
-        const mailp_camera_config &cam = c.camera[i % c.n_cameras];
-        const size_t               row = cam.width * 3;
-        e = cudaMemcpy2DAsync(s->image[i % c.n_cameras] + i / c.n_cameras * cam.height * row, row, images[i].data,
-                              images[i].stride ? images[i].stride : row, row, cam.height, cudaMemcpyDefault, s->stream);
-    }
-    return mailp_cuda_observed(s, e, err);
+    mailp_cuda_queue_pictures(&q, s, images, n);
+    return mailp_cuda_observed(s, q.error, err);
 }
 
 /* Features made elsewhere: n = batch * state_dim floats, on host or device. */
@@ -3596,82 +4259,116 @@ MAIL_CUDA_API mail_status mail_cuda_observe_features(mail_cuda_session *session,
         session, cudaMemcpyAsync(session->features[0], features, n * sizeof(float), cudaMemcpyDefault, session->stream), err);
 }
 
+/* 1 if a frame given now will still be in the history at the next decision of mail_cuda_act; if 0 it may be skipped. */
+MAIL_CUDA_API int mail_cuda_observe_due(const mail_cuda_session *session) {
+    for (int b = 0; session && b < session->B; b++) {
+        if (session->chunks.n_exec - session->used[b] < (int)session->policy->config.obs_seq) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* Noise for the next plan in place of the seed's, as in mail_session_set_noise; on host or device. */
 MAIL_CUDA_API void mail_cuda_session_set_noise(mail_cuda_session *session, const float *x_T, const float *noise) {
-    session->x_T = x_T;
-    session->noise_in = noise;
+    if (session) {
+        session->x_T = x_T;
+        session->noise_in = noise;
+    }
 }
 
-/* `calls` blocks of noise from the caller's array or, if that is NULL, from the seed. */
-static inline void mailp_cuda_queue_noise(mailp_cuda_queue *q, mail_cuda_session *s, float *to, const float *given, uint32_t first_call,
-                                          int calls) {
-    if (given) {
-        if (q->error == cudaSuccess) {
-            q->error = cudaMemcpyAsync(to, given, (size_t)s->B * s->A * s->D * (size_t)calls * sizeof(float), cudaMemcpyDefault, s->stream);
-        }
-        return;
-    }
-    const mailp_cuda_draw_args a = {to, s->seed, s->plans, first_call, s->B, s->A * s->D, calls};
-    const size_t               quads = (size_t)(a.n + 3) / 4 * (size_t)s->B * (size_t)calls;
-    mailp_cuda_launch(q, mailp_cuda_draw, dim3(mailp_cuda_tiles(quads, 128)), 128, 0, a);
-}
-
-/* Queue a decision for all robots. actions [batch][act_seq][action_dim] in the robot's units, on host or device, or NULL.
-   They are there when the stream has come this far. A picture or feature that is not finite gives actions that are not. */
-MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *actions, mail_error *err) {
-    if (!session) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_plan: session is NULL");
-    }
-    mail_cuda_session  *s = session;
+/* Queue a decision for the robots whose chunk is used up (all: for every robot). The others are computed along, since
+   nothing would be faster without them, and left as they are. */
+static inline mail_status mailp_cuda_plan_now(mail_cuda_session *s, float *actions, int all, mail_error *err) {
     const mailp_config &c = s->policy->config;
-    const size_t        chunk = (size_t)s->B * s->A * s->D * sizeof(float);
-    cudaError_t         e = cudaSuccess;
+    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0, 0, 0};
     for (int b = 0; b < s->B; b++) {
-        if (!s->frames[b]) {
+        if (!s->frames[b] && (all || s->used[b] >= s->chunks.n_exec)) {
             return mailp_fail(err, MAIL_E_STATE, "robot %d has seen no frame since its reset", b);
         }
     }
     if (c.lang && !s->has_goal) {
-        return mailp_fail(err, MAIL_E_STATE, "no language goal was set");
+        return mailp_fail(err, MAIL_E_STATE, "no goal was given: this policy needs mail_cuda_session_set_goal before it can plan");
     }
     if (c.algorithm == MAIL_DDPM) {
-        mailp_cuda_queue q = {s->stream, cudaSuccess};
-        mailp_cuda_queue_noise(&q, s, s->x, s->x_T, 0, 1);
-        mailp_cuda_queue_noise(&q, s, s->noise, s->noise_in, 1, s->calls);
-        e = q.error;
+        mailp_cuda_queue_noise(&q, s);
     }
-    if (e == cudaSuccess) {
-        e = cudaGraphLaunch(s->plan, s->stream);
+    if (q.error == cudaSuccess) {
+        q.error = cudaGraphLaunch(s->plan, s->stream);
     }
-    if (e == cudaSuccess && actions) {
-        e = cudaMemcpyAsync(actions, s->actions, chunk, cudaMemcpyDefault, s->stream);
+    mailp_cuda_queue_commit(&q, s, all);
+    if (q.error == cudaSuccess && actions) {
+        q.error = cudaMemcpyAsync(actions, s->chunks.chunk, (size_t)s->B * s->A * s->D * sizeof(float), cudaMemcpyDefault, s->stream);
     }
-    if (e == cudaSuccess) {
-        s->x_T = s->noise_in = NULL;
-        s->plans++;
-        s->chunk_used = 0;
+    for (int b = 0; b < s->B && q.error == cudaSuccess; b++) {
+        s->used[b] = all || s->used[b] >= s->chunks.n_exec ? 0 : s->used[b];
     }
-    return mailp_cuda_check(e, "queueing a decision", err);
+    s->x_T = s->noise_in = NULL;
+    return mailp_cuda_check(q.error, "queueing a decision", err);
 }
 
-/* Next action of every robot, [batch][action_dim] in the robot's units, on host or device; it is there when the stream has
-   come this far. Plans for all robots when the present chunk is used up (n_action_steps of mail_info). */
+/* Queue a decision for all robots, as mail_plan does; it takes the place of the present chunks in the order of the stream.
+   actions [batch][act_seq][action_dim] in the robot's units, on host or device, or NULL; they are there when the stream has
+   come this far (mail_cuda_session_check asks without waiting), so a control loop may go on meanwhile. Memory of the host
+   that is not page-locked makes the call wait for them. */
+MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *actions, mail_error *err) {
+    if (!session) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_plan: session is NULL");
+    }
+    return mailp_cuda_plan_now(session, actions, 1, err);
+}
+
+/* Next action of every robot, as mail_act: [batch][action_dim] in the robot's units, on host or device; it is there when the
+   stream has come this far. Plans for the robots whose chunk is used up. */
 MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *action, mail_error *err) {
     if (!session || !action) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_act: session or action is NULL");
     }
     mail_cuda_session *s = session;
-    const size_t       row = (size_t)s->D * sizeof(float);
-    if (s->chunk_used < 0 || s->chunk_used >= (int)s->policy->config.n_action_steps) {
-        const mail_status status = mail_cuda_plan(s, NULL, err);
+    mailp_cuda_queue   q = {s->stream, cudaSuccess, 0, 0, 0};
+    int                due = 0;
+    for (int b = 0; b < s->B; b++) {
+        due += s->used[b] >= s->chunks.n_exec;
+    }
+    if (due) {
+        const mail_status status = mailp_cuda_plan_now(s, NULL, 0, err);
         if (status != MAIL_OK) {
             return status;
         }
     }
-    const cudaError_t e = cudaMemcpy2DAsync(action, row, s->actions + (size_t)s->chunk_used * s->D, (size_t)s->A * row, row,
-                                            (size_t)s->B, cudaMemcpyDefault, s->stream);
-    s->chunk_used += e == cudaSuccess;
-    return mailp_cuda_check(e, "handing out an action", err);
+    mailp_cuda_queue_give(&q, s);
+    for (int b = 0; b < s->B && q.error == cudaSuccess; b++) {
+        s->used[b]++;
+    }
+    if (q.error == cudaSuccess) {
+        q.error = cudaMemcpyAsync(action, s->chunks.given, (size_t)s->B * s->D * sizeof(float), cudaMemcpyDefault, s->stream);
+    }
+    return mailp_cuda_check(q.error, "handing out an action", err);
+}
+
+/* Is what was queued done, and did it go well? Never waits.
+   Returns  MAIL_E_STATE while the stream has work to do; MAIL_E_NUMBER if since the last check or reset an observation or an
+   action was not finite: those actions are not-a-number, not merely large, and stay so until the frame or the chunk that
+   brought it is forgotten (mail_cuda_session_reset, _reset_robot). */
+MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, mail_error *err) {
+    if (!session) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_check: session is NULL");
+    }
+    const cudaError_t e = cudaStreamQuery(session->stream);
+    mail_status       status = MAIL_OK;
+    if (e == cudaErrorNotReady) {
+        return mailp_fail(err, MAIL_E_STATE, "the stream has work to do");
+    }
+    if (e != cudaSuccess) {
+        return mailp_cuda_check(e, "running what was queued", err);
+    }
+    for (int i = 0; i < 2 * session->B; i++) {
+        if (session->fault[i] && status == MAIL_OK) {
+            status = mailp_fail(err, MAIL_E_NUMBER, "robot %d: %s is not finite", i / 2, i % 2 ? "an action" : "an observation");
+        }
+        session->fault[i] = 0;
+    }
+    return status;
 }
 
 /* The selective scan of mail.h over `batch` sequences at once, for any length; see mailp_cuda_scan_args for the operands,
@@ -3679,7 +4376,7 @@ MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *actio
    Memory   none.   Work is queued on the stream. */
 typedef mailp_cuda_scan_args mail_cuda_scan;
 MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, size_t batch, cudaStream_t stream, mail_error *err) {
-    mailp_cuda_queue q = {stream, cudaSuccess};
+    mailp_cuda_queue q = {stream, cudaSuccess, 0, 0, 0};
     if (!scan || !scan->y || !scan->u || !scan->dt || !scan->A || !scan->B || !scan->C) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_selective_scan: scan or one of its operands is NULL");
     }

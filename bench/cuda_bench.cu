@@ -2,12 +2,16 @@
 
        build/cuda_bench [--batches 1,2,4,...] [--seconds S]
 
-   A released D-Ma policy with random weights: two 128 x 128 cameras, one frame of history, chunk of 5, 16 layers, 16 DDPM
-   steps. Per batch: the encoder (mail_cuda_observe's graph, pictures already on the device), the decision (mail_cuda_plan's
-   graph), both, and both on the plain path; median and 99th percentile over S seconds of back-to-back runs on rotating
-   pictures, and the median of single decisions 50 ms apart. Before timing, the two paths are compared. Then long scans,
-   as a share of the bandwidth that a device copy reaches.  Lines beginning with "predicted" were written before any run. */
+   A D-Ma policy of the released widths with random weights: two 128 x 128 cameras, one frame of history, chunk of 5, 16
+   layers, 16 DDPM steps. Per batch, in milliseconds: pictures on the device to actions on the device ("both"), its parts,
+   the same with half products, on the plain path and with an L2 that was overwritten before; medians and 99th percentiles
+   over S seconds on rotating pictures. "from host": pictures and actions in page-locked memory of the host, one decision
+   every 50 ms, by the host's clock, as a control loop sees it. Before timing, batch 1 is compared with mail.h and the other
+   batches with the plain path. Then long scans, as a share of the bandwidth that a device copy reaches.
+   Predictions were written before any run; see the table in the source. */
 #include "../tests/cuda/cuda_test.h"
+
+#include "random_policy.h"
 
 #include <algorithm>
 
@@ -33,29 +37,43 @@ static void check(cudaError_t e, const char *what) {
     }
 }
 
-static mailp_config released(void) {
-    mailp_config c = ct_config(MAIL_D_MA, 16, 5);
-    c.obs_seq = 1;
-    c.pos_rows = 5;
-    c.state_dim = 256;
-    c.trunk[0].n_layers = 16;
-    c.n_timesteps = 16;
-    c.n_cameras = 2;
-    for (size_t i = 0; i < 2; i++) {
-        mailp_camera_config &cam = c.camera[i];
-        (void)snprintf(cam.name, sizeof cam.name, "camera%zu", i);
-        cam.height = cam.width = 128;
-        cam.map_height = cam.map_width = 4;
-        cam.res_width = 64;
-        cam.n_keypoints = 32;
-        cam.feature_dim = 128;
+/* What was expected of each batch on an H200 before anything had run, and what it must reach (milliseconds, "both"). From the
+   count of launches (1.5 to 2.5 us each), layers of the loop (1.3 to 2 us each) and arithmetic at a third of the peak. */
+static const struct {
+    size_t batch;
+    double predicted, must;
+} expected[] = {{1, 0.65, 1.0}, {2, 0.7, 0.0}, {4, 0.8, 0.0}, {8, 1.0, 0.0}, {16, 1.4, 0.0}, {32, 2.2, 2.0}, {64, 4.2, 3.5}};
+
+static mail_policy *released(void) {
+    random_policy r;
+    char          json[4096];
+    size_t        size;
+    mail_options  options = mail_options_init();
+    mail_policy  *policy;
+    mail_error    err;
+    memset(&r, 0, sizeof r);
+    r.arch = MAIL_D_MA;
+    r.obs_seq = 1;
+    r.act_seq = 5;
+    r.action_dim = 7;
+    r.n_layers = r.d_state = 16;
+    r.d_conv = 4;
+    r.n_cameras = 2;
+    for (int i = 0; i < 2; i++) {
+        r.height[i] = r.width[i] = 128;
     }
-    return c;
+    unsigned char *file = random_policy_make(&r, &size, json, sizeof json);
+    options.config_json = json;
+    if (mail_policy_load_memory(&policy, file, size, &options, &err) != MAIL_OK) {
+        printf("policy: %s\n", err.text);
+        exit(1);
+    }
+    return policy; /* the file stays for the whole program */
 }
 
-/* Milliseconds on the stream of run(i), again and again for `seconds`. */
+/* Milliseconds on the stream of run(i), again and again for `seconds`; overwrite: memory written before each. */
 template <class Run>
-static std::vector<double> timed(cudaStream_t stream, double seconds, Run run) {
+static std::vector<double> timed(cudaStream_t stream, double seconds, Run run, void *overwrite = NULL, size_t bytes = 0) {
     cudaEvent_t         begin, end;
     std::vector<double> ms;
     check(cudaEventCreate(&begin), "event");
@@ -67,6 +85,9 @@ static std::vector<double> timed(cudaStream_t stream, double seconds, Run run) {
     const double until = wall() + seconds;
     for (int i = 0; i < 5000 && (i < 10 || wall() < until); i++) {
         float t;
+        if (overwrite) { /* what the L2 held is gone */
+            check(cudaMemsetAsync(overwrite, i, bytes, stream), "memset");
+        }
         check(cudaEventRecord(begin, stream), "event");
         run(i);
         check(cudaEventRecord(end, stream), "event");
@@ -83,7 +104,7 @@ static mail_cuda_session *make(const mail_cuda_policy *p, size_t batch, int plai
     mail_cuda_options  o = mail_cuda_options_init();
     mail_cuda_session *s;
     mail_error         err;
-    o.batch = batch;
+    o.session.batch = batch;
     o.plain = plain;
     o.half = half;
     if (mail_cuda_session_create(&s, p, &o, stream, &err) != MAIL_OK) {
@@ -113,33 +134,47 @@ int main(int argc, char **argv) {
     check(cudaGetDeviceProperties(&prop, 0), "properties");
     check(cudaDriverGetVersion(&driver), "driver");
     printf("%s, sm_%d%d, %d SMs, CUDA %d.%d\n", prop.name, prop.major, prop.minor, prop.multiProcessorCount, driver / 1000, driver % 1000 / 10);
-    printf("predicted for an H200, ms: batch 1: 0.8 (encoder 0.2, decision 0.6); batch 32: 2.0; batch 64: 3.5\n");
 
-    const mailp_config c = released();
-    mail_cuda_policy  *p = ct_policy(c);
-    cudaStream_t       stream;
+    mail_policy      *policy = released();
+    const mail_info  *info = mail_policy_info(policy);
+    mail_cuda_policy *p;
+    cudaStream_t      stream;
+    void             *flush;
+    const size_t      flush_bytes = (size_t)256 << 20, picture = 128 * 128 * 3, pictures = 4;
+    if (mail_cuda_policy_create(&p, policy, &err) != MAIL_OK) {
+        printf("policy: %s\n", err.text);
+        return 1;
+    }
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-    printf("%6s %22s | %17s %17s %17s %17s | %17s %10s | %s\n", "batch", "loop", "encoder ms (p99)", "decision", "both", "both, half", "both, plain",
-           "every 50ms", "|fast - plain|");
+    check(cudaMalloc(&flush, flush_bytes), "memory");
+    printf("milliseconds on the GPU, median (p99); predicted and must: for an H200\n%8s %5s %8s %9s %9s %6s %17s %17s %17s %17s %10s %10s  %-20s %s\n", "", "batch", "both",
+           "(p99)", "predicted", "must", "encoder", "decision", "half products", "plain path", "L2 cold", "from host", "loop", "compared");
     for (const char *at = batches.c_str(); at && *at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
-        const size_t B = (size_t)atoi(at), pictures = 4, bytes = B * 128 * 128 * 3;
-        unsigned char *image;
-        check(cudaMalloc((void **)&image, 2 * pictures * bytes), "pictures");
-        {
-            const floats               noise = ct_normal(2 * pictures * 128 * 128 * 3, 5, 60.0f, 128.0f);
-            std::vector<unsigned char> one(noise.size());
-            for (size_t i = 0; i < one.size(); i++) {
-                one[i] = (unsigned char)std::min(255.0f, std::max(0.0f, noise[i]));
-            }
-            for (size_t i = 0; i < 2 * pictures * B; i++) {
-                check(cudaMemcpy(image + i * 49152, one.data() + i % (2 * pictures) * 49152, 49152, cudaMemcpyHostToDevice), "pictures");
-            }
+        const size_t   B = (size_t)atoi(at), n = B * info->act_seq * info->action_dim;
+        unsigned char *image, *host;
+        float         *host_actions;
+        double         predicted = NAN, must = 0.0;
+        for (const auto &e : expected) {
+            predicted = e.batch == B ? e.predicted : predicted;
+            must = e.batch == B ? e.must : must;
         }
+        check(cudaMalloc((void **)&image, 2 * pictures * B * picture), "pictures");
+        check(cudaHostAlloc((void **)&host, 2 * B * picture, cudaHostAllocDefault), "pictures");
+        check(cudaHostAlloc((void **)&host_actions, n * sizeof(float), cudaHostAllocDefault), "actions");
+        const floats               noise = ct_normal(2 * pictures * picture, 5, 60.0f, 128.0f);
+        std::vector<unsigned char> one(noise.size());
+        for (size_t i = 0; i < one.size(); i++) {
+            one[i] = (unsigned char)std::min(255.0f, std::max(0.0f, noise[i]));
+        }
+        for (size_t i = 0; i < 2 * pictures * B; i++) {
+            check(cudaMemcpy(image + i * picture, one.data() + i % (2 * pictures) * picture, picture, cudaMemcpyHostToDevice), "pictures");
+        }
+        check(cudaMemcpy(host, image, 2 * B * picture, cudaMemcpyDeviceToHost), "pictures");
         std::vector<mail_image> frames(2 * B);
-        auto observe = [&](mail_cuda_session *s, int i) { /* as a robot whose cameras write to the device */
+        auto observe_at = [&](mail_cuda_session *s, const unsigned char *from) {
             for (size_t k = 0; k < 2 * B; k++) {
                 memset(&frames[k], 0, sizeof frames[k]);
-                frames[k].data = image + ((size_t)i % pictures * 2 * B + k) * 49152;
+                frames[k].data = from + k * picture;
                 frames[k].width = frames[k].height = 128;
             }
             if (mail_cuda_observe(s, frames.data(), 2 * B, &err) != MAIL_OK) {
@@ -147,8 +182,9 @@ int main(int argc, char **argv) {
                 exit(1);
             }
         };
-        auto plan = [&](mail_cuda_session *s) {
-            if (mail_cuda_plan(s, NULL, &err) != MAIL_OK) {
+        auto observe = [&](mail_cuda_session *s, int i) { observe_at(s, image + (size_t)i % pictures * 2 * B * picture); };
+        auto plan = [&](mail_cuda_session *s, float *actions) {
+            if (mail_cuda_plan(s, actions, &err) != MAIL_OK) {
                 printf("plan: %s\n", err.text);
                 exit(1);
             }
@@ -156,27 +192,45 @@ int main(int argc, char **argv) {
         mail_cuda_session *fast = make(p, B, 0, 0, stream), *plain = make(p, B, 1, 0, stream), *half = make(p, B, 0, 1, stream);
         observe(fast, 0);
         observe(plain, 0);
-        plan(fast);
-        plan(plain);
+        plan(fast, NULL);
+        plan(plain, NULL);
         check(cudaStreamSynchronize(stream), "first decision");
-        const size_t n = B * c.act_seq * c.action_dim;
-        const double apart = ct_distance(ct_host(fast->actions, n), ct_host(plain->actions, n));
-        auto both = [&](mail_cuda_session *s) {
-            return timed(stream, seconds, [&](int i) {
-                observe(s, i);
-                plan(s);
-            });
+        const floats first = ct_host(fast->actions, n), other = ct_host(plain->actions, n);
+        char         compared[96];
+        (void)snprintf(compared, sizeof compared, "plain %.1e", ct_distance(first, other));
+        if (B == 1) {
+            mail_session *cpu;
+            floats        want(n);
+            for (size_t k = 0; k < 2; k++) {
+                frames[k].data = host + k * picture;
+            }
+            if (mail_session_create(&cpu, policy, NULL, &err) != MAIL_OK || mail_observe(cpu, frames.data(), 2, &err) != MAIL_OK ||
+                mail_plan(cpu, want.data(), &err) != MAIL_OK) {
+                printf("mail.h: %s\n", err.text);
+                return 1;
+            }
+            mail_session_free(cpu);
+            (void)snprintf(compared, sizeof compared, "plain %.1e, mail.h %.1e", ct_distance(first, other), ct_distance(first, want));
+        }
+        auto both = [&](mail_cuda_session *s, void *overwrite) {
+            return timed(
+                stream, seconds,
+                [&](int i) {
+                    observe(s, i);
+                    plan(s, NULL);
+                },
+                overwrite, flush_bytes);
         };
         const std::vector<double> enc = timed(stream, seconds, [&](int) { check(cudaGraphLaunch(fast->observe, stream), "encoder"); });
-        const std::vector<double> dec = timed(stream, seconds, [&](int) { plan(fast); });
-        const std::vector<double> all = both(fast), all_plain = both(plain), all_half = both(half);
+        const std::vector<double> dec = timed(stream, seconds, [&](int) { plan(fast, NULL); });
+        const std::vector<double> all = both(fast, NULL), all_plain = both(plain, NULL), all_half = both(half, NULL), cold = both(fast, flush);
         std::vector<double>       paced;
         for (int i = 0; i < 20; i++) {
             const struct timespec pause = {0, 50000000};
             (void)nanosleep(&pause, NULL);
             const double begin = wall();
-            observe(fast, i);
-            plan(fast);
+            observe_at(fast, host);
+            plan(fast, host_actions);
             check(cudaStreamSynchronize(stream), "paced");
             paced.push_back(1e3 * (wall() - begin));
         }
@@ -184,17 +238,21 @@ int main(int argc, char **argv) {
         if (fast->loop.kernel) {
             (void)snprintf(loop, sizeof loop, "%d blocks, %d robots", fast->loop.cluster, fast->loop.robots);
         }
-        printf("%6zu %22s | %8.3f (%6.3f) %8.3f (%6.3f) %8.3f (%6.3f) %8.3f (%6.3f) | %8.3f (%6.3f) %10.3f | %.1e\n", B, loop, percentile(enc, 0.5),
-               percentile(enc, 0.99), percentile(dec, 0.5), percentile(dec, 0.99), percentile(all, 0.5), percentile(all, 0.99),
-               percentile(all_half, 0.5), percentile(all_half, 0.99), percentile(all_plain, 0.5), percentile(all_plain, 0.99),
-               percentile(paced, 0.5), apart);
+        printf("%8s %5zu %8.3f (%7.3f) %9.2f %6.1f %8.3f (%6.3f) %8.3f (%6.3f) %8.3f (%6.3f) %8.3f (%6.3f) %10.3f %10.3f  %-20s %s\n", "decision", B,
+               percentile(all, 0.5), percentile(all, 0.99), predicted, must, percentile(enc, 0.5), percentile(enc, 0.99), percentile(dec, 0.5),
+               percentile(dec, 0.99), percentile(all_half, 0.5), percentile(all_half, 0.99), percentile(all_plain, 0.5), percentile(all_plain, 0.99),
+               percentile(cold, 0.5), percentile(paced, 0.5), loop, compared);
         fflush(stdout);
         mail_cuda_session_free(fast);
         mail_cuda_session_free(plain);
         mail_cuda_session_free(half);
         (void)cudaFree(image);
+        (void)cudaFreeHost(host);
+        (void)cudaFreeHost(host_actions);
     }
+    (void)cudaFree(flush);
     mail_cuda_policy_free(p);
+    mail_policy_free(policy);
 
     const size_t copy_bytes = (size_t)1 << 30;
     char        *a, *b;
@@ -204,28 +262,14 @@ int main(int argc, char **argv) {
     const double rate = 2.0 * (double)copy_bytes / copy_ms; /* bytes a millisecond, read and written */
     (void)cudaFree(a);
     (void)cudaFree(b);
-    printf("device copy: %.0f GB/s\n%6s %6s %10s %10s %s\n", rate * 1e-6, "batch", "L", "ms", "GB/s", "of copy   (scan, d_inner 256, d_state 16)");
-    for (int batch = 1; batch <= 8; batch *= 8) {
-        for (int L = 64; L <= 65536; L *= 4) {
-            const size_t   E = 256, N = 16, rows = (size_t)batch * (size_t)L;
-            ct_device      u(rows * E), dt(rows * E), B(rows * N), C(rows * N), A(E * N), y(rows * E);
-            mail_cuda_scan s = {};
-            for (ct_device *d : {&u, &dt, &B, &C, &A}) {
-                (void)cudaMemset(d->data, 0, d->n * sizeof(float));
-            }
-            s.y = y;
-            s.u = u;
-            s.dt = dt;
-            s.A = A;
-            s.B = B;
-            s.C = C;
-            s.L = L;
-            s.d_inner = (int)E;
-            s.d_state = (int)N;
-            s.softplus = 1;
-            const double ms = percentile(timed(stream, 0.2, [&](int) { (void)mail_cuda_selective_scan(&s, (size_t)batch, stream, &err); }), 0.5);
-            const double bytes = (double)rows * (3.0 * E + 2.0 * N) * 4.0;
-            printf("%6d %6d %10.4f %10.0f %.0f%%\n", batch, L, ms, bytes / ms * 1e-6, 100.0 * bytes / ms / rate);
+    printf("device copy: %.0f GB/s\nscan, d_inner 256, d_state 16; predicted for L 4096, batch 8: 60%% of the copy, must: 70%%\n%6s %6s %10s %10s %s\n", rate * 1e-6,
+           "batch", "L", "ms", "GB/s", "of copy");
+    for (size_t batch = 1; batch <= 8; batch *= 8) {
+        for (size_t L = 64; L <= 65536; L *= 4) {
+            ct_scan      s(batch, L, 256, 16, false, false);
+            const double ms = percentile(timed(stream, 0.2, [&](int) { (void)s.run(stream); }), 0.5);
+            const double bytes = (double)(batch * L) * (3.0 * 256 + 2.0 * 16) * 4.0;
+            printf("%6zu %6zu %10.4f %10.0f %.0f%%\n", batch, L, ms, bytes / ms * 1e-6, 100.0 * bytes / ms / rate);
         }
     }
     (void)cudaStreamDestroy(stream);

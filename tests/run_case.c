@@ -1,4 +1,5 @@
 /* run_case: judge golden cases. Builds to build/run_case; tests/golden/make_cases.py writes cases and describes them.
+   On a GPU: tests/cuda/run_case_cuda.cu, which takes the judge from here.
 
        build/run_case [options] DIR...
 
@@ -7,7 +8,6 @@
        --weights f32|bf16|int8         how weights are held; default f32
        --pth                           load model.pth in place of model.safetensors
        --model FILE                    load this file instead, with the case's own config.json
-       --cuda                          run on a GPU (only in a build with MAIL_RUN_CASE_CUDA)
        --hash                          print a hash of all outputs of each case, to compare runs bit for bit
        --errors                        judge nothing; lines are then  CASE/OUTPUT max_abs max_rel rms  (root mean square error)
 
@@ -47,7 +47,7 @@ typedef struct rc_options {
     const char  *isa, *model;
     size_t       threads;
     mail_weights weights;
-    int          pth, cuda, hash, errors;
+    int          pth, hash, errors;
 } rc_options;
 
 /* One case being judged. */
@@ -604,7 +604,7 @@ static int rc_usage(const char *what) {
     (void)fprintf(stderr,
                   "run_case: %s\n"
                   "usage: run_case [--isa scalar|avx2|avx512|neon] [--threads N] [--weights f32|bf16|int8] [--pth]\n"
-                  "                [--model FILE] [--cuda] [--hash] [--errors] DIR...\n", what);
+                  "                [--model FILE] [--hash] [--errors] DIR...\n", what);
     return 2;
 }
 
@@ -623,8 +623,6 @@ int main(int argc, char **argv) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--pth") == 0) {
             options.pth = 1;
-        } else if (strcmp(argv[i], "--cuda") == 0) {
-            options.cuda = 1;
         } else if (strcmp(argv[i], "--hash") == 0) {
             options.hash = 1;
         } else if (strcmp(argv[i], "--errors") == 0) {
@@ -659,11 +657,6 @@ int main(int argc, char **argv) {
     if (i >= argc) {
         return rc_usage("no case folder given");
     }
-#ifndef MAIL_RUN_CASE_CUDA
-    if (options.cuda) {
-        return rc_usage("this build has no --cuda");
-    }
-#endif
 #ifdef MAIL_THREADS
     if (options.threads > 1) {
         if (mail_pool_create(&pool, options.threads, &err) != MAIL_OK) {

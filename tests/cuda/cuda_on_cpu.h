@@ -26,6 +26,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <random>
 #include <sys/mman.h>
@@ -91,7 +92,8 @@ struct Count {
 inline Count count;      /* calls so far */
 inline long fail_malloc; /* when n > 0: the n-th allocation from now on fails */
 struct Device {          /* what the attribute queries answer */
-    int major = 9, minor = 0, smem = 227 * 1024, clusters = 16, max_cluster = 16;
+    int major = 9, minor = 0, smem = 227 * 1024, max_cluster = 16;
+    int compiled_for = 90; /* ptxVersion of every kernel */
 };
 inline Device device;
 
@@ -113,7 +115,7 @@ struct Barrier {
 struct Warp {
     Barrier bar;
     uint64_t slot[2][32];     /* shuffle values, two generations */
-    float frag[2][32][12]; /* register fragments of an emulated mma, as numbers */
+    float a[2][16][16], b[2][8][16]; /* operands of an emulated mma: rows, columns */
 };
 
 struct Block {
@@ -182,6 +184,9 @@ struct Group { /* what must be resident together: a block, a cluster or the grid
 
 static constexpr size_t STACK = 128 * 1024;
 inline thread_local Fiber *cur = nullptr;
+/* What the running kernel may have been launched before the end of: it runs when a thread waits for it, or at the end. */
+inline thread_local std::function<void()> before;
+inline thread_local bool before_wanted = false;
 inline thread_local const std::function<void()> *body = nullptr;
 inline std::atomic<uint64_t> switches{0};
 inline thread_local uint64_t my_switches = 0, polls = 0;
@@ -301,6 +306,14 @@ inline void push(void *local, unsigned rank, const void *value, unsigned bytes, 
     }
     memcpy(a.value, value, bytes);
     issue(a);
+}
+
+/* griddepcontrol.wait */
+inline void dependency_wait(int line) {
+    if (!skipped(line) && before) {
+        before_wanted = true;
+        yield();
+    }
 }
 
 template <class P>
@@ -498,6 +511,14 @@ inline void run_group(Group &g, const std::function<void()> &fn, int how, unsign
                     }
                     f->wait = nullptr;
                     resume(f);
+                    if (before_wanted) { /* run it here, between two threads of this kernel */
+                        before_wanted = false;
+                        const std::function<void()> first = std::move(before);
+                        before = nullptr;
+                        first();
+                        body = &fn;
+                        polls = 0;
+                    }
                     if (f->done) {
                         --live;
                     }
@@ -532,7 +553,12 @@ inline void launch_now(dim3 grid, dim3 block, unsigned cluster, bool cooperative
     const int how = cpucuda::order;
     std::atomic<unsigned> next{0};
     auto worker = [&] {
-        static thread_local Pool pool;
+        static thread_local std::vector<std::unique_ptr<Pool>> pools; /* one for each kernel that waits for another */
+        static thread_local size_t depth = 0;
+        while (pools.size() <= depth) {
+            pools.emplace_back(new Pool);
+        }
+        Pool &pool = *pools[depth++];
         for (;;) {
             unsigned first = next.fetch_add(per);
             if (first >= nb) {
@@ -551,10 +577,11 @@ inline void launch_now(dim3 grid, dim3 block, unsigned cluster, bool cooperative
             }
             run_group(g, fn, how, 1234u + first + (unsigned)how, pool);
         }
+        depth--;
         switches += my_switches;
         my_switches = 0;
     };
-    unsigned nthr = std::min<unsigned>((unsigned)env_int("CPUCUDA_THREADS", 1), nb / per);
+    unsigned nthr = before ? 1 : std::min<unsigned>((unsigned)env_int("CPUCUDA_THREADS", 1), nb / per);
     std::vector<std::thread> ts;
     for (unsigned i = 1; i < nthr; ++i) {
         ts.emplace_back(worker);
@@ -595,18 +622,26 @@ inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*va
     Fiber *f = cur;
     Warp *w = f->w;
     unsigned p = f->warp_ops++ & 1;
-    for (int i = 0; i < 12; ++i) {
-        uint32_t pair = i < 8 ? a[i / 2] : b[i / 2 - 4];
-        w->frag[p][f->lane][i] = value(pair >> i % 2 * 16 & 0xffffu);
+    static const std::vector<float> number = [value] {
+        std::vector<float> v(1 << 16);
+        for (uint32_t h = 0; h < 1 << 16; ++h) {
+            v[h] = value(h);
+        }
+        return v;
+    }();
+    const int g = f->lane / 4, t = f->lane % 4;
+    for (int i = 0; i < 8; ++i) {
+        w->a[p][g + 8 * (i / 2 % 2)][2 * t + i % 2 + 8 * (i / 4)] = number[a[i / 2] >> i % 2 * 16 & 0xffffu];
+    }
+    for (int i = 0; i < 4; ++i) {
+        w->b[p][g][2 * t + i % 2 + 8 * (i / 2)] = number[b[i / 2] >> i % 2 * 16 & 0xffffu];
     }
     arrive(w->bar, line);
     for (int j = 0; j < 4; ++j) {
-        int row = f->lane / 4 + (j / 2) * 8, col = (f->lane % 4) * 2 + j % 2;
+        const float *row = w->a[p][g + j / 2 * 8], *col = w->b[p][2 * t + j % 2];
         double s = d[j];
         for (int k = 0; k < 16; ++k) {
-            int t = (k % 8) / 2;
-            s += (double)w->frag[p][(row % 8) * 4 + t][(row / 8 + 2 * (k / 8)) * 2 + k % 2] *
-                 w->frag[p][col * 4 + t][8 + k / 8 * 2 + k % 2];
+            s += (double)row[k] * col[k];
         }
         d[j] = (float)s;
     }
@@ -708,40 +743,105 @@ static inline int atomicAdd(int *p, int v) {
     return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
 }
 
-/* ---- streams, graphs, memory: everything runs at once, in the order of the calls, unless a graph is being captured
- * ---- */
+/* ---- streams, graphs, memory: everything runs at once, in the order of the calls, unless a graph is being captured.
+
+   A graph runs in any order that its dependencies allow: that of the calls under schedule 0, the latest first under 1, a
+   random one from 2 on. A kernel launched early (programmatic dependent launch) then begins before the kernel it depends on,
+   which runs only when a thread calls dependency_wait. ---- */
 
 using cudaError_t = int;
-static constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2;
+static constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600;
+static constexpr int cudaErrorStreamCaptureUnjoined = 904;
 
 namespace cpucuda {
+struct Node {
+    std::function<void()> work;
+    std::vector<size_t> after;
+    bool early; /* may begin before the end of what it comes after */
+};
+struct Stream;
 struct Graph {
-    std::vector<std::function<void()>> nodes;
+    std::vector<Node> nodes;
+    std::vector<Stream *> streams; /* recording into it */
 };
 struct Stream {
     Graph *capture = nullptr;
+    std::vector<size_t> last; /* what the next node comes after */
 };
-inline void enqueue(Stream *stream, std::function<void()> work) {
+struct Event {
+    Graph *capture = nullptr;
+    std::vector<size_t> last;
+};
+inline void enqueue(Stream *stream, std::function<void()> work, bool early = false) {
     if (stream && stream->capture) {
-        stream->capture->nodes.push_back(std::move(work));
+        Graph &g = *stream->capture;
+        g.nodes.push_back({std::move(work), stream->last, early && stream->last.size() == 1});
+        stream->last = {g.nodes.size() - 1};
     } else {
         work();
     }
 }
-inline cudaError_t launch(Stream *stream, dim3 grid, dim3 block, unsigned cluster, size_t smem,
-                          std::function<void()> fn) {
+inline void run_node(Graph &g, size_t i, std::function<void()> first, std::vector<char> &done, std::mt19937 &rng, int depth) {
+    size_t next = g.nodes.size(), n = 0;
+    for (size_t j = i + 1; j < g.nodes.size(); ++j) {
+        for (size_t k : g.nodes[j].after) {
+            n += k == i;
+            next = k == i ? j : next;
+        }
+    }
+    done[i] = 1;
+    auto work = [&g, i, first] {
+        const std::function<void()> outer = std::move(before);
+        before = first;
+        g.nodes[i].work();
+        if (before) { /* it has not waited */
+            const std::function<void()> late = std::move(before);
+            before = nullptr;
+            late();
+        }
+        before = outer;
+    };
+    if (n == 1 && g.nodes[next].early && depth < 2 && (order == 1 || (order > 1 && rng() % 2))) {
+        run_node(g, next, work, done, rng, depth + 1);
+    } else {
+        work();
+    }
+}
+inline void run_graph(Graph &g) {
+    std::vector<char> done(g.nodes.size());
+    std::mt19937 rng(4321u + (unsigned)order);
+    for (size_t left = g.nodes.size(); left;) {
+        std::vector<size_t> ready;
+        for (size_t i = 0; i < g.nodes.size(); ++i) {
+            bool is = !done[i];
+            for (size_t k : g.nodes[i].after) {
+                is = is && done[k];
+            }
+            if (is) {
+                ready.push_back(i);
+            }
+        }
+        run_node(g, order == 0 ? ready.front() : order == 1 ? ready.back() : ready[rng() % ready.size()], nullptr, done, rng, 0);
+        left = (size_t)std::count(done.begin(), done.end(), 0);
+    }
+}
+inline cudaError_t launch(Stream *stream, dim3 grid, dim3 block, unsigned cluster, size_t smem, bool early, std::function<void()> fn) {
     if (cluster > (unsigned)device.max_cluster || smem > (size_t)device.smem || block.x > 1024 || !grid.x || !grid.y ||
         !grid.z || grid.y > 65535 || grid.z > 65535) {
         return cudaErrorInvalidValue;
     }
     count.launches++;
-    enqueue(stream, [=] {
-        launch_now(grid, block, cluster, false, smem, fn);
-    });
+    enqueue(
+        stream,
+        [=] {
+            launch_now(grid, block, cluster, false, smem, fn);
+        },
+        early);
     return cudaSuccess;
 }
 } /* namespace cpucuda */
 
+using cudaEvent_t = cpucuda::Event *;
 using cudaStream_t = cpucuda::Stream *;
 using cudaGraph_t = cpucuda::Graph *;
 using cudaGraphExec_t = cpucuda::Graph *;
@@ -752,7 +852,15 @@ enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMinor,
     cudaDevAttrMaxSharedMemoryPerBlockOptin
 };
-static constexpr unsigned cudaStreamNonBlocking = 1;
+static constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2;
+enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
+struct cudaPointerAttributes {
+    cudaMemoryType type;
+    int device;
+};
+namespace cpucuda {
+inline std::map<const char *, size_t> on_device; /* what cudaMalloc gave out */
+}
 
 template <class T>
 static inline cudaError_t cudaMalloc(T **p, size_t n) {
@@ -763,11 +871,35 @@ static inline cudaError_t cudaMalloc(T **p, size_t n) {
     cpucuda::count.mallocs++;
     *p = (T *)malloc(n ? n : 1);
     memset((void *)*p, 0xFF, n);
+    cpucuda::on_device[(const char *)*p] = n;
     return cudaSuccess;
 }
 static inline cudaError_t cudaFree(void *p) {
     cpucuda::count.frees += p != nullptr;
+    cpucuda::on_device.erase((const char *)p);
     free(p);
+    return cudaSuccess;
+}
+template <class T>
+static inline cudaError_t cudaHostAlloc(T **p, size_t n, unsigned) {
+    const cudaError_t e = cudaMalloc(p, n);
+    cpucuda::on_device.erase((const char *)*p);
+    return e;
+}
+static inline cudaError_t cudaFreeHost(void *p) {
+    return cudaFree(p);
+}
+static inline cudaError_t cudaHostGetDevicePointer(void **device, void *host, unsigned) {
+    *device = host;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *about, const void *p) {
+    auto at = cpucuda::on_device.upper_bound((const char *)p);
+    about->type = cudaMemoryTypeUnregistered;
+    about->device = 0;
+    if (at != cpucuda::on_device.begin() && (const char *)p < std::prev(at)->first + std::prev(at)->second) {
+        about->type = cudaMemoryTypeDevice;
+    }
     return cudaSuccess;
 }
 static inline cudaError_t cudaMemcpy(void *d, const void *s, size_t n, cudaMemcpyKind) {
@@ -812,17 +944,56 @@ static inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
     cpucuda::count.syncs++;
     return cudaSuccess;
 }
+static inline cudaError_t cudaStreamQuery(cudaStream_t) {
+    return cudaSuccess;
+}
 static inline cudaError_t cudaDeviceSynchronize() {
     cpucuda::count.syncs++;
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
     stream->capture = new cpucuda::Graph;
+    stream->capture->streams.push_back(stream);
+    stream->last.clear();
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
-    *graph = stream->capture;
-    stream->capture = nullptr;
+    cpucuda::Graph *g = *graph = stream->capture;
+    std::vector<char> joined(g->nodes.size());
+    for (size_t i : stream->last) {
+        joined[i] = 1;
+    }
+    for (size_t i = g->nodes.size(); i-- > 0;) {
+        for (size_t k : g->nodes[i].after) {
+            joined[k] = joined[k] || joined[i];
+        }
+    }
+    for (cudaStream_t s : g->streams) {
+        s->capture = nullptr;
+    }
+    return std::count(joined.begin(), joined.end(), 0) ? cudaErrorStreamCaptureUnjoined : cudaSuccess;
+}
+static constexpr unsigned cudaEventDisableTiming = 2;
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
+    *event = new cpucuda::Event;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete event;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    event->capture = stream->capture;
+    event->last = stream->last;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    if (event->capture && stream->capture != event->capture) { /* the stream joins the recording */
+        stream->capture = event->capture;
+        stream->capture->streams.push_back(stream);
+        stream->last.clear();
+    }
+    stream->last.insert(stream->last.end(), event->last.begin(), event->last.end());
     return cudaSuccess;
 }
 static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
@@ -834,9 +1005,7 @@ static inline cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
 }
 static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     cpucuda::enqueue(stream, [=] {
-        for (auto &node : exec->nodes) {
-            node();
-        }
+        cpucuda::run_graph(*exec);
     });
     return cudaSuccess;
 }
@@ -856,6 +1025,13 @@ static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what
     *value = what == cudaDevAttrComputeCapabilityMajor   ? cpucuda::device.major
              : what == cudaDevAttrComputeCapabilityMinor ? cpucuda::device.minor
                                                          : cpucuda::device.smem;
+    return cudaSuccess;
+}
+struct cudaFuncAttributes {
+    int ptxVersion;
+};
+static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *about, const void *) {
+    about->ptxVersion = cpucuda::device.compiled_for;
     return cudaSuccess;
 }
 static inline cudaError_t cudaGetLastError() {

@@ -22,6 +22,13 @@
 #include <string>
 #include <vector>
 
+/* Cases that take minutes on a CPU are for a GPU, or for those who set CT_LARGE=1. */
+#ifdef MAIL_CUDA_ON_CPU
+#  define CT_LARGE (cpucuda::env_int("CT_LARGE", 0))
+#else
+#  define CT_LARGE 1
+#endif
+
 typedef std::vector<float>  floats;
 typedef std::vector<double> doubles;
 
@@ -179,15 +186,108 @@ static inline mail_cuda_policy *ct_policy(const mailp_config &c) {
     return p;
 }
 
-static inline mail_cuda_session *ct_session(const mail_cuda_policy *p, size_t batch, mailp_cuda_wish wish) {
+static inline mail_cuda_session *ct_session(const mail_cuda_policy *p, size_t batch, mailp_cuda_wish wish,
+                                            mail_cuda_options options = mail_cuda_options_init()) {
     mail_cuda_session *s;
     mail_error         err;
-    if (mailp_cuda_session_build(&s, p, batch, 7, NULL, wish, &err) != MAIL_OK) {
+    options.session.batch = batch;
+    options.session.seed = 7;
+    if (mailp_cuda_session_build(&s, p, options, NULL, wish, &err) != MAIL_OK) {
         printf("session: %s\n", err.text);
         exit(2);
     }
     return s;
 }
+
+/* ---- set-ups that several programs share ---- */
+
+/* A long scan with random operands, or zeros: what mail_cuda_selective_scan wants, and the same on the host. */
+struct ct_scan {
+    size_t         batch, L, E, N;
+    floats         u, dt, z, B, C, D, bias, h0, A;
+    ct_device      du, ddt, dz, dB, dC, dD, dbias, dh0, dA, y, h;
+    mail_cuda_scan args;
+
+    ct_scan(size_t batch_, size_t L_, size_t E_, size_t N_, bool gate, bool random = true)
+        : batch(batch_), L(L_), E(E_), N(N_), u(make(batch * L * E, 1, random)), dt(make(batch * L * E, 2, random)),
+          z(make(gate ? batch * L * E : 0, 3, random)), B(make(batch * L * N, 4, random)), C(make(batch * L * N, 5, random)), D(ct_normal(E, 6)),
+          bias(ct_normal(E, 7, 0.5f, -3.0f)), h0(ct_normal(batch * E * N, 8)), A(ct_normal(E * N, 9, 0.3f)), du(u), ddt(dt), dz(z), dB(B), dC(C), dD(D),
+          dbias(bias), dh0(h0), dA(decays()), y(batch * L * E), h(batch * E * N), args() {
+        args.y = y;
+        args.state_out = h;
+        args.state_in = dh0;
+        args.u = du;
+        args.dt = ddt;
+        args.z = gate ? (float *)dz : NULL;
+        args.A = dA;
+        args.B = dB;
+        args.C = dC;
+        args.D = dD;
+        args.dt_bias = dbias;
+        args.L = (int)L;
+        args.d_inner = (int)E;
+        args.d_state = (int)N;
+        args.softplus = 1;
+    }
+    static floats make(size_t n, uint64_t seed, bool random) {
+        return random ? ct_normal(n, seed) : floats(n);
+    }
+    const floats &decays(void) {
+        for (size_t i = 0; i < A.size(); i++) {
+            A[i] = -expf(A[i]) * (float)(i % N + 1);
+        }
+        return A;
+    }
+    mail_status run(cudaStream_t stream = NULL) {
+        mail_error err;
+        return mail_cuda_selective_scan(&args, batch, stream, &err);
+    }
+};
+
+/* Two sequences for mailp_cuda_mixer, whole: y and state on the device, operands on both sides. */
+struct ct_mixer {
+    enum { Q = 2, K = 4 };
+    size_t                e, n, r, l;
+    floats                xz, conv_w, conv_b, x_proj, dt_w, dt_b, D, A2;
+    ct_device             dxz, dcw, dcb, dxp, ddw, ddb, dD, dA, y, state;
+    mailp_cuda_mixer_args args;
+
+    ct_mixer(int E, int N, int R, int L, int slice)
+        : e((size_t)E), n((size_t)N), r((size_t)R), l((size_t)L), xz(ct_normal(Q * l * 2 * e, 1)), conv_w(ct_normal(K * e, 2, 0.5f)),
+          conv_b(ct_normal(e, 3, 0.2f)), x_proj(ct_normal((r + 2 * n) * e, 4, (float)(1.0 / sqrt(E)))), dt_w(ct_normal(r * e, 5, 0.3f)),
+          dt_b(ct_normal(e, 6, 1.0f, -3.0f)), D(ct_normal(e, 8, 0.3f, 1.0f)), A2(ct_normal(n * e, 7, 0.3f)), dxz(xz), dcw(conv_w), dcb(conv_b),
+          dxp(x_proj), ddw(dt_w), ddb(dt_b), dD(D), dA(decays()), y(Q * l * e), state(Q * e * (K - 1 + n)), args() {
+        args.y = y;
+        args.state_out = state;
+        args.xz = dxz;
+        args.conv_w = dcw;
+        args.conv_b = dcb;
+        args.x_proj = dxp;
+        args.dt_w = ddw;
+        args.dt_b = ddb;
+        args.A2 = dA;
+        args.D = dD;
+        args.robots = 1;
+        args.L = L;
+        args.d_inner = args.slice_in = E;
+        args.slice_out = slice;
+        args.d_state = N;
+        args.d_conv = K;
+        args.dt_rank = R;
+    }
+    const floats &decays(void) {
+        for (float &v : A2) {
+            v = -expf(v) * MAILP_CUDA_LOG2E;
+        }
+        return A2;
+    }
+    void launch(int tile, unsigned threads) {
+        mailp_cuda_queue q = {};
+        args.tile = tile;
+        mailp_cuda_launch(&q, mailp_cuda_mixer<16>, dim3(Q), threads, sizeof(float) * (size_t)tile * (e + r + 2 * n), args);
+        CHECK(q.error == cudaSuccess);
+    }
+};
 
 /* ---- running ---- */
 
@@ -197,8 +297,8 @@ struct ct_case {
     std::function<uint64_t()>   run;
 };
 
-/* Run every case whose name contains `only`, on the CPU under four schedules (whole policies, which take seconds: three;
-   CT_TIMES sets another number): the bits must be the same. On a GPU twice. */
+/* Run every case whose name contains `only`, on the CPU under four schedules (whole policies, which take seconds: three, or
+   two where the loop and the kernels have cases of their own; CT_TIMES sets another number): the bits must be the same. On a GPU twice. */
 static inline int ct_run(const char *program, const std::vector<ct_case> &cases, const char *only) {
     for (const ct_case &c : cases) {
         if (only && !strstr(c.name, only)) {
@@ -208,7 +308,7 @@ static inline int ct_run(const char *program, const std::vector<ct_case> &cases,
         const clock_t began = clock();
         uint64_t  first = 0;
 #ifdef MAIL_CUDA_ON_CPU
-        const int times = cpucuda::env_int("CT_TIMES", strstr(c.name, "loop") || strstr(c.name, "ages") ? 3 : 4), given = cpucuda::order;
+        const int times = cpucuda::env_int("CT_TIMES", strstr(c.name, "beside") ? 2 : strstr(c.name, "loop") || strstr(c.name, "ages") ? 3 : 4), given = cpucuda::order;
 #else
         const int times = 2;
 #endif

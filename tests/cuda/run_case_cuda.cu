@@ -168,7 +168,9 @@ static void rcu_run_case(rc_case *c, rcu_run *r, const char *dir, mailp_cuda_wis
     }
     const size_t frames = (size_t)t_pictures->shape[rollout ? 0 : 1], batch = rollout ? 1 : (size_t)t_pictures->shape[0];
     float       *scratch = rc_floats(&r->base, batch * info->state_dim);
-    if (!scratch || mailp_cuda_session_build(&r->session, r->policy, batch, 0, NULL, wish, &err) != MAIL_OK) {
+    mail_cuda_options o = mail_cuda_options_init();
+    o.session.batch = batch;
+    if (!scratch || mailp_cuda_session_build(&r->session, r->policy, o, NULL, wish, &err) != MAIL_OK) {
         rc_fail(c, "session", scratch ? err.text : "out of memory");
         return;
     }

@@ -5,7 +5,7 @@
        build/test_cuda kernels [PART]     the same on the CPU, as a part of all_tests.cu
 
    On the CPU every case runs under four schedules of its threads, which must give the same bits. */
-#include "cuda_test.h"
+#include "twin_cases.h"
 
 /* ---- scan ---- */
 
@@ -32,51 +32,27 @@ static void scan_reference(doubles &y, doubles &state, const floats &u, const fl
 
 /* Length L in one piece, and again cut at `cut` with the state carried over. */
 static uint64_t scan_case(size_t batch, size_t L, size_t E, size_t N, size_t cut, bool gate) {
-    const floats u = ct_normal(batch * L * E, 1), dt = ct_normal(batch * L * E, 2), z = ct_normal(batch * L * E, 3);
-    const floats B = ct_normal(batch * L * N, 4), C = ct_normal(batch * L * N, 5), D = ct_normal(E, 6), bias = ct_normal(E, 7, 0.5f, -3.0f);
-    const floats h0 = ct_normal(batch * E * N, 8);
-    floats       A = ct_normal(E * N, 9, 0.3f);
-    for (size_t i = 0; i < A.size(); i++) {
-        A[i] = -expf(A[i]) * (float)(i % N + 1);
-    }
-    doubles want, state(h0.begin(), h0.end());
-    scan_reference(want, state, u, dt, gate ? &z : NULL, A, B, C, D, bias, batch, L, E, N);
-    ct_device      du(u), ddt(dt), dz(z), dB(B), dC(C), dD(D), dbias(bias), dA(A), y(batch * L * E), h(batch * E * N), h_in(h0);
-    mail_cuda_scan s = {};
-    mail_error     err;
-    s.y = y;
-    s.state_out = h;
-    s.state_in = h_in;
-    s.u = du;
-    s.dt = ddt;
-    s.z = gate ? (float *)dz : NULL;
-    s.A = dA;
-    s.B = dB;
-    s.C = dC;
-    s.D = dD;
-    s.dt_bias = dbias;
-    s.L = (int)L;
-    s.d_inner = (int)E;
-    s.d_state = (int)N;
-    s.softplus = 1;
-    CHECK(mail_cuda_selective_scan(&s, batch, NULL, &err) == MAIL_OK);
-    const floats got = y.host(), end = h.host();
+    ct_scan s(batch, L, E, N, gate);
+    doubles want, state(s.h0.begin(), s.h0.end());
+    scan_reference(want, state, s.u, s.dt, gate ? &s.z : NULL, s.A, s.B, s.C, s.D, s.bias, batch, L, E, N);
+    CHECK(s.run() == MAIL_OK);
+    const floats got = s.y.host(), end = s.h.host();
     CHECK_MSG(ct_distance(got, want) < 2e-6, "%g", ct_distance(got, want));
     CHECK_MSG(ct_distance(end, state) < 2e-6, "%g", ct_distance(end, state));
     if (batch == 1 && cut > 0 && cut < L) { /* rows of one sequence are contiguous, so it can be cut by pointers */
-        ct_device y2(L * E), h2(h0);
-        s.y = y2;
-        s.state_in = s.state_out = h2;
-        s.L = (int)cut;
-        CHECK(mail_cuda_selective_scan(&s, 1, NULL, &err) == MAIL_OK);
-        s.y += cut * E;
-        s.u += cut * E;
-        s.dt += cut * E;
-        s.z = s.z ? s.z + cut * E : NULL;
-        s.B += cut * N;
-        s.C += cut * N;
-        s.L = (int)(L - cut);
-        CHECK(mail_cuda_selective_scan(&s, 1, NULL, &err) == MAIL_OK);
+        ct_device y2(L * E), h2(s.h0);
+        s.args.y = y2;
+        s.args.state_in = s.args.state_out = h2;
+        s.args.L = (int)cut;
+        CHECK(s.run() == MAIL_OK);
+        s.args.y += cut * E;
+        s.args.u += cut * E;
+        s.args.dt += cut * E;
+        s.args.z = s.args.z ? s.args.z + cut * E : NULL;
+        s.args.B += cut * N;
+        s.args.C += cut * N;
+        s.args.L = (int)(L - cut);
+        CHECK(s.run() == MAIL_OK);
         CHECK(ct_distance(y2.host(), want) < 2e-6);
         CHECK(ct_distance(h2.host(), state) < 2e-6);
     }
@@ -111,7 +87,7 @@ static uint64_t linear_case(int M, int N, int K, bool norm, bool add, int act) {
         }
     }
     ct_device        dX(X), dW(W), db(b), dg(g), dgb(gb), Y(r), dr2(r2);
-    mailp_cuda_queue q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0};
     mailp_cuda_linear_args a = mailp_cuda_linear_init(Y, dX, dW, db, M, N, K);
     a.norm_w = norm ? (float *)dg : NULL;
     a.norm_b = norm ? (float *)dgb : NULL;
@@ -129,102 +105,69 @@ static uint64_t linear_case(int M, int N, int K, bool norm, bool add, int act) {
 
 /* Two sequences in one piece, and again prefix and rest through a cut state, with small tiles: all must agree. */
 static uint64_t mixer_case(int E, int N, int R, int L, int cut, int tile, int slice) {
-    const size_t e = (size_t)E, l = (size_t)L, Q = 2;
-    const int    K = 4;
-    const floats xz = ct_normal(Q * l * 2 * e, 1), conv_w = ct_normal(4 * e, 2, 0.5f), conv_b = ct_normal(e, 3, 0.2f);
-    const floats x_proj = ct_normal((size_t)(R + 2 * N) * e, 4, (float)(1.0 / sqrt(E))), dt_w = ct_normal((size_t)R * e, 5, 0.3f);
-    const floats dt_b = ct_normal(e, 6, 1.0f, -3.0f), D = ct_normal(e, 8, 0.3f, 1.0f);
-    floats       A2 = ct_normal((size_t)N * e, 7, 0.3f);
-    for (float &v : A2) {
-        v = -expf(v) * MAILP_CUDA_LOG2E;
-    }
-    doubles want(Q * l * e);
+    const size_t e = (size_t)E, l = (size_t)L, Q = ct_mixer::Q;
+    const int    K = ct_mixer::K;
+    ct_mixer     m(E, N, R, L, slice);
+    doubles      want(Q * l * e);
     for (size_t q = 0; q < Q; q++) {
         doubles h(e * (size_t)N), u(l * e);
         for (size_t t = 0; t < l; t++) {
             doubles dbc((size_t)(R + 2 * N));
             for (size_t c = 0; c < e; c++) {
-                double v = conv_b[c];
+                double v = m.conv_b[c];
                 for (int j = 0; j < K; j++) {
                     const long at = (long)t - (K - 1) + j;
-                    v += at < 0 ? 0.0 : (double)conv_w[(size_t)j * e + c] * xz[(q * l + (size_t)at) * 2 * e + c];
+                    v += at < 0 ? 0.0 : (double)m.conv_w[(size_t)j * e + c] * m.xz[(q * l + (size_t)at) * 2 * e + c];
                 }
                 u[t * e + c] = v / (1.0 + exp(-v));
             }
             for (size_t r = 0; r < dbc.size(); r++) {
                 for (size_t c = 0; c < e; c++) {
-                    dbc[r] += (double)x_proj[r * e + c] * u[t * e + c];
+                    dbc[r] += (double)m.x_proj[r * e + c] * u[t * e + c];
                 }
             }
             for (size_t c = 0; c < e; c++) {
-                double dt = dt_b[c], y = D[c] * u[t * e + c];
+                double dt = m.dt_b[c], y = m.D[c] * u[t * e + c];
                 for (int r = 0; r < R; r++) {
-                    dt += (double)dt_w[(size_t)r * e + c] * dbc[(size_t)r];
+                    dt += (double)m.dt_w[(size_t)r * e + c] * dbc[(size_t)r];
                 }
                 dt = log1p(exp(dt));
                 for (int n = 0; n < N; n++) {
                     double &s = h[c * (size_t)N + (size_t)n];
-                    s = exp2(dt * A2[(size_t)n * e + c]) * s + dt * dbc[(size_t)(R + n)] * u[t * e + c];
+                    s = exp2(dt * m.A2[(size_t)n * e + c]) * s + dt * dbc[(size_t)(R + n)] * u[t * e + c];
                     y += s * dbc[(size_t)(R + N + n)];
                 }
-                const double z = xz[(q * l + t) * 2 * e + e + c];
+                const double z = m.xz[(q * l + t) * 2 * e + e + c];
                 want[(q * l + t) * e + c] = y * z / (1.0 + exp(-z));
             }
         }
     }
-    const size_t           state = e * (size_t)(K - 1 + N);
-    ct_device              dxz(xz), dcw(conv_w), dcb(conv_b), dxp(x_proj), ddw(dt_w), ddb(dt_b), dA(A2), dD(D);
-    ct_device              y(Q * l * e), s1(Q * state), s2(Q * state);
-    mailp_cuda_mixer_args  a = {};
-    mailp_cuda_queue       q = {NULL, cudaSuccess};
-    a.y = y;
-    a.state_out = s1;
-    a.xz = dxz;
-    a.conv_w = dcw;
-    a.conv_b = dcb;
-    a.x_proj = dxp;
-    a.dt_w = ddw;
-    a.dt_b = ddb;
-    a.A2 = dA;
-    a.D = dD;
-    a.robots = 1;
-    a.L = L;
-    a.d_inner = a.slice_in = E;
-    a.slice_out = slice;
-    a.d_state = N;
-    a.d_conv = K;
-    a.dt_rank = R;
-    auto launch = [&](int tiles) {
-        a.tile = tiles;
-        mailp_cuda_launch(&q, mailp_cuda_mixer<16>, dim3((unsigned)Q), 128, sizeof(float) * (size_t)(tiles * (E + R + 2 * N)), a);
-    };
-    launch(L);
-    const floats whole = y.host(), end = s1.host();
+    m.launch(L, 128);
+    const floats whole = m.y.host(), end = m.state.host();
     CHECK_MSG(ct_distance(whole, want) < 1e-6, "%g", ct_distance(whole, want));
-    launch(tile); /* the state waits in memory between tiles */
-    CHECK(ct_hash(y.host()) == ct_hash(whole) && ct_hash(s1.host()) == ct_hash(end));
+    m.launch(tile, 128); /* the state waits in memory between tiles */
+    CHECK(ct_hash(m.y.host()) == ct_hash(whole) && ct_hash(m.state.host()) == ct_hash(end));
     /* the first `cut` tokens of each sequence, then the others from the state left behind */
     auto piece = [&](size_t from, size_t to) {
         floats v;
         for (size_t i = 0; i < Q; i++) {
-            v.insert(v.end(), xz.begin() + (long)((i * l + from) * 2 * e), xz.begin() + (long)((i * l + to) * 2 * e));
+            v.insert(v.end(), m.xz.begin() + (long)((i * l + from) * 2 * e), m.xz.begin() + (long)((i * l + to) * 2 * e));
         }
         return v;
     };
-    ct_device first(piece(0, (size_t)cut)), rest(piece((size_t)cut, l)), y1(Q * (size_t)cut * e), y2(Q * (l - (size_t)cut) * e);
-    a.xz = first;
-    a.y = y1;
-    a.L = cut;
-    launch(tile < cut ? tile : cut);
-    a.xz = rest;
-    a.y = y2;
-    a.L = L - cut;
-    a.state_in = s1;
-    a.slice_in = slice;
-    a.state_out = s2;
-    launch(tile < a.L ? tile : a.L);
-    CHECK(q.error == cudaSuccess);
-    CHECK(ct_hash(s2.host()) == ct_hash(end));
+    ct_device first(piece(0, (size_t)cut)), rest(piece((size_t)cut, l)), y1(Q * (size_t)cut * e), y2(Q * (l - (size_t)cut) * e), last(m.state.n);
+    m.args.xz = first;
+    m.args.y = y1;
+    m.args.L = cut;
+    m.launch(tile < cut ? tile : cut, 128);
+    m.args.xz = rest;
+    m.args.y = y2;
+    m.args.L = L - cut;
+    m.args.state_in = m.state;
+    m.args.slice_in = slice;
+    m.args.state_out = last;
+    m.launch(tile < m.args.L ? tile : m.args.L, 128);
+    CHECK(ct_hash(last.host()) == ct_hash(end));
     floats joined, one = y1.host(), two = y2.host();
     for (size_t i = 0; i < Q; i++) {
         joined.insert(joined.end(), one.begin() + (long)(i * (size_t)cut * e), one.begin() + (long)((i + 1) * (size_t)cut * e));
@@ -283,10 +226,10 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     doubles want, wide_skip(skip.begin(), skip.end());
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
     ct_device            din(in), dw(w), dg(gain), db(bias), dskip(skip), out(n_out), stats(n_out);
-    mailp_cuda_queue     q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0};
     mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, NULL, 1.0f};
     mailp_cuda_norm_args norm;
-    mailp_cuda_queue_conv(&q, stage, out, stats, din, NULL, NULL, images, H, W, &norm);
+    mailp_cuda_queue_conv(&q, stage, out, stats, din, images, H, W, &norm);
     norm.relu = 1;
     norm.residual = residual ? (float *)dskip : NULL;
     mailp_cuda_queue_norm(&q, norm, images);
@@ -309,7 +252,7 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), out(skip);
     mail_cuda_policy  policy;
     mail_cuda_session session;
-    mailp_cuda_queue  q = {NULL, cudaSuccess};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0};
     mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, dlo, unscale};
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);
@@ -464,7 +407,7 @@ static uint64_t session_case(void) {
     floats             f = ct_normal(B * c.state_dim, 3), drawn(n), given(n), action(B * c.action_dim), x_T(n), noise(n * c.n_timesteps);
     CHECK(mail_cuda_plan(s, drawn.data(), &err) == MAIL_E_STATE); /* no frame yet */
     CHECK(mail_cuda_observe_features(s, f.data(), f.size() - 1, &err) == MAIL_E_ARGUMENT);
-    CHECK(mail_cuda_observe(s, NULL, 0, &err) == MAIL_E_STATE);
+    CHECK(mail_cuda_observe(s, NULL, 0, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_session_set_goal(s, f.data(), 1, &err) == MAIL_E_STATE);
     CHECK(mail_cuda_session_reset_robot(s, B, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
@@ -494,9 +437,8 @@ static uint64_t session_case(void) {
     /* chunk of 3: two more actions of the present one, then a new plan, with other noise */
     floats first(B * c.action_dim), next(B * c.action_dim);
     CHECK(mail_cuda_act(s, first.data(), &err) == MAIL_OK && mail_cuda_act(s, next.data(), &err) == MAIL_OK);
-    const uint32_t plans = s->plans;
-    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->plans == plans);
-    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->plans == plans + 1);
+    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->used[0] == 3);
+    CHECK(mail_cuda_act(s, next.data(), &err) == MAIL_OK && s->used[0] == 1);
     (void)cudaDeviceSynchronize();
     CHECK(memcmp(first.data(), given.data(), c.action_dim * sizeof(float)) == 0);
     CHECK(memcmp(first.data(), next.data(), first.size() * sizeof(float)) != 0);
@@ -526,8 +468,8 @@ static uint64_t refuse_case(void) {
     mail_cuda_session *s = NULL;
     mail_error         err;
     mail_cuda_options  none_at_all = mail_cuda_options_init(), too_many = none_at_all;
-    none_at_all.batch = 0;
-    too_many.batch = MAIL_MAX_BATCH + 1;
+    none_at_all.session.batch = 0;
+    too_many.session.batch = MAIL_MAX_BATCH + 1;
     CHECK(mail_cuda_policy_create(&none, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_session_create(&s, NULL, NULL, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_session_create(&s, p, &none_at_all, NULL, &err) == MAIL_E_ARGUMENT && s == NULL);
@@ -565,6 +507,14 @@ static uint64_t refuse_case(void) {
     mail_cuda_session_free(s);
     mail_cuda_policy_free(old);
     cpucuda::device.major = 9;
+    cpucuda::device.compiled_for = 80; /* a new GPU, but a program that knows no clusters: its kernels for them are empty */
+    mail_cuda_policy *plain = ct_policy(c);
+    CHECK(mail_cuda_session_create(&s, plain, NULL, NULL, &err) == MAIL_OK && s->loop.kernel == NULL && plain->max_cluster == 1);
+    mail_cuda_session_free(s);
+    plain->device = 1;
+    CHECK(mail_cuda_session_create(&s, plain, NULL, NULL, &err) == MAIL_E_STATE && s == NULL);
+    mail_cuda_policy_free(plain);
+    cpucuda::device.compiled_for = 90;
 #endif
     mail_cuda_policy_free(p);
     return 0;
@@ -581,7 +531,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         return 0;
     }
 #endif
-    const std::vector<ct_case> cases = {
+    std::vector<ct_case> cases = {
         {"scan L 0", [] { return scan_case(1, 0, 8, 16, 0, false); }},
         {"scan L 1", [] { return scan_case(2, 1, 8, 8, 0, true); }},
         {"scan L 7, d_state 5, odd channels", [] { return scan_case(1, 7, 5, 5, 3, false); }},
@@ -590,6 +540,21 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"scan L 257, wide blocks, d_state 16", [] { return scan_case(16, 257, 64, 16, 0, false); }},
         {"scan L 300, d_state 32", [] { return scan_case(1, 300, 6, 32, 299, true); }},
         {"scan L 600, d_state 64", [] { return scan_case(1, 600, 4, 64, 257, false); }},
+        {"scan L 2, 3, 31, 33, 63", [] {
+             uint64_t hash = 0;
+             for (size_t L : {2, 3, 31, 33, 63}) {
+                 hash = ct_hash(&hash, sizeof hash, scan_case(1, L, 3, 16, L / 2, true));
+             }
+             return hash;
+         }},
+        {"scan L 256, 511, 513, 767, 1025", [] {
+             uint64_t hash = 0;
+             for (size_t L : {256, 511, 513, 767, 1025}) {
+                 hash = ct_hash(&hash, sizeof hash, scan_case(1, L, 2, 8, 255 + L % 3, false));
+             }
+             return hash;
+         }},
+        {"scan L 65535", [] { return scan_case(1, 65535, 1, 2, 4097, true); }},
         {"scan L 65536", [] { return scan_case(1, 65536, 2, 3, 4096, false); }},
         {"linear 5 rows", [] { return linear_case(5, 512, 128, true, false, MAILP_CUDA_IDENTITY); }},
         {"linear 17 rows, in place, odd sizes", [] { return linear_case(17, 19, 33, false, true, MAILP_CUDA_IDENTITY); }},
@@ -626,5 +591,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"session: noise, act, reset, no allocation", [] { return session_case(); }},
         {"what is refused; failing allocations; small GPUs", [] { return refuse_case(); }},
     };
+    const std::vector<ct_case> twins = twin_cases();
+    cases.insert(cases.end(), twins.begin(), twins.end());
     return ct_run("test_cuda", cases, argc > 1 ? argv[1] : NULL);
 }
