@@ -27,7 +27,7 @@ endif
 TESTS    = $(sort $(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 BENCHES  = $(sort $(patsubst bench/%.c,%,$(wildcard bench/bench_*.c)))
 
-.PHONY: all test strict golden golden-test demo bench examples clean
+.PHONY: all test strict golden golden-test demo bench bench-table bench-flags examples clean
 all: examples
 
 $(B):
@@ -67,6 +67,14 @@ golden-test: $(B)/run_case
 # python3, where it is there, adds the share of what this machine can do (bench/limits.c, bench/peers/floors.py)
 bench: $(BENCHES:%=$(B)/%)
 	for b in $(BENCHES); do $(B)/$$b >$(B)/$$b.txt || exit 1; python3 bench/peers/floors.py <$(B)/$$b.txt || cat $(B)/$$b.txt; done
+
+# architecture x weights x threads: latency, memory and, if `make golden` was run, action error
+bench-table: $(B)/bench_policy $(B)/run_case
+	$(PYTHON) bench/table.py $(B)/bench_policy $(B)/run_case $(wildcard $(B)/golden)
+
+# plain -O2 beside -O3 -march=native
+bench-flags:
+	sh bench/flags.sh
 
 clean:
 	rm -rf $(B)
