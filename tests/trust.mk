@@ -8,7 +8,7 @@ $(B)/long_run: tests/long_run.c mail.h tests/small.h | $(B)
 $(TESTS:%=$(B)/%): tests/small.h
 
 trust: $(TESTS:%=$(B)/%) $(B)/run_case $(B)/long_run
-	MAKE="$(MAKE)" FRESH="$(FRESH)" FUZZ_SECONDS="$(FUZZ_SECONDS)" sh tests/trust.sh
+	MAKE="$(MAKE)" FRESH="$(FRESH)" FUZZ_SECONDS="$(FUZZ_SECONDS)" ONLY="$(ONLY)" sh tests/trust.sh
 
 emulation:
 	sh tests/emulation.sh
