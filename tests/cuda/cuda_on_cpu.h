@@ -538,6 +538,9 @@ inline void run_group(Group &g, const std::function<void()> &fn, int how, unsign
             deadlock(fs);
         }
     }
+    if (!g.inflight.empty()) {
+        die("an asynchronous copy was under way when its blocks had exited");
+    }
 }
 
 inline void launch_now(dim3 grid, dim3 block, unsigned cluster, bool cooperative, size_t smem,

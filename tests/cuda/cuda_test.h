@@ -297,8 +297,8 @@ struct ct_case {
     std::function<uint64_t()>   run;
 };
 
-/* Run every case whose name contains `only`, on the CPU under four schedules (whole policies, which take seconds: three, or
-   two where the loop and the kernels have cases of their own; CT_TIMES sets another number): the bits must be the same. On a GPU twice. */
+/* Run every case whose name contains `only`, on the CPU under four schedules (whole policies, which take seconds: two, and
+   test_faults runs the same kernels under five; CT_TIMES sets another number): the bits must be the same. On a GPU twice. */
 static inline int ct_run(const char *program, const std::vector<ct_case> &cases, const char *only) {
     for (const ct_case &c : cases) {
         if (only && !strstr(c.name, only)) {
@@ -308,7 +308,7 @@ static inline int ct_run(const char *program, const std::vector<ct_case> &cases,
         const clock_t began = clock();
         uint64_t  first = 0;
 #ifdef MAIL_CUDA_ON_CPU
-        const int times = cpucuda::env_int("CT_TIMES", strstr(c.name, "beside") ? 2 : strstr(c.name, "loop") || strstr(c.name, "ages") ? 3 : 4), given = cpucuda::order;
+        const int times = cpucuda::env_int("CT_TIMES", strstr(c.name, "beside") || strstr(c.name, "loop") || strstr(c.name, "ages") ? 2 : 4), given = cpucuda::order;
 #else
         const int times = 2;
 #endif

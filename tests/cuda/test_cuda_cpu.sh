@@ -25,17 +25,20 @@ goldens() {
     step fast0 "golden cases, schedule 0" env CPUCUDA_ORDER=0 "$b/test_cuda" case --hash "$cases"/*/
     step fast2 "golden cases, schedule 2" env CPUCUDA_ORDER=2 "$b/test_cuda" case --hash "$cases"/*/
     step plain1 "golden cases, plain path, schedule 1" env CPUCUDA_ORDER=1 "$b/test_cuda" case --plain --hash "$cases"/*/
-    # sanitizers see every access to global memory, and shared memory ends at a guarded page
+}
+
+# sanitizers see every access to global memory, and shared memory ends at a guarded page
+sanitizers() {
     step san_cases "golden cases, AddressSanitizer and UBSan" "$b/test_cuda_san" case "$cases"/*_h1/ "$cases"/*_short/ "$cases"/odd_*/
+    step san_kernels "kernels and sessions, AddressSanitizer and UBSan" env CT_TIMES=1 "$b/test_cuda_san" kernels
 }
 
 kernels() {
     step kernels "kernels and sessions, up to four schedules" "$b/test_cuda" kernels
     step faults "planted faults" "$b/test_cuda" faults "$(dirname "$0")/../../mail_cuda.cuh"
-    step san_kernels "kernels and sessions, AddressSanitizer and UBSan" env CT_TIMES=1 "$b/test_cuda_san" kernels
 }
 
-goldens &
+(goldens; sanitizers) &
 kernels
 wait
 failed=0

@@ -5,7 +5,8 @@
    Each __syncthreads, __syncwarp, cluster barrier, barrier wait and wait for the kernel before of mail_cuda.cuh that the cases below reach is switched
    off in turn, by its source line, and the cases run again under five schedules of the threads. A fault is noticed when
    the bits change, or when cuda_on_cpu.h stops the program (deadlock, divergence, out-of-bounds). Every fault must be
-   noticed, but for lines that say "(unseen by test_faults: REASON)". Needs no GPU and has no meaning on one. */
+   noticed, but for lines that say "(unseen by test_faults: REASON)". Before that, kernels with other faults show that
+   cuda_on_cpu.h stops them. Needs no GPU and has no meaning on one. */
 #include "cuda_test.h"
 
 #include <fcntl.h>
@@ -78,6 +79,72 @@ static uint64_t run_camera(int smem) {
     return hash;
 }
 
+/* ---- what cuda_on_cpu.h itself has to report ---- */
+
+/* 1 if a block of 64 threads, or a cluster of two, with 256 bytes of shared memory ends in any other way than well. */
+static int stopped(unsigned cluster, const std::function<void()> &kernel) {
+    const pid_t child = fork();
+    int         status = 0;
+    if (child == 0) {
+        const int quiet = open("/dev/null", O_WRONLY);
+        (void)dup2(quiet, 2);
+        (void)alarm(60);
+        cpucuda::launch_now(dim3(cluster), dim3(64), cluster, false, 256, kernel);
+        _exit(0);
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void faults_of_kernels(void) {
+    CHECK(!stopped(2, [] { /* nothing wrong */
+        MAILP_CUDA_SHARED(float, s);
+        s[threadIdx.x] = 1.0f;
+        __syncthreads();
+        s[threadIdx.x] = __shfl_xor_sync(0xffffffffu, s[63 - threadIdx.x], 1);
+        mailp_dev_cluster_sync();
+    }));
+    CHECK(stopped(1, [] { /* two barriers at once */
+        if (threadIdx.x < 32) {
+            __syncthreads();
+        } else {
+            __syncthreads();
+        }
+    }));
+    CHECK(stopped(1, [] { /* a lane that does not come to the shuffle */
+        if (threadIdx.x != 7) {
+            (void)__shfl_sync(0xffffffffu, 1.0f, 0);
+        }
+    }));
+    CHECK(stopped(1, [] { /* not the whole warp asked for */
+        (void)__shfl_sync(0xffffu, 1.0f, 0);
+    }));
+    CHECK(stopped(1, [] { /* behind the end of shared memory */
+        MAILP_CUDA_SHARED(float, s);
+        s[64 + 32 + threadIdx.x] = 1.0f;
+    }));
+    CHECK(stopped(2, [] { /* a block that leaves before what it is sent has arrived */
+        MAILP_CUDA_SHARED(float, s);
+        mailp_cuda_bar *bar = (mailp_cuda_bar *)(void *)(s + 32);
+        if (threadIdx.x == 0) {
+            mailp_dev_bar_init(bar);
+            mailp_dev_bar_expect(bar, 4);
+        }
+        mailp_dev_cluster_sync();
+        if (mailp_dev_rank() == 0 && threadIdx.x == 0) {
+            mailp_dev_push(s, 1, 1.0f, bar);
+        }
+    }));
+    CHECK(stopped(1, [] { /* bytes that nobody sends */
+        MAILP_CUDA_SHARED(mailp_cuda_bar, bar);
+        if (threadIdx.x == 0) {
+            mailp_dev_bar_init(bar);
+            mailp_dev_bar_expect(bar, 4);
+        }
+        __syncthreads();
+        mailp_dev_bar_wait(bar, 0);
+    }));
+}
+
 /* 1 if switching off the synchronisation on `line` is noticed. Runs in a process of its own. */
 static int noticed(const std::function<uint64_t()> &run, uint64_t want, int line) {
     const pid_t child = fork();
@@ -110,6 +177,7 @@ int TEST_FAULTS_MAIN(int argc, char **argv) {
         {"camera", [] { return run_camera(227 * 1024); }},
         {"convolution with weights in pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 8); }}, /* of test_cuda.cu */
     };
+    faults_of_kernels();
     std::vector<std::string> source(1); /* lines count from 1 */
     FILE                    *f = argc > 1 ? fopen(argv[1], "r") : NULL;
     char                     text[512];
