@@ -2,7 +2,7 @@
 
     python3 bench/plot.py build/bench_peers.json out.png|out.svg [--threads 1] [--table]
 
---table prints the numbers as a Markdown table instead.
+--table prints the README's tables instead.
 """
 import argparse
 import json
@@ -31,16 +31,26 @@ def best(row):
     return out
 
 
+NAMES = {"W1": "two ResNet-18, 128x128", "W1b": "128x256 and 256x256", "W2_S1": "denoiser alone, D-Ma, history 1",
+         "W2_S5": "denoiser alone, D-Ma, history 5", "W3": "a whole decision, D-Ma, history 1, chunk 5",
+         "W4_64": "selective scan, 64 tokens", "W4_512": "selective scan, 512 tokens", "W4_4096": "selective scan, 4096 tokens"}
+NAMES.update({"%s_H%d" % (a, h): "%s, history %d, chunk 10" % (a, h) for a in ("ED-Ma", "D-Tr", "ED-Tr") for h in (1, 5)})
+
+
 def table(rows):
-    head = ["work", "weights", "threads", "mail.h ms"] + ["%s ms" % e for e in ORDER[1:]] + ["best float32 peer", "share of floor"]
-    print("| " + " | ".join(head) + " |")
-    print("|" + " --- |" * len(head))
-    for r in rows:
-        b = best(r)
-        cells = [r["work"], r["precision"], str(r["threads"])] + ["%.3g" % b[e] if e in b else "" for e in ORDER]
-        cells += ["%.2fx" % r["ratio_best_peer"] if "ratio_best_peer" in r else "",
-                  "%.0f %%" % (100 * r["share_of_floor"]) if "share_of_floor" in r else ""]
-        print("| " + " | ".join(cells) + " |")
+    """The README's tables: one for each number of threads, a line for each work. Ratios are to the fastest float32 peer."""
+    for threads in sorted({r["threads"] for r in rows}):
+        here = {(r["work"], r["precision"]): r for r in rows if r["threads"] == threads}
+        print("\n%d thread%s\n" % (threads, "s" if threads > 1 else ""))
+        print("| work | mail.h f32 | bf16 | int8 | fastest float32 peer | ratio f32 | bf16 | int8 | share of floor, f32 |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for work in dict.fromkeys(r["work"] for r in rows if r["threads"] == threads):
+            of = [here.get((work, p), {}) for p in ("f32", "bf16", "int8")]
+            ours = ["%.3g" % r["ours"]["median"] if "ours" in r else "" for r in of]
+            ratio = ["%.2f x" % r["ratio_best_peer"] if "ratio_best_peer" in r else "" for r in of]
+            peer = "%.3g (%s)" % (of[0]["best_peer_ms"], engine(of[0]["best_peer"])) if "best_peer" in of[0] else ""
+            share = "%.0f %%" % (100 * of[0]["share_of_floor"]) if "share_of_floor" in of[0] else ""
+            print("| " + " | ".join([NAMES.get(work, work)] + ours + [peer] + ratio + [share]) + " |")
 
 
 def figure(data, out, threads):
