@@ -3855,6 +3855,18 @@ typedef struct mailp_conv_shape {
     size_t tap[9];
 } mailp_conv_shape;
 
+/* Where the inputs of the next n output pixels are, from pixel (*row, *column) on. */
+MAILP_INLINE void mailp_conv_places(size_t *at, size_t n, size_t *row, size_t *column, const mailp_conv_shape *shape) {
+    size_t r;
+    for (r = 0; r < n; r++) {
+        at[r] = *row * shape->row_step + *column * shape->pixel_step;
+        if (++*column == shape->width) {
+            *column = 0;
+            (*row)++;
+        }
+    }
+}
+
 #if defined(__GNUC__)
 #  define MAILP_PREFETCH(p) __builtin_prefetch(p, 0, 2)  /* into the second-level cache */
 #else
@@ -4333,14 +4345,8 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
         size_t t, m = 0, row = 0, column = 0;
         np = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);
         for (t = 0; t < tiles; t++) {
-            size_t mr = (pixels - m) / (tiles - t), r, at[6];
-            for (r = 0; r < mr; r++) {
-                at[r] = row * shape->row_step + column * shape->pixel_step;
-                if (++column == shape->width) {
-                    column = 0;
-                    row++;
-                }
-            }
+            size_t mr = (pixels - m) / (tiles - t), at[6];
+            mailp_conv_places(at, mr, &row, &column, shape);
             MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * MAILP_LANES, step, shape, tap, end,
                                                  accumulate, ahead, ahead_step);
             ahead += steps * ahead_step;
@@ -4855,14 +4861,8 @@ MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, cons
                  ahead_step = mailp_pace(lines, tiles * steps);
     size_t       t, m = 0, row = 0, column = 0;
     for (t = 0; t < tiles; t++) {
-        size_t mr = (pixels - m) / (tiles - t), r, at[6];
-        for (r = 0; r < mr; r++) {
-            at[r] = row * shape->row_step + column * shape->pixel_step;
-            if (++column == shape->width) {
-                column = 0;
-                row++;
-            }
-        }
+        size_t mr = (pixels - m) / (tiles - t), at[6];
+        mailp_conv_places(at, mr, &row, &column, shape);
         MAILP_FN(conv_u8_tiles)[panels - 1][mr - 1](y + m * MAILP_LANES, ldy, x, x_scale, at, w, w_scale, bias, group * 4 * MAILP_LANES, shape,
                                                     block, end, ahead, ahead_step);
         ahead += steps * ahead_step;
