@@ -281,6 +281,12 @@ static uint64_t picture_case(void) {
         std::swap(images[0], images[1]);
     }
     hash = ct_hash(&hash, sizeof hash, t.judge(1e-5));
+#ifdef MAIL_CUDA_ON_CPU
+    floats              action(t.info->action_dim); /* neither allocates nor waits */
+    const cpucuda::Count before = cpucuda::count;
+    CHECK(mail_cuda_observe(t.robots, images, 2, &t.err) == MAIL_OK && mail_cuda_act(t.robots, action.data(), &t.err) == MAIL_OK);
+    CHECK(cpucuda::count.mallocs == before.mallocs && cpucuda::count.syncs == before.syncs);
+#endif
 
     /* what is refused, in mail.h's words, before anything is queued */
     mail_image bad[2] = {images[0], images[0]};
