@@ -190,7 +190,8 @@ def main():
 
     shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
     rows, series = [], {}
-    for path in main_five + [p for p in args.policies if stem(p) in ("d_ma_h5_ddpm_100", "d_ma_h5_ddpm_occ")]:
+    occluded = [by_name[k] for k in ("d_ma_h5_ddpm_100", "d_ma_h5_ddpm_occ") if "d_ma_h5_ddpm_occ" in by_name]
+    for path in main_five + occluded:
         runs = [base[path] if s == 0 else evaluate(program, path, m, "--occlude", str(s)) for s in shares]
         series[name_of(path)] = points([100 * s for s in shares], runs)
         rows.append([name_of(path)] + [short(r) for r in runs])
