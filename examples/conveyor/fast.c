@@ -106,7 +106,8 @@ int scan_backward(float *gdt, float *gx, float *gA, float *gB, float *gC, const 
    bias, gbias [d_inner]. gtaps and gbias are added to. MAX_INNER bounds d_inner. */
 #define MAX_INNER 512
 
-static void conv_row(float *restrict u, const float *x, const float *taps, const float *bias, int t, int stride, int d_inner, int K) {
+static void conv_row(float *restrict u, const float *x, const float *taps, const float *bias, int t, int stride,
+                     int d_inner, int K) {
     int i, j;
     memcpy(u, bias, (size_t)d_inner * sizeof *u);
     for (j = t < K - 1 ? K - 1 - t : 0; j < K; j++) {
@@ -122,7 +123,8 @@ static inline float sigmoid(float v) {
     return (v < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
-int conv_forward(float *restrict y, const float *restrict x, const float *restrict taps, const float *restrict bias, int batch, int tokens, int d_inner,
+int conv_forward(float *restrict y, const float *restrict x, const float *restrict taps, const float *restrict bias,
+                 int batch, int tokens, int d_inner,
                  int stride, int K) {
     float u[MAX_INNER];
     int   b, t, i;
@@ -141,7 +143,8 @@ int conv_forward(float *restrict y, const float *restrict x, const float *restri
     return 0;
 }
 
-void conv_backward(float *restrict gx, float *restrict gtaps, float *restrict gbias, const float *restrict gy, const float *restrict x, const float *restrict taps,
+void conv_backward(float *restrict gx, float *restrict gtaps, float *restrict gbias, const float *restrict gy,
+                   const float *restrict x, const float *restrict taps,
                    const float *restrict bias, int batch, int tokens, int d_inner, int stride, int K) {
     float u[MAX_INNER];
     int   b, t, i, j;
@@ -170,7 +173,8 @@ void conv_backward(float *restrict gx, float *restrict gtaps, float *restrict gb
 
 /* The gate: out = (y + D x) silu(z). rows is batch * tokens; z's rows lie `stride` floats apart, the rest is dense; gD is
    added to. */
-void gate_forward(float *restrict out, const float *restrict y, const float *restrict x, const float *restrict z, const float *restrict D, int rows, int d_inner, int stride) {
+void gate_forward(float *restrict out, const float *restrict y, const float *restrict x, const float *restrict z,
+                  const float *restrict D, int rows, int d_inner, int stride) {
     int r, i;
     for (r = 0; r < rows; r++) {
         long at = (long)r * d_inner, zt = (long)r * stride;
@@ -180,7 +184,8 @@ void gate_forward(float *restrict out, const float *restrict y, const float *res
     }
 }
 
-void gate_backward(float *restrict gy, float *restrict gx, float *restrict gz, float *restrict gD, const float *restrict g,
+void gate_backward(float *restrict gy, float *restrict gx, float *restrict gz, float *restrict gD,
+                   const float *restrict g,
                    const float *restrict y, const float *restrict x, const float *restrict z, const float *restrict D,
                    int rows, int d_inner, int stride) {
     int r, i;
