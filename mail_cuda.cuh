@@ -1026,9 +1026,9 @@ struct mailp_cuda_chunks {
     int         *used, *has_last, *ensemble_n; /* [robots] */
     uint32_t    *plans;      /* [robots] chunks planned since the reset: counter of the noise */
     const float *lo, *hi, *max_step; /* [D] limits, or NULL */
+    const double *weight;    /* [A] exp(-decay i) of the i-th oldest chunk of an ensemble */
     int         *fault;      /* of mailp_cuda_history */
     int          robots, A, D, n_exec;
-    float        decay;
 };
 
 /* v within the limits of dimension j. */
@@ -1085,7 +1085,7 @@ static __global__ void __launch_bounds__(64) mailp_cuda_give(mailp_cuda_chunks c
         if (c.ensemble) { /* chunk number i was planned i actions after the first; its action n - 1 - i is meant for now */
             double sum = 0.0, weights = 0.0;
             for (int i = oldest; i < n; i++) {
-                const double w = exp(-(double)c.decay * (double)(i - oldest));
+                const double w = c.weight[i - oldest];
                 sum += w * (double)c.ensemble[(((size_t)b * c.A + i % c.A) * c.A + (n - 1 - i)) * c.D + j];
                 weights += w;
             }
@@ -3598,10 +3598,10 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
     s->chunks.robots = s->B;
     s->chunks.A = s->A;
     s->chunks.D = s->D;
-    s->chunks.decay = s->options.ensemble_decay;
     s->chunks.actions = s->actions = floats(chunk);
     s->chunks.chunk = floats(chunk);
     s->chunks.ensemble = s->options.ensemble ? floats(A * chunk) : NULL;
+    s->chunks.weight = (const double *)take(A * sizeof(double));
     s->chunks.last = floats(B * D);
     s->chunks.given = floats(B * D);
     s->chunks.used = ints(B);
@@ -3950,9 +3950,9 @@ static inline void mailp_cuda_coefficients(float row[5], const mail_ddpm &ddpm, 
     }
 }
 
-/* Fill what stays the same for the whole life of a session. `wait` is memory of the host that must live until the stream has
-   come this far. */
-static inline cudaError_t mailp_cuda_session_fill(mail_cuda_session *s, const size_t *visited, float *wait) {
+/* Fill what stays the same for the whole life of a session. `wait` (5 floats a step) and `wait_weight` (one per action) are
+   memory of the host that must live until the stream has come this far. */
+static inline cudaError_t mailp_cuda_session_fill(mail_cuda_session *s, const size_t *visited, float *wait, double *wait_weight) {
     const mail_cuda_policy *p = s->policy;
     const float            *limits[3] = {s->options.action_min, s->options.action_max, s->options.action_max_step};
     const float            *to[3] = {s->chunks.lo, s->chunks.hi, s->chunks.max_step};
@@ -3964,6 +3964,12 @@ static inline cudaError_t mailp_cuda_session_fill(mail_cuda_session *s, const si
         }
     }
     s->options.action_min = s->options.action_max = s->options.action_max_step = NULL; /* the caller's */
+    for (int i = 0; i < s->A; i++) {
+        wait_weight[i] = exp(-(double)s->options.ensemble_decay * (double)i);
+    }
+    if (e == cudaSuccess) {
+        e = cudaMemcpyAsync((void *)(uintptr_t)s->chunks.weight, wait_weight, (size_t)s->A * sizeof(double), cudaMemcpyDefault, s->stream);
+    }
     if (p->config.algorithm != MAIL_DDPM) {
         return e;
     }
@@ -4005,10 +4011,12 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     mail_cuda_session *s = (mail_cuda_session *)calloc(1, sizeof *s);
     size_t            *visited = (size_t *)calloc(c.n_timesteps + 1, sizeof *visited);
     float             *table = (float *)calloc(c.n_timesteps + 1, 5 * sizeof *table);
-    if (!s || !visited || !table) {
+    double            *weight = (double *)calloc(c.act_seq, sizeof *weight);
+    if (!s || !visited || !table || !weight) {
         free(s);
         free(visited);
         free(table);
+        free(weight);
         return mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for a session", sizeof *s);
     }
     s->policy = policy;
@@ -4053,7 +4061,7 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
         status = mailp_cuda_check(cudaMemsetAsync(s->memory, 0, bytes, stream), "clearing a session", err);
     }
     if (status == MAIL_OK) {
-        status = mailp_cuda_check(mailp_cuda_session_fill(s, visited, table), "filling a session", err);
+        status = mailp_cuda_check(mailp_cuda_session_fill(s, visited, table, weight), "filling a session", err);
     }
     if (status == MAIL_OK) {
         mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0};
@@ -4075,6 +4083,7 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     }
     free(visited);
     free(table);
+    free(weight);
     if (status != MAIL_OK) {
         mail_cuda_session_free(s);
         return status;
