@@ -315,6 +315,10 @@ MAIL_API mail_status mail_plan_begin(mail_session *session, mail_error *err);
 MAIL_API mail_status mail_plan_step(mail_session *session, size_t *left, mail_error *err);
 MAIL_API mail_status mail_plan_end(mail_session *session, float *actions, mail_error *err);
 MAIL_API void        mail_plan_cancel(mail_session *session);
+/* The plan in progress as it stands after the steps done so far, to look at: noisy actions in the robot's units, not clamped or
+   limited. Rows of robots that are not planned for stay as they are. MAIL_E_STATE if no plan is in progress, or of BC before
+   its step. */
+MAIL_API mail_status mail_plan_sample(const mail_session *session, float *actions, mail_error *err);
 /* Plan within a time: as many of the steps as fit, the rest jumped over by DDIM; at least one. *steps (or NULL): done.
    What a step costs is learnt from one call to the next: the first call of a session may take longer. */
 MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, double seconds, size_t *steps, mail_error *err);
@@ -7224,7 +7228,7 @@ MAIL_API const mail_encoder_info *mail_encoder_get_info(const mail_encoder *enco
 }
 
 MAIL_API size_t mail_encoder_scratch(const mail_encoder *encoder, size_t n_threads) {
-    return encoder == NULL || n_threads > MAIL_MAX_THREADS ? 0 : mailp_resnet_scratch(&encoder->net, n_threads);
+    return encoder == NULL || n_threads < 1 || n_threads > MAIL_MAX_THREADS ? 0 : mailp_resnet_scratch(&encoder->net, n_threads);
 }
 
 MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *features, float *keypoints, const mail_image *image,
@@ -8089,6 +8093,11 @@ static void mailp_limit(const mail_session *s, float *action, const float *previ
     }
 }
 
+/* Dimension j of an action in the robot's units */
+static float mailp_unscale(const mailp_config *c, float x, size_t j) {
+    return c->scale_data ? x * (c->std[j] + 1e-12f) + c->mean[j] : x;
+}
+
 /* Final clamp, inverse scaler, limits; then the chunk takes the place of the present one.
    skip: actions whose time has passed while the plan was made. */
 static mail_status mailp_plan_finish(mail_session *s, float *actions, size_t skip, mail_error *err) {
@@ -8103,7 +8112,7 @@ static mail_status mailp_plan_finish(mail_session *s, float *actions, size_t ski
             x = x < p->lo[j] ? p->lo[j] : x > p->hi[j] ? p->hi[j] : x;
         }
         s->x[i]   = x;
-        s->out[i] = c->scale_data ? x * (c->std[j] + 1e-12f) + c->mean[j] : x;
+        s->out[i] = mailp_unscale(c, x, j);
     }
     s->plan = MAILP_PLAN_NONE;
     bad = mailp_not_finite(s->out, n);
@@ -8826,6 +8835,25 @@ MAIL_API mail_status mail_plan_end(mail_session *session, float *actions, mail_e
                           (unsigned long long)(session->n_order - session->at));
     }
     return mailp_plan_finish(session, actions, session->options.align_plan ? session->acts : 0, err);
+}
+
+MAIL_API mail_status mail_plan_sample(const mail_session *session, float *actions, mail_error *err) {
+    const mailp_config *c;
+    size_t              a, i, one;
+    if (session == NULL || actions == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_sample: session or actions is NULL");
+    }
+    c = &session->policy->cfg;
+    if (session->plan == MAILP_PLAN_NONE || (c->algorithm == MAIL_BC && session->plan == MAILP_PLAN_STEPS)) {
+        return mailp_fail(err, MAIL_E_STATE, "mail_plan_sample: no plan in progress that has actions yet");
+    }
+    one = c->act_seq * c->action_dim;
+    for (a = 0; a < session->n_active; a++) {
+        for (i = 0; i < one; i++) {
+            actions[session->active[a] * one + i] = mailp_unscale(c, session->x[a * one + i], i % c->action_dim);
+        }
+    }
+    return MAIL_OK;
 }
 
 MAIL_API void mail_plan_cancel(mail_session *session) {

@@ -276,10 +276,24 @@ static void test_spread(const char *name) {
     }
     CHECK(mail_plan(a, old, &err) == MAIL_OK && mail_plan(b, NULL, &err) == MAIL_OK);
     CHECK(small_observe(a, policy, 1, 0, 3, &err) == MAIL_OK && small_observe(b, policy, 1, 0, 3, &err) == MAIL_OK);
-    CHECK(mail_plan(a, whole, &err) == MAIL_OK);
-
     CHECK(mail_plan_step(b, &left, &err) == MAIL_E_STATE && strstr(err.text, "mail_plan_begin") != NULL);
     CHECK(mail_plan_end(b, spread, &err) == MAIL_E_STATE && strstr(err.text, "mail_plan_begin") != NULL);
+    CHECK(mail_plan_sample(b, spread, &err) == MAIL_E_STATE && mail_plan_sample(NULL, spread, &err) == MAIL_E_ARGUMENT);
+    if (info->algorithm == MAIL_DDPM) {  /* before the first step a plan is its noise, in the robot's units */
+        size_t i;
+        mail_noise(spread, A * D, 5, 0, 0, 0);
+        mail_session_set_noise(b, spread, NULL);
+        CHECK(mail_plan_begin(b, &err) == MAIL_OK && mail_plan_sample(b, whole, &err) == MAIL_OK);
+        for (i = 0; i < A * D; i++) {
+            const double expect = policy->cfg.scale_data ? (double)spread[i] * (double)policy->cfg.std[i % D] + (double)policy->cfg.mean[i % D]
+                                                         : (double)spread[i];
+            ok = ok && fabs((double)whole[i] - expect) <= 1e-6 * (1 + fabs(expect));
+        }
+        CHECK(ok);
+        mail_plan_cancel(b);
+        CHECK(mail_plan_sample(b, spread, &err) == MAIL_E_STATE);
+    }
+    CHECK(mail_plan(a, whole, &err) == MAIL_OK);
     CHECK(mail_plan_begin(b, &err) == MAIL_OK);
     CHECK(mail_plan_step(b, &left, &err) == MAIL_OK);
     CHECK(mail_plan_begin(b, &err) == MAIL_OK);  /* starts over */

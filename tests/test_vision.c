@@ -374,7 +374,7 @@ static void test_refused(void) {
     options.isa = "no such set";
     CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 32, 32, &options, &err) == MAIL_E_UNSUPPORTED);
     CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 32, 32, NULL, &err) == MAIL_OK);
-    CHECK(mail_encoder_scratch(encoder, MAIL_MAX_THREADS + 1) == 0);
+    CHECK(mail_encoder_scratch(encoder, MAIL_MAX_THREADS + 1) == 0 && mail_encoder_scratch(encoder, 0) == 0);
     size = mail_encoder_scratch(encoder, 1);
     raw  = malloc(size + 64);
     memset(rgb, 7, sizeof rgb);

@@ -78,27 +78,24 @@ static void draw_camera(picture p, int x, int y, int size, const mail_info *info
     }
 }
 
-/* One chunk while it is denoised: after 0, 3, 6, 9, 12 and all 16 steps. The session keeps the noisy chunk in x, in the
-   network's units; that is private to mail.h and no concern of a normal program. Returns 2 if the file cannot be written. */
+/* One chunk while it is denoised: after 0, 3, 6, 9, 12 and all 16 steps. Returns 2 if the file cannot be written. */
 static int draw_denoising(mail_session *session, const mail_info *info, const conveyor_sim *sim, const char *folder,
                           mail_status *status, mail_error *err) {
     static float   chunk[MAIL_MAX_CHUNK * CONVEYOR_ACTION_DIM];
     static uint8_t rgb[STRIP * PART * PART * 3];
     picture        strip = picture_of(rgb, STRIP * PART, PART);
-    size_t         left = info->n_timesteps, done, i, n = info->act_seq * info->action_dim, d = info->action_dim;
+    size_t         left = info->n_timesteps, done;
     int            part = 0;
     char           path[400];
     *status = mail_plan_begin(session, err);
     while (*status == MAIL_OK) {
         done = info->n_timesteps - left;
         if (left == 0 || (part < STRIP - 1 && done == (size_t)part * info->n_timesteps / (STRIP - 1))) {
-            for (i = 0; i < n; i++) {
-                chunk[i] = session->x[i] * info->action_std[i % d] + info->action_mean[i % d];
-            }
+            *status = mail_plan_sample(session, chunk, err);
             picture_paste(strip, part * PART, 0, draw_scene(sim, PART, chunk, (int)info->act_seq, 0), 1);
             part++;
         }
-        if (left == 0) {
+        if (left == 0 || *status != MAIL_OK) {
             break;
         }
         *status = mail_plan_step(session, &left, err);
