@@ -635,7 +635,7 @@ MAILP_UNUSED static size_t mailp_threads(const mail_parallel *parallel) {
 #include <pthread.h>
 #include <sched.h>
 
-#define MAILP_SPINS 2000  /* looks at the ticket before a thread goes to sleep: about 20 us, more than a phase of a layer takes */
+#define MAILP_SPINS 2000  /* looks for a job before a thread goes to sleep: 20 to 100 us, more than a phase of a layer takes */
 
 #if defined(MAILP_PAUSE)
 #elif defined(__x86_64__) || defined(__i386__)
