@@ -3770,6 +3770,14 @@ MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_co
 #endif
 #ifdef MAILP_ARM
 #  include <arm_neon.h>
+#  if defined(__linux__)
+#    include <sys/auxv.h>
+#  endif
+#  if defined(__ARM_FEATURE_DOTPROD)
+#    define MAILP_NEON_DOT   /* attributes of functions that use sdot */
+#  elif !defined(__clang__) && __GNUC__ >= 8
+#    define MAILP_NEON_DOT __attribute__((target("arch=armv8.2-a+dotprod")))
+#  endif
 #endif
 
 #if defined(MAILP_X86) && defined(__GNUC__)
@@ -3946,6 +3954,7 @@ typedef struct mailp_kernels {
                     const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels, size_t panels,
                     const unsigned char *ahead, size_t lines);
     void (*quantize)(uint8_t *q, float *scale, const float *x, size_t n);
+    int stem_most;  /* largest weight of a stem in 8 bits; 0: it has to be done in float */
 
     /* Winograd's F(tile x tile, 3 x 3), tile 2 or 4, on one block; described where they are defined. */
     void (*winograd_weights)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group, size_t panels,
@@ -4772,55 +4781,119 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
     }
 }
 
-#if MAILP_PASS == MAILP_PASS_AVX512 && !defined(MAILP_NO_VNNI)
-/* ---- vision, 8 bits: VNNI sums four products of 8 bits in a lane ---- */
+/* ---- vision, 8 bits ----
 
-#define MAILP_ATTR_VNNI __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
-#if defined(__GNUC__)
-#  define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
-#else
-#  define MAILP_IN_PLACE(a)
+   A vector holds 16, 8 or 4 output channels by four input channels, whose products of 8 bits are summed in 32 bits. VNNI (AVX-512)
+   and sdot (NEON) do that in one instruction; AVX2 in three, of which the first sums pairs in 16 bits, so there activations
+   have 7 bits, and so they have for sdot, whose operands are both signed. */
+
+#if MAILP_PASS == MAILP_PASS_AVX512 && !defined(MAILP_NO_VNNI)
+#  define MAILP_U8_ATTR           __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#  define MAILP_U8_MOST           255   /* largest activation */
+#  define MAILP_U8_STEM           127   /* largest weight that pixels of 8 bits meet */
+#  define mailp_ints              __m512i
+#  define mailp_izero()           _mm512_setzero_si512()
+#  define mailp_iset(a)           _mm512_set1_epi32(a)
+#  define mailp_iload(p)          _mm512_loadu_si512((const void *)(p))
+#  define mailp_idot(s, x, w)     _mm512_dpbusd_epi32(s, x, w)
+#  define mailp_ifloat(a)         _mm512_cvtepi32_ps(a)
+#elif MAILP_PASS == MAILP_PASS_AVX2
+#  define MAILP_U8_ATTR           MAILP_ATTR
+#  define MAILP_U8_MOST           127   /* two products of 127 * 127 fit into 16 bits */
+#  define MAILP_U8_STEM           63    /* as do two of 255 * 63 */
+#  define mailp_ints              __m256i
+#  define mailp_izero()           _mm256_setzero_si256()
+#  define mailp_iset(a)           _mm256_set1_epi32(a)
+#  define mailp_iload(p)          _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#  define mailp_idot(s, x, w)     _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)))
+#  define mailp_ifloat(a)         _mm256_cvtepi32_ps(a)
+#elif defined(MAILP_NEON_DOT) && MAILP_PASS == MAILP_PASS_NEON
+#  define MAILP_U8_ATTR           MAILP_NEON_DOT
+#  define MAILP_U8_MOST           127
+#  define MAILP_U8_STEM           0     /* pixels have a bit too many */
+#  define mailp_ints              int32x4_t
+#  define mailp_izero()           vdupq_n_s32(0)
+#  define mailp_iset(a)           vreinterpretq_s8_s32(vdupq_n_s32(a))
+#  define mailp_iload(p)          vld1q_s8(p)
+#  define mailp_idot(s, x, w)     vdotq_s32(s, w, x)
+#  define mailp_ifloat(a)         vcvtq_f32_s32(a)
 #endif
 
-/* q[i] = round(x[i] / scale), scale = largest x / 255;  x [n] >= 0, n a multiple of 16 */
+#ifdef MAILP_U8_ATTR
+#  if defined(__GNUC__) && MAILP_PASS == MAILP_PASS_AVX512
+#    define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
+#  else
+#    define MAILP_IN_PLACE(a)
+#  endif
+
+/* 16 values as 8 bits: round(f * x) */
+#if MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_QUANTIZE16(q, x, f) \
+    _mm_storeu_si128((__m128i *)(void *)(q), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(mailp_vmul(f, mailp_vload(x)))));
+#elif MAILP_PASS == MAILP_PASS_AVX2
+#  define MAILP_QUANTIZE16(q, x, f)                                                                                           \
+    {                                                                                                                         \
+        const __m256i ab = _mm256_packs_epi32(_mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x))),                              \
+                                              _mm256_cvtps_epi32(mailp_vmul(f, mailp_vload((x) + 8))));                       \
+        const __m256i in_order = _mm256_permute4x64_epi64(ab, 0xd8);                                                          \
+        _mm_storeu_si128((__m128i *)(void *)(q),                                                                              \
+                         _mm_packus_epi16(_mm256_castsi256_si128(in_order), _mm256_extracti128_si256(in_order, 1)));          \
+    }
+#else
+#  define MAILP_QUANTIZE16(q, x, f)                                                                                           \
+    {                                                                                                                         \
+        const uint16x8_t a = vcombine_u16(vqmovn_u32(vcvtnq_u32_f32(mailp_vmul(f, mailp_vload(x)))),                          \
+                                          vqmovn_u32(vcvtnq_u32_f32(mailp_vmul(f, mailp_vload((x) + 4)))));                   \
+        const uint16x8_t b = vcombine_u16(vqmovn_u32(vcvtnq_u32_f32(mailp_vmul(f, mailp_vload((x) + 8)))),                    \
+                                          vqmovn_u32(vcvtnq_u32_f32(mailp_vmul(f, mailp_vload((x) + 12)))));                  \
+        vst1q_u8(q, vcombine_u8(vqmovn_u16(a), vqmovn_u16(b)));                                                               \
+    }
+#endif
+
+/* q[i] = round(x[i] / scale), scale = largest x / MAILP_U8_MOST;  x [n] >= 0, n a multiple of 16 */
 MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, size_t n) {
     mailp_vec most = mailp_vzero(), f;
-    float     lanes[MAILP_LANES], m = 0;
+    float     lanes[MAILP_W], m = 0;
     size_t    i;
-    for (i = 0; i < n; i += MAILP_LANES) {
+    for (i = 0; i < n; i += MAILP_W) {
         most = mailp_vmax(most, mailp_vload(x + i));
     }
     mailp_vstore(lanes, most);
-    for (i = 0; i < MAILP_LANES; i++) {
+    for (i = 0; i < MAILP_W; i++) {
         m = lanes[i] > m ? lanes[i] : m;
     }
-    *scale = m / 255.0f;
-    f = mailp_vset(m > 1e-30f ? 255.0f / m : 0.0f);
+    *scale = m / (float)MAILP_U8_MOST;
+    f = mailp_vset(m > 1e-30f ? (float)MAILP_U8_MOST / m : 0.0f);
     for (i = 0; i < n; i += MAILP_LANES) {
-        _mm_storeu_si128((__m128i *)(void *)(q + i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(mailp_vmul(f, mailp_vload(x + i)))));
+        MAILP_QUANTIZE16(q + i, x + i, f)
     }
 }
 
 #define MAILP_U8_INIT(r, n)   const uint8_t *x##r = x + at[r]; MAILP_C##n(MAILP_U8_SUM, r)
-#define MAILP_U8_SUM(r, c)    __m512i s##r##c;
-#define MAILP_U8_ZERO(r, c)   s##r##c = _mm512_setzero_si512();
-#define MAILP_U8_GETW(r, c)   const __m512i w##c = _mm512_loadu_si512((const void *)(w + (c) * 4 * MAILP_LANES));
-#define MAILP_U8_SCALE(r, c)  const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_LANES));
-#define MAILP_U8_MUL(r, c)    s##r##c = _mm512_dpbusd_epi32(s##r##c, xv, w##c); MAILP_IN_PLACE(s##r##c)
-#define MAILP_U8_PUT(r, c)                                                                           \
-    {                                                                                                \
-        float *to = y + (size_t)(c) * ldy + (r) * MAILP_LANES;                                       \
-        mailp_vstore(to, mailp_vmadd(_mm512_cvtepi32_ps(s##r##c), f##c, block > 0 ? mailp_vload(to) :        \
-                                     bias != NULL ? mailp_vload(bias + (c) * MAILP_LANES) : mailp_vzero()));  \
+#define MAILP_U8_SUM(r, c)    mailp_ints s##r##c;
+#define MAILP_U8_ZERO(r, c)   s##r##c = mailp_izero();
+#define MAILP_U8_GETW(r, c)   const MAILP_U8_W w##c = mailp_iload(w + (c) * 4 * MAILP_W);
+#define MAILP_U8_SCALE(r, c)  const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_W));
+#define MAILP_U8_MUL(r, c)    s##r##c = mailp_idot(s##r##c, xv, w##c); MAILP_IN_PLACE(s##r##c)
+#define MAILP_U8_PUT(r, c)                                                                                                 \
+    {                                                                                                                      \
+        float *to = y + (size_t)((c) / MAILP_V) * ldy + (r) * MAILP_LANES + ((c) % MAILP_V) * MAILP_W;                     \
+        mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c, block > 0 ? mailp_vload(to) :                            \
+                                     bias != NULL ? mailp_vload(bias + (c) * MAILP_W) : mailp_vzero()));                   \
     }
 #define MAILP_U8_ROW_ZERO(r, n) MAILP_C##n(MAILP_U8_ZERO, r)
 #define MAILP_U8_ROW_PUT(r, n)  MAILP_C##n(MAILP_U8_PUT, r)
-#define MAILP_U8_ROW_STEP(r, n) { int32_t four; __m512i xv; memcpy(&four, x##r + i, 4); xv = _mm512_set1_epi32(four); MAILP_C##n(MAILP_U8_MUL, r) }
+#define MAILP_U8_ROW_STEP(r, n) { int32_t four; MAILP_U8_W xv; memcpy(&four, x##r + i, 4); xv = mailp_iset(four); MAILP_C##n(MAILP_U8_MUL, r) }
+#if MAILP_PASS == MAILP_PASS_NEON
+#  define MAILP_U8_W int8x16_t
+#else
+#  define MAILP_U8_W mailp_ints
+#endif
 #define MAILP_U8_TILE(mr, nv)                                                                                          \
-    MAILP_ATTR_VNNI static void MAILP_FN(conv_u8_##mr##x##nv)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, \
-                                                              const size_t *at, const int8_t *w, const float *w_scale, \
-                                                              const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, \
-                                                              size_t end, const unsigned char *ahead, size_t ahead_step) { \
+    MAILP_U8_ATTR static void MAILP_FN(conv_u8_##mr##x##nv)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, \
+                                                            const size_t *at, const int8_t *w, const float *w_scale,   \
+                                                            const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, \
+                                                            size_t end, const unsigned char *ahead, size_t ahead_step) { \
         MAILP_R##mr(MAILP_U8_INIT, nv)                                                                                 \
         for (; block < end; block++) {                                                                                 \
             size_t t;                                                                                                  \
@@ -4847,11 +4920,19 @@ typedef void (*MAILP_FN(conv_u8_tile))(float *y, size_t ldy, const uint8_t *x, c
                                        const float *w_scale, const float *bias, size_t step, const mailp_conv_shape *shape,
                                        size_t block, size_t end,
                                        const unsigned char *ahead, size_t ahead_step);
+#if MAILP_PASS == MAILP_PASS_AVX512
 MAILP_U8_TILES(1)
 MAILP_U8_TILES(2)
 MAILP_U8_TILES(3)
 MAILP_U8_TILES(4)
 static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[4][6] = { MAILP_U8_ROW(1), MAILP_U8_ROW(2), MAILP_U8_ROW(3), MAILP_U8_ROW(4) };
+#elif MAILP_PASS == MAILP_PASS_AVX2
+MAILP_U8_TILES(2)
+static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[1][6] = { MAILP_U8_ROW(2) };
+#else
+MAILP_U8_TILES(4)
+static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[1][6] = { MAILP_U8_ROW(4) };
+#endif
 
 /* y[p][m][j] = (block > 0 ? y[p][m][j] : bias[p][j]) + sum over blocks block <= b < end of x_scale[b] * w_scale[p][j] *
                 sum over taps t, i < depth of x[at(m) + tap[t] + b * plane + i] * w[(b, t, i / 4)][p][j][i % 4]
@@ -4877,7 +4958,18 @@ MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, cons
 }
 #  define MAILP_CONV_U8  MAILP_FN(conv_u8)
 #  define MAILP_QUANTIZE MAILP_FN(quantize)
+#  undef MAILP_U8_ATTR
+#  undef MAILP_U8_W
+#  undef MAILP_IN_PLACE
+#  undef MAILP_QUANTIZE16
+#  undef mailp_ints
+#  undef mailp_izero
+#  undef mailp_iset
+#  undef mailp_iload
+#  undef mailp_idot
+#  undef mailp_ifloat
 #else
+#  define MAILP_U8_STEM  0
 #  define MAILP_CONV_U8  NULL
 #  define MAILP_QUANTIZE NULL
 #endif
@@ -5334,6 +5426,7 @@ static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_CONV_STREAM,
     MAILP_CONV_U8,
     MAILP_QUANTIZE,
+    MAILP_U8_STEM,
     MAILP_FN(winograd_weights),
     MAILP_FN(winograd_in),
     MAILP_FN(winograd_out),
@@ -5368,6 +5461,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #undef MAILP_CONV_PANELS
 #undef MAILP_CONV_STREAM
 #undef MAILP_CONV_U8
+#undef MAILP_U8_MOST
+#undef MAILP_U8_STEM
 #undef MAILP_QUANTIZE
 #undef MAILP_NAME
 #endif /* MAILP_PASS: end of >>kernels */
@@ -6409,16 +6504,22 @@ static size_t mailp_map_side(size_t n) {
     return (n + 3) / 4 * 4 + 2;
 }
 
-/* Has the processor products of 8 bits for the AVX-512 kernels? */
-static int mailp_cpu_vnni(void) {
+/* Has the processor the products of 8 bits that these kernels use? AVX2's belong to AVX2 itself. */
+static int mailp_cpu_u8(const mailp_kernels *kernels) {
 #if defined(MAILP_X86) && defined(_MSC_VER) && !defined(__clang__)
     int r[4];
     __cpuidex(r, 7, 0);
-    return (r[2] >> 11 & 1) != 0;
+    return kernels->conv_u8 != NULL && (kernels != &mailp_kernels_avx512 || (r[2] >> 11 & 1) != 0);
 #elif defined(MAILP_X86)
     unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 11 & 1) != 0;
+    return kernels->conv_u8 != NULL &&
+           (kernels != &mailp_kernels_avx512 || (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 11 & 1) != 0));
+#elif defined(MAILP_NEON_DOT) && defined(__linux__)
+    return kernels->conv_u8 != NULL && (getauxval(AT_HWCAP) >> 20 & 1) != 0;  /* HWCAP_ASIMDDP */
+#elif defined(MAILP_NEON_DOT) && defined(__ARM_FEATURE_DOTPROD)
+    return kernels->conv_u8 != NULL;
 #else
+    (void)kernels;
     return 0;
 #endif
 }
@@ -6638,7 +6739,7 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
 /* The stem's weights [c_out][3][7][7] for pictures in 8 bits: [groups][7][6][group][16][4]. A row of 7 pixels is 21 values and three
    whose weight is zero. The normalisation goes into the weights and the bias:
        sum w * (u / 255 - mean) / std = scale * (sum q * u - sum q * 255 * mean),  q = round(w / (255 * std) / scale)  */
-static void mailp_stem_pack_u8(int8_t *to, float *scale, float *bias, const float *from, size_t c_out, size_t group) {
+static void mailp_stem_pack_u8(int8_t *to, float *scale, float *bias, const float *from, size_t c_out, size_t group, int largest) {
     size_t o, i, first;
     memset(to, 0, c_out * 7 * 24);
     for (o = 0; o < c_out; o++) {
@@ -6649,7 +6750,7 @@ static void mailp_stem_pack_u8(int8_t *to, float *scale, float *bias, const floa
         for (i = 0; i < 147; i++) {
             most = MAILP_MAX(most, fabsf(v[i] / mailp_image_std[i / 49] / 255.0f));
         }
-        most = most > 1e-30f ? most / 127.0f : 1.0f;
+        most = most > 1e-30f ? most / (float)largest : 1.0f;
         for (i = 0; i < 147; i++) {
             const size_t c = i / 49, y = i / 7 % 7, at = i % 7 * 3 + c;
             const float  q = floorf(v[i] / mailp_image_std[c] / 255.0f / most + 0.5f);
@@ -6679,7 +6780,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     size_t            y, x;
 
     conv->type  = norm == NULL ? MAIL_WEIGHTS_F32 : loader->weights;  /* the keypoints' keep all bits */
-    conv->u8    = conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->conv_u8 != NULL && mailp_cpu_vnni();
+    conv->u8    = conv->type == MAIL_WEIGHTS_INT8 && mailp_cpu_u8(loader->kernels) && (size != 7 || loader->kernels->stem_most > 0);
     conv->bias  = NULL;
     if (size == 7 && !conv->u8) {
         conv->type = MAIL_WEIGHTS_F32;
@@ -6747,7 +6848,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     if (size == 7 && conv->u8) {
         float *bias = mailp_take_floats(&loader->arena, c_out);
         if (from != NULL && w != NULL) {
-            mailp_stem_pack_u8((int8_t *)w, scale, bias, from, c_out, conv->group);
+            mailp_stem_pack_u8((int8_t *)w, scale, bias, from, c_out, conv->group, loader->kernels->stem_most);
         }
         conv->bias = bias;
     } else if (from != NULL && w != NULL) {
