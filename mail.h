@@ -4774,7 +4774,7 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
 /* ---- vision, 8 bits: VNNI sums four products of 8 bits in a lane ---- */
 
 #define MAILP_ATTR_VNNI __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(MAILP_EMULATED_AVX512)
 #  define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
 #else
 #  define MAILP_IN_PLACE(a)
@@ -5237,7 +5237,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #define MAILP_UPPER_HALF
 
 #if defined(MAILP_X86)
-/* What cpuid and the operating system (xgetbv: are the wide registers saved?) allow. */
+/* What cpuid and the operating system (xgetbv: are the wide registers saved?) allow. MAILP_EMULATED_AVX512: tests/simde/avx512.h puts
+   functions in the place of the AVX-512 intrinsics. */
 static void mailp_cpu(int *avx2, int *avx512) {
     unsigned a, b, c, d, xcr0 = 0;
     *avx2 = *avx512 = 0;
@@ -5273,6 +5274,9 @@ static void mailp_cpu(int *avx2, int *avx512) {
 #endif
     *avx2   = (xcr0 & 0x06) == 0x06 && (b & (1u << 5));
     *avx512 = *avx2 && (xcr0 & 0xe6) == 0xe6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31));
+#if defined(MAILP_EMULATED_AVX512)
+    *avx512 = *avx2;
+#endif
 }
 #endif
 
@@ -6272,7 +6276,9 @@ static size_t mailp_map_side(size_t n) {
 
 /* Has the processor products of 8 bits for the AVX-512 kernels? */
 static int mailp_cpu_vnni(void) {
-#if defined(MAILP_X86) && defined(_MSC_VER) && !defined(__clang__)
+#if defined(MAILP_EMULATED_AVX512)
+    return 1;
+#elif defined(MAILP_X86) && defined(_MSC_VER) && !defined(__clang__)
     int r[4];
     __cpuidex(r, 7, 0);
     return (r[2] >> 11 & 1) != 0;
