@@ -597,10 +597,10 @@ static void test_limits(const char *name, int ensemble) {
                 const float least = j == 0 ? kept[0] : lo[j], top = j == 0 ? kept[1] : hi[j], most = j == 0 ? kept[2] : step[j];
                 ok = ok && action[j] >= least && action[j] <= top;
                 if (t > 0) {
-                    float want = unlimited[j];
+                    volatile float want = unlimited[j], above = last[j] + most, below = last[j] - most;  /* rounded also where x87 computes */
                     ok = ok && fabsf(action[j] - last[j]) <= most * 1.00001f;
                     slowed += fabsf(unlimited[j] - last[j]) > most;
-                    want = want > last[j] + most ? last[j] + most : want < last[j] - most ? last[j] - most : want;
+                    want = want > above ? above : want < below ? below : want;
                     want = want < least ? least : want > top ? top : want;
                     ok = ok && want == action[j];
                 }
