@@ -9105,15 +9105,15 @@ static void mailp_scan_task(void *arg, size_t t) {
 }
 
 MAIL_API size_t mail_selective_scan_size(size_t length, size_t d_inner, size_t d_state, size_t chunks) {
-    const size_t ep = mailp_pad(d_inner), n = mailp_scan_chunks(length, d_inner, chunks);
-    size_t floats = d_state * ep + ep + (n + 1) * d_state * ep + n * ep;
+    const uint64_t ep = mailp_pad(d_inner), n = mailp_scan_chunks(length, d_inner, chunks);
+    uint64_t       floats = d_state * ep + ep + (n + 1) * d_state * ep + n * ep;
     if (d_inner % MAILP_LANES != 0) {
-        floats += 4 * length * MAILP_LANES;
+        floats += (uint64_t)4 * length * MAILP_LANES;
     }
     if (n > 1) {
         floats += ep * n * MAILP_SCAN_TILE;
     }
-    return floats * sizeof(float);
+    return mailp_bytes(floats, sizeof(float));
 }
 
 MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x, const float *dt, const float *A, const float *B,

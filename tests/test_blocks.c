@@ -337,6 +337,7 @@ static void test_mamba_arguments(void) {
     CHECK(mail_mamba_scratch(block, SIZE_MAX / 16) >= SIZE_MAX / 16);  /* not wrapped around */
     mail_mamba_free(block);
     CHECK(mail_pool_parallel(NULL).run == NULL);
+    CHECK(mail_selective_scan_size((size_t)1 << 26, 1, 1, 1) >= (sizeof(size_t) == 4 ? SIZE_MAX : (size_t)1 << 26));  /* 2^34 bytes */
     mail_mamba_free(NULL);
     mail_tensors_close(t);
 }
