@@ -521,11 +521,11 @@ MAIL_API const char *mail_status_text(mail_status status) {
 /* size bytes aligned to MAILP_ALIGN from the allocator (NULL or empty: malloc), or NULL */
 static void *mailp_alloc(const mail_allocator *allocator, size_t size) {
     unsigned char *raw, *aligned;
+    if (size > SIZE_MAX / 2) {  /* also what mailp_bytes could not express */
+        return NULL;
+    }
     if (allocator != NULL && allocator->alloc != NULL) {
         return allocator->alloc(allocator->user, size);
-    }
-    if (size > SIZE_MAX - MAILP_ALIGN) {
-        return NULL;
     }
     raw = (unsigned char *)malloc(size + MAILP_ALIGN);
     if (raw == NULL) {
@@ -549,21 +549,31 @@ static void mailp_free(const mail_allocator *allocator, void *memory) {
     free((unsigned char *)memory - ((unsigned char *)memory)[-1]);
 }
 
+/* Bytes of n elements; SIZE_MAX, which nobody can give, if they cannot be addressed: on a machine of 32 bits the largest batch, chunk
+   and network together can ask for that. n is multiplied in 64 bits for this reason. */
+MAILP_INLINE size_t mailp_bytes(uint64_t n, size_t element) {
+    return n > SIZE_MAX / 2 / element ? SIZE_MAX : (size_t)n * element;
+}
+
 /* Memory handed out front to back. The code that lays out an object runs twice: with base NULL it only measures
-   (mailp_take returns NULL and used grows), then with a block of that size it gets the pieces. */
+   (mailp_take returns NULL and used grows, to nearly SIZE_MAX at most), then with a block of that size it gets the pieces. */
 typedef struct mailp_arena {
     unsigned char *base;
     size_t         used;
 } mailp_arena;
 
 static void *mailp_take(mailp_arena *arena, size_t bytes) {
-    size_t at = arena->used;
+    const size_t most = SIZE_MAX / MAILP_ALIGN * MAILP_ALIGN - MAILP_ALIGN, at = arena->used;
+    if (bytes > most - at) {
+        arena->used = most;
+        return NULL;
+    }
     arena->used += (bytes + MAILP_ALIGN - 1) / MAILP_ALIGN * MAILP_ALIGN;
     return arena->base == NULL ? NULL : arena->base + at;
 }
 
-MAILP_UNUSED static float *mailp_take_floats(mailp_arena *arena, size_t n) {
-    return (float *)mailp_take(arena, n * sizeof(float));
+MAILP_UNUSED static float *mailp_take_floats(mailp_arena *arena, uint64_t n) {
+    return (float *)mailp_take(arena, mailp_bytes(n, sizeof(float)));
 }
 
 /* Numbers below 2^-126 are taken as zero while kernels run: on many processors each costs a hundred cycles or more, and an action
@@ -832,8 +842,8 @@ MAIL_API void mail_pool_free(mail_pool *pool) {
 MAIL_API mail_parallel mail_pool_parallel(mail_pool *pool) {
     mail_parallel parallel;
     parallel.user      = pool;
-    parallel.run       = mailp_pool_run;
-    parallel.n_threads = pool->n_workers + 1;
+    parallel.run       = pool == NULL ? NULL : mailp_pool_run;
+    parallel.n_threads = pool == NULL ? 0 : pool->n_workers + 1;
     return parallel;
 }
 #endif /* MAIL_THREADS */
@@ -983,7 +993,7 @@ static mail_status mailp_file_open(mailp_file *file, const char *path, const mai
     mail_status    status;
 #if defined(MAILP_POSIX)
     struct stat st;
-    int         fd = open(path, O_RDONLY);
+    int         fd = open(path, O_RDONLY | O_NONBLOCK);  /* a pipe is refused below, not waited for */
     if (fd < 0) {
         return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
     }
@@ -2319,8 +2329,8 @@ static mail_status mailp_pickle_tensor(mail_tensor *x, const mailp_pickle *vm, c
 /* The tensors of dictionary top become the table. If it holds none but a dictionary 'state_dict', that one's. */
 static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, uint64_t top, mail_error *err) {
     const mailp_pickle_item *item, *end = vm->item + vm->n_items;
-    uint64_t                 inner = top;
-    size_t                   n = 0, text_size = 0;
+    uint64_t                 inner = top, text_size = 0;  /* one long name, said often, would not fit into 32 bits */
+    size_t                   n = 0;
     char                    *text;
     mail_status              status;
     for (item = vm->item; item < end; item++) {
@@ -2336,7 +2346,7 @@ static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, u
                 return mailp_fail(err, MAIL_E_FORMAT, "pickle: a tensor's name is not a plain string");
             }
             n++;
-            text_size += (size_t)item->key.n + 1;
+            text_size += (uint64_t)item->key.n + 1;
         }
     }
     if (n == 0) {
@@ -2345,7 +2355,7 @@ static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, u
     if (text_size > vm->size) {  /* every name was written once, with a length before it */
         return mailp_fail(err, MAIL_E_FORMAT, "pickle: a name is there twice");
     }
-    status = mailp_tensors_reserve(t, &text, n, 0, text_size, err);
+    status = mailp_tensors_reserve(t, &text, n, 0, (size_t)text_size, err);
     for (item = vm->item; item < end && status == MAIL_OK; item++) {
         if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
             mail_tensor *x = &t->tensor[t->n++];
@@ -2988,26 +2998,35 @@ static const mail_tensor *mailp_first_name(const mail_tensors *t, const mail_ten
     return mail_tensors_find(t, name);
 }
 
+/* 1 if two tensors have as many elements and the same values, however each of them lies in the file. */
+static int mailp_tensors_alike(const mail_tensor *x, const mail_tensor *y) {
+    float    a[256], b[256];
+    size_t   n;
+    uint64_t at;
+    if (x->count != y->count) {
+        return 0;
+    }
+    if (x->data == y->data && x->dtype == y->dtype && x->n_dims == y->n_dims && memcmp(x->shape, y->shape, sizeof x->shape) == 0 &&
+        memcmp(x->strides, y->strides, sizeof x->strides) == 0) {
+        return 1;
+    }
+    for (at = 0; at < x->count; at += n) {
+        n = (size_t)MAILP_MIN(x->count - at, (uint64_t)256);
+        mailp_tensor_values(a, x, at, n);
+        mailp_tensor_values(b, y, at, n);
+        if (memcmp(a, b, n * sizeof *a) != 0) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* The values under both names must be the same. */
 static void mailp_config_aliases(mailp_config_reader *r) {
-    float    a[256], b[256];
-    size_t   i, n;
-    uint64_t at;
+    size_t i;
     for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
         const mail_tensor *x = mail_tensors_at(r->t, i), *y = mailp_first_name(r->t, x);
-        if (y == NULL || (x->data == y->data && x->dtype == y->dtype && x->n_dims == y->n_dims &&
-                          memcmp(x->shape, y->shape, sizeof x->shape) == 0 && memcmp(x->strides, y->strides, sizeof x->strides) == 0)) {
-            continue;
-        }
-        for (at = 0; at < x->count && x->count == y->count; at += n) {
-            n = (size_t)MAILP_MIN(x->count - at, (uint64_t)256);
-            mailp_tensor_values(a, x, at, n);
-            mailp_tensor_values(b, y, at, n);
-            if (memcmp(a, b, n * sizeof *a) != 0) {
-                break;
-            }
-        }
-        if (x->count != y->count || at < x->count) {
+        if (y != NULL && !mailp_tensors_alike(x, y)) {
             MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one tensor, but they differ",
                               mailp_show_text(x->name).text, mailp_show_text(y->name).text);
         }
@@ -4820,7 +4839,7 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
 #endif
 
 #ifdef MAILP_U8_ATTR
-#  if defined(__GNUC__) && MAILP_PASS == MAILP_PASS_AVX512
+#  if defined(__GNUC__) && MAILP_PASS == MAILP_PASS_AVX512 && !defined(MAILP_EMULATED_AVX512)
 #    define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
 #  else
 #    define MAILP_IN_PLACE(a)
@@ -5471,7 +5490,8 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #define MAILP_UPPER_HALF
 
 #if defined(MAILP_X86)
-/* What cpuid and the operating system (xgetbv: are the wide registers saved?) allow. */
+/* What cpuid and the operating system (xgetbv: are the wide registers saved?) allow. MAILP_EMULATED_AVX512: tests/simde/avx512.h puts
+   functions in the place of the AVX-512 intrinsics. */
 static void mailp_cpu(int *avx2, int *avx512) {
     unsigned a, b, c, d, xcr0 = 0;
     *avx2 = *avx512 = 0;
@@ -5507,6 +5527,9 @@ static void mailp_cpu(int *avx2, int *avx512) {
 #endif
     *avx2   = (xcr0 & 0x06) == 0x06 && (b & (1u << 5));
     *avx512 = *avx2 && (xcr0 & 0xe6) == 0xe6 && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31));
+#if defined(MAILP_EMULATED_AVX512)
+    *avx512 = *avx2;
+#endif
 }
 #endif
 
@@ -5573,8 +5596,7 @@ static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
     if (b != NULL) {
         l->used[b - l->tensors->tensor] = 1;
     }
-    if (a != NULL && b != NULL && a->data != b->data && a->dtype == b->dtype && a->count == b->count &&
-        memcmp(a->data, b->data, (size_t)a->count * mail_dtype_size(a->dtype)) != 0) {
+    if (a != NULL && b != NULL && !mailp_tensors_alike(a, b)) {
         l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one thing, but their values differ", name, other);
         return NULL;
     }
@@ -5687,7 +5709,7 @@ static size_t mailp_weight_bytes(mail_weights type) {
 
 /* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. */
 static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias, mail_weights type) {
-    const size_t bytes = lanes * k * mailp_weight_bytes(type);
+    const size_t bytes = mailp_bytes((uint64_t)lanes * k, mailp_weight_bytes(type));
     void        *w     = mailp_take(&l->arena, bytes);
     float       *bias  = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
     float       *scale = type == MAIL_WEIGHTS_INT8 ? mailp_take_floats(&l->arena, lanes) : NULL;
@@ -5758,7 +5780,7 @@ static const float *mailp_vector(mailp_loader *l, const char *name, size_t n) {
 /* A table of rows of n values each, every row padded to whole panels. name: [rows][n], or [1][rows][n] if lead is 1. */
 static const float *mailp_table(mailp_loader *l, const char *name, int lead, size_t rows, size_t n) {
     size_t       ld = mailp_pad(n), i;
-    float       *to = mailp_take_floats(&l->arena, rows * ld);
+    float       *to = mailp_take_floats(&l->arena, (uint64_t)rows * ld);
     const float *from = lead ? mailp_load(l, name, 3, 1, rows, n, 0) : mailp_load(l, name, 2, rows, n, 0, 0);
     if (from != NULL && to != NULL) {
         memset(to, 0, rows * ld * sizeof(float));
@@ -5838,7 +5860,7 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
     if (l->tmp == NULL) {
         l->n_parameters -= 2 * m->d_inner * m->d_model;  /* asked for twice, counted once */
     }
-    conv           = mailp_take_floats(&l->arena, m->d_conv * m->ep);
+    conv           = mailp_take_floats(&l->arena, (uint64_t)m->d_conv * m->ep);
     layer->conv_w  = conv;
     from = mailp_load(l, mailp_cat(&name, prefix, "conv1d.weight"), 3, m->d_inner, 1, m->d_conv, 0);
     if (from != NULL && conv != NULL) {
@@ -5854,7 +5876,7 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
     mailp_mat_rows(l, &layer->x_proj, 0, mailp_cat(&name, prefix, "x_proj.weight"), m->dt_rank + 2 * m->d_state, 0,
                    m->dt_rank + 2 * m->d_state);
     mailp_linear_build(l, &layer->dt_proj, mailp_cat(&name, prefix, "dt_proj"), m->d_inner, m->dt_rank, MAIL_WEIGHTS_F32);  /* few bytes, and all of dt hangs on it */
-    A        = mailp_take_floats(&l->arena, m->d_state * m->ep);
+    A        = mailp_take_floats(&l->arena, (uint64_t)m->d_state * m->ep);
     layer->A = A;
     from = mailp_load(l, mailp_cat(&name, prefix, "A_log"), 2, m->d_inner, m->d_state, 0, 0);
     if (from != NULL && A != NULL) {
@@ -5931,7 +5953,7 @@ typedef struct mailp_mamba_job {
     size_t                   own_floats;
 } mailp_mamba_job;
 
-static size_t mailp_mamba_scratch(const mailp_mamba *m, size_t rows, size_t n_threads) {
+static uint64_t mailp_mamba_scratch(const mailp_mamba *m, uint64_t rows, uint64_t n_threads) {
     return rows * 4 * m->ep + n_threads * rows * (m->dp + mailp_pad(m->dt_rank + 2 * m->d_state));
 }
 
@@ -6126,7 +6148,7 @@ typedef struct mailp_block_job {
 } mailp_block_job;
 
 /* longest: most keys that any query sees */
-static size_t mailp_transformer_scratch(const mailp_transformer *m, size_t rows, size_t longest, size_t n_threads) {
+static uint64_t mailp_transformer_scratch(const mailp_transformer *m, uint64_t rows, size_t longest, uint64_t n_threads) {
     return rows * (5 * m->dp + mailp_pad(m->hidden)) + n_threads * (rows * m->dp + mailp_pad(longest));
 }
 
@@ -6506,7 +6528,9 @@ static size_t mailp_map_side(size_t n) {
 
 /* Has the processor the products of 8 bits that these kernels use? AVX2's belong to AVX2 itself. */
 static int mailp_cpu_u8(const mailp_kernels *kernels) {
-#if defined(MAILP_X86) && defined(_MSC_VER) && !defined(__clang__)
+#if defined(MAILP_EMULATED_AVX512)
+    return kernels->conv_u8 != NULL;
+#elif defined(MAILP_X86) && defined(_MSC_VER) && !defined(__clang__)
     int r[4];
     __cpuidex(r, 7, 0);
     return kernels->conv_u8 != NULL && (kernels != &mailp_kernels_avx512 || (r[2] >> 11 & 1) != 0);
@@ -6886,6 +6910,14 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
         }
         return;
     }
+    /* scratch is at most a few floats for each pixel and channel of the stem: where memory has 32 bits, not even that may fit */
+    if ((uint64_t)(camera->height + 8) * (camera->width + 8) * (16 + 4 * camera->res_width) > SIZE_MAX / 16) {
+        if (loader->status == MAIL_OK) {
+            loader->status = mailp_fail(loader->err, MAIL_E_UNSUPPORTED, "camera '%s': pictures of %llu x %llu need more memory than this machine "
+                                        "can address", camera->name, (unsigned long long)camera->width, (unsigned long long)camera->height);
+        }
+        return;
+    }
     net->height      = camera->height;
     net->width       = camera->width;
     net->feature_dim = camera->feature_dim;
@@ -6945,7 +6977,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     n = 2 * net->n_keypoints;
     (void)snprintf(name, sizeof name, "%.200snets.3.weight", prefix);
     from = mailp_load(loader, name, 2, net->feature_dim, n, 0, 0);
-    to   = mailp_take_floats(&loader->arena, mailp_pad(net->feature_dim) * n);
+    to   = mailp_take_floats(&loader->arena, (uint64_t)mailp_pad(net->feature_dim) * n);
     if (from != NULL && to != NULL) {
         mailp_conv_pack(to, NULL, from, net->feature_dim, n, 1, 1, MAILP_DIRECT, MAIL_WEIGHTS_F32);
     }
@@ -7390,6 +7422,9 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
     if (loader.kernels == NULL) {
         return mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not available here", options->isa);
     }
+    if ((unsigned)loader.weights > MAIL_WEIGHTS_INT8) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "weights %d are none of f32, bf16 and int8", (int)loader.weights);
+    }
     loader.used = (unsigned char *)mailp_alloc(allocator, mail_tensors_count(tensors) + 1);
     if (loader.used == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "out of memory");
@@ -7424,7 +7459,7 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
     }
     if (loader.status == MAIL_OK) {
         memory     = mailp_alloc(allocator, loader.arena.used);
-        loader.tmp = (float *)mailp_alloc(allocator, loader.tmp_need * sizeof(float));
+        loader.tmp = (float *)mailp_alloc(allocator, mailp_bytes(loader.tmp_need, sizeof(float)));
         if (memory == NULL || loader.tmp == NULL) {
             loader.status = mailp_fail(err, MAIL_E_MEMORY, "out of memory");
         } else {
@@ -7464,7 +7499,7 @@ MAIL_API void mail_encoder_free(mail_encoder *encoder) {
 }
 
 MAIL_API const mail_encoder_info *mail_encoder_get_info(const mail_encoder *encoder) {
-    return &encoder->info;
+    return encoder == NULL ? NULL : &encoder->info;
 }
 
 MAIL_API size_t mail_encoder_scratch(const mail_encoder *encoder, size_t n_threads) {
@@ -7551,18 +7586,23 @@ static int mailp_is_mamba(const mailp_config *c) {
 static void mailp_time_emb_build(mailp_loader *l, mail_policy *p, const char *prefix) {
     const size_t d = p->cfg.d_model, half = d / 2, T = p->cfg.n_timesteps, hidden = 2 * d;
     mailp_name   name;
-    float       *h    = mailp_take_floats(&l->arena, T * hidden), *out = mailp_take_floats(&l->arena, T * p->dp);
+    float       *h    = mailp_take_floats(&l->arena, (uint64_t)T * hidden), *out = mailp_take_floats(&l->arena, (uint64_t)T * p->dp);
+    double      *code = (double *)mailp_take(&l->arena, d * sizeof *code);
     const float *from;
     size_t       k, o, i;
     p->time_emb = out;
     from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.1.weight"), 2, hidden, d, 0, 0);
     if (from != NULL) {
         for (k = 0; k < T; k++) {
+            for (i = 0; i < half; i++) {
+                double arg = (double)k * exp(-(double)i * log(10000.0) / ((double)half - 1.0));
+                code[i]        = sin(arg);
+                code[half + i] = cos(arg);
+            }
             for (o = 0; o < hidden; o++) {
                 double s = 0;
                 for (i = 0; i < half; i++) {
-                    double arg = (double)k * exp(-(double)i * log(10000.0) / ((double)half - 1.0));
-                    s += sin(arg) * (double)from[o * d + i] + cos(arg) * (double)from[o * d + half + i];
+                    s += code[i] * (double)from[o * d + i] + code[half + i] * (double)from[o * d + half + i];
                 }
                 h[k * hidden + o] = (float)s;
             }
@@ -7641,8 +7681,8 @@ static void mailp_policy_build(mailp_loader *l, mail_policy *p) {
         float *tables = mailp_take_floats(&l->arena, MAIL_DDPM_TABLES * c->n_timesteps);
         if (p->ahead) {
             p->time_floats = mailp_is_mamba(c) ? p->mamba[0].n_layers * p->mamba[0].state_floats : p->transformer[0].n_layers * 2 * p->dp;
-            p->time_state  = mailp_take_floats(&l->arena, c->n_timesteps * p->time_floats);
-            p->time_out    = mailp_take_floats(&l->arena, c->n_timesteps * p->dp);
+            p->time_state  = mailp_take_floats(&l->arena, (uint64_t)c->n_timesteps * p->time_floats);
+            p->time_out    = mailp_take_floats(&l->arena, (uint64_t)c->n_timesteps * p->dp);
         }
         if (tables != NULL) {
             (void)mail_ddpm_schedule(&p->ddpm, c->schedule, c->n_timesteps, tables, NULL);
@@ -7655,9 +7695,9 @@ static void mailp_policy_build(mailp_loader *l, mail_policy *p) {
 static mail_status mailp_time_ahead(mail_policy *p, mail_error *err) {
     const mailp_config *c = &p->cfg;
     const size_t        T = c->n_timesteps;
-    const size_t        floats = T * p->dp + (mailp_is_mamba(c) ? mailp_mamba_scratch(&p->mamba[0], T, 1)
-                                                                : mailp_transformer_scratch(&p->transformer[0], T, 1, 1));
-    float              *r    = (float *)mailp_alloc(&p->allocator, floats * sizeof(float));
+    const uint64_t      floats = (uint64_t)T * p->dp + (mailp_is_mamba(c) ? mailp_mamba_scratch(&p->mamba[0], T, 1)
+                                                                          : mailp_transformer_scratch(&p->transformer[0], T, 1, 1));
+    float              *r    = (float *)mailp_alloc(&p->allocator, mailp_bytes(floats, sizeof(float)));
     mailp_seq          *seqs = (mailp_seq *)mailp_alloc(&p->allocator, T * sizeof(mailp_seq));
     mailp_ctx           ctx;
     size_t              k;
@@ -7670,7 +7710,7 @@ static mail_status mailp_time_ahead(mail_policy *p, mail_error *err) {
     ctx.kernels   = p->kernels;
     ctx.n_threads = 1;
     memset(seqs, 0, T * sizeof(mailp_seq));
-    memset(r, 0, floats * sizeof(float));
+    memset(r, 0, (size_t)floats * sizeof(float));
     memcpy(r, p->time_emb, T * p->dp * sizeof(float));
     for (k = 0; k < T; k++) {
         seqs[k].row       = k;
@@ -7748,55 +7788,59 @@ static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
     const int           ddpm = c->algorithm == MAIL_DDPM;
-    const size_t        B = s->batch, A = c->act_seq, D = c->action_dim, dp = p->dp, t = p->max_t, n = s->ctx.n_threads;
-    const size_t        slots = ddpm ? MAILP_MIN(c->n_timesteps, (size_t)MAILP_SLOTS) : 0;
-    size_t              scratch = 0, vision = 0, i, encoder_kv = 0;
+    const uint64_t      B = s->batch, A = c->act_seq, D = c->action_dim, dp = p->dp, t = p->max_t, n = s->ctx.n_threads;  /* see mailp_bytes */
+    const uint64_t      slots = ddpm ? MAILP_MIN(c->n_timesteps, (size_t)MAILP_SLOTS) : 0, one = 1;
+    uint64_t            scratch = 0, rows;
+    size_t              vision = 0, i;
     s->features   = mailp_take_floats(arena, B * c->obs_seq * c->state_dim);
     s->incoming   = mailp_take_floats(arena, B * c->state_dim + MAILP_LANES);
     s->goal       = mailp_take_floats(arena, B * c->state_dim);
-    s->frames     = (size_t *)mailp_take(arena, B * sizeof(size_t));
-    s->newest     = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->frames     = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
+    s->newest     = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
     s->chunk      = mailp_take_floats(arena, B * A * D);
-    s->used       = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->used       = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
     s->last       = mailp_take_floats(arena, B * D);
-    s->has_last   = (int *)mailp_take(arena, B * sizeof(int));
-    s->plans      = (uint32_t *)mailp_take(arena, B * sizeof(uint32_t));
+    s->has_last   = (int *)mailp_take(arena, mailp_bytes(B, sizeof(int)));
+    s->plans      = (uint32_t *)mailp_take(arena, mailp_bytes(B, sizeof(uint32_t)));
     s->ensemble   = s->options.ensemble ? mailp_take_floats(arena, B * A * A * D) : NULL;
-    s->ensemble_n = (size_t *)mailp_take(arena, B * sizeof(size_t));
-    s->active     = (size_t *)mailp_take(arena, B * sizeof(size_t));
-    s->t          = (size_t *)mailp_take(arena, B * sizeof(size_t));
+    s->ensemble_n = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
+    s->active     = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
+    s->t          = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
     s->tokens     = mailp_take_floats(arena, B * t * dp);
     s->order      = (size_t *)mailp_take(arena, (c->n_timesteps + c->diffusion_x + 1) * sizeof(size_t));
-    s->slot_floats = c->arch == MAIL_ED_MA ? (1 + t + A) * dp : c->arch == MAIL_ED_TR ? p->transformer[1].n_layers * 2 * (1 + t) * dp : 0;
-    s->slots       = mailp_take_floats(arena, B * MAILP_MAX(slots, (size_t)1) * s->slot_floats);
-    s->kv_capacity = c->arch == MAIL_ED_TR ? A : 1 + t + A;
-    s->kv_floats   = mailp_is_mamba(c) ? 0 : p->transformer[c->n_trunks - 1].n_layers * 2 * s->kv_capacity * dp;
-    s->kv          = mailp_take_floats(arena, B * s->kv_floats);
+    rows           = c->arch == MAIL_ED_MA ? (1 + t + A) * dp : c->arch == MAIL_ED_TR ? p->transformer[1].n_layers * 2 * (1 + t) * dp : 0;
+    s->slot_floats = (size_t)rows;
+    s->slots       = mailp_take_floats(arena, B * MAILP_MAX(slots, one) * rows);
+    s->kv_capacity = (size_t)(c->arch == MAIL_ED_TR ? A : 1 + t + A);
+    rows           = mailp_is_mamba(c) ? 0 : p->transformer[c->n_trunks - 1].n_layers * 2 * s->kv_capacity * dp;
+    s->kv_floats   = (size_t)rows;
+    s->kv          = mailp_take_floats(arena, B * rows);
     s->x          = mailp_take_floats(arena, B * A * D + MAILP_LANES);
     s->x_start    = mailp_take_floats(arena, B * A * D);
     s->noise_pred = mailp_take_floats(arena, B * A * D);
     s->out        = mailp_take_floats(arena, B * A * D);
-    s->longest  = 1 + t + A;
-    s->max_rows = MAILP_MAX(B, c->n_trunks == 2 ? slots : 1) * (1 + t + A);
-    s->seqs     = (mailp_seq *)mailp_take(arena, MAILP_MAX(B, MAILP_MAX(slots, (size_t)1)) * sizeof(mailp_seq));
-    s->r        = mailp_take_floats(arena, s->max_rows * dp);
-    s->cond     = mailp_take_floats(arena, s->max_rows * dp);
-    s->normed   = mailp_take_floats(arena, s->max_rows * dp);
-    s->pred     = mailp_take_floats(arena, B * A * mailp_pad(D));
+    s->longest  = (size_t)(1 + t + A);
+    rows        = MAILP_MAX(B, c->n_trunks == 2 ? slots : one) * (1 + t + A);
+    s->max_rows = (size_t)rows;
+    s->seqs     = (mailp_seq *)mailp_take(arena, mailp_bytes(MAILP_MAX(B, MAILP_MAX(slots, one)), sizeof(mailp_seq)));
+    s->r        = mailp_take_floats(arena, rows * dp);
+    s->cond     = mailp_take_floats(arena, rows * dp);
+    s->normed   = mailp_take_floats(arena, rows * dp);
+    s->pred     = mailp_take_floats(arena, B * A * mailp_pad(c->action_dim));
     for (i = 0; i < c->n_trunks; i++) {
-        size_t need = mailp_is_mamba(c) ? mailp_mamba_scratch(&p->mamba[i], s->max_rows, n)
-                                        : mailp_transformer_scratch(&p->transformer[i], s->max_rows, s->longest, n);
+        const uint64_t need = mailp_is_mamba(c) ? mailp_mamba_scratch(&p->mamba[i], rows, n)
+                                                : mailp_transformer_scratch(&p->transformer[i], rows, s->longest, n);
         scratch = MAILP_MAX(scratch, need);
     }
     if (c->arch == MAIL_ED_TR) {  /* keys and values of the encoder, and of the memory on their way to the slots */
-        encoder_kv = MAILP_MAX(slots, (size_t)1) * p->transformer[0].n_layers * 2 * (1 + t) * dp;
-        scratch    = MAILP_MAX(scratch + encoder_kv, s->max_rows * 2 * dp);
+        scratch += MAILP_MAX(slots, one) * p->transformer[0].n_layers * 2 * (1 + t) * dp;
+        scratch  = MAILP_MAX(scratch, rows * 2 * dp);
     }
     s->scratch = mailp_take_floats(arena, scratch);
     for (i = 0; i < c->n_cameras; i++) {
-        vision = MAILP_MAX(vision, mailp_resnet_scratch(&p->resnet[i], n));
+        vision = MAILP_MAX(vision, mailp_resnet_scratch(&p->resnet[i], s->ctx.n_threads));
     }
-    s->together = MAILP_MIN(MAILP_MIN(n, B * c->n_cameras), (size_t)MAIL_MAX_CAMERAS);
+    s->together = (size_t)MAILP_MIN(MAILP_MIN(n, B * c->n_cameras), (uint64_t)MAIL_MAX_CAMERAS);
     for (i = 0; i < s->together; i++) {
         s->vision[i] = mailp_take(arena, vision);
     }
@@ -8497,7 +8541,7 @@ static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t js
     if (l.status == MAIL_OK) {
         const size_t bytes = l.arena.used;
         p->block = mailp_alloc(&p->allocator, bytes);
-        l.tmp    = (float *)mailp_alloc(&p->allocator, (l.tmp_need + MAILP_LANES) * sizeof(float));
+        l.tmp    = (float *)mailp_alloc(&p->allocator, mailp_bytes((uint64_t)l.tmp_need + MAILP_LANES, sizeof(float)));
         if (p->block == NULL || l.tmp == NULL) {
             l.status = mailp_fail(err, MAIL_E_MEMORY, "no memory for %llu bytes of weights", (unsigned long long)bytes);
         } else {
@@ -9301,15 +9345,15 @@ static void mailp_scan_task(void *arg, size_t t) {
 }
 
 MAIL_API size_t mail_selective_scan_size(size_t length, size_t d_inner, size_t d_state, size_t chunks) {
-    const size_t ep = mailp_pad(d_inner), n = mailp_scan_chunks(length, d_inner, chunks);
-    size_t floats = d_state * ep + ep + (n + 1) * d_state * ep + n * ep;
+    const uint64_t ep = mailp_pad(d_inner), n = mailp_scan_chunks(length, d_inner, chunks);
+    uint64_t       floats = d_state * ep + ep + (n + 1) * d_state * ep + n * ep;
     if (d_inner % MAILP_LANES != 0) {
-        floats += 4 * length * MAILP_LANES;
+        floats += (uint64_t)4 * length * MAILP_LANES;
     }
     if (n > 1) {
         floats += ep * n * MAILP_SCAN_TILE;
     }
-    return floats * sizeof(float);
+    return mailp_bytes(floats, sizeof(float));
 }
 
 MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x, const float *dt, const float *A, const float *B,
@@ -9450,6 +9494,8 @@ MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *t
     l.err        = err;
     if (b->kernels == NULL) {
         l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", o.isa);
+    } else if ((unsigned)o.weights > MAIL_WEIGHTS_INT8) {
+        l.status = mailp_fail(err, MAIL_E_ARGUMENT, "weights %d are none of f32, bf16 and int8", (int)o.weights);
     }
     l.weights = o.weights;
     b->m.n_layers     = 1;
@@ -9468,7 +9514,7 @@ MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *t
     for (pass = 0; pass < 2 && l.status == MAIL_OK; pass++) {
         if (pass == 1) {
             b->block     = mailp_alloc(&o.allocator, l.arena.used);
-            l.tmp        = (float *)mailp_alloc(&o.allocator, l.tmp_need * sizeof(float));
+            l.tmp        = (float *)mailp_alloc(&o.allocator, mailp_bytes(l.tmp_need, sizeof(float)));
             l.arena.base = (unsigned char *)b->block;
             l.arena.used = 0;
             if (b->block == NULL || l.tmp == NULL) {
@@ -9498,15 +9544,15 @@ MAIL_API void mail_mamba_free(mail_mamba *block) {
 }
 
 MAIL_API size_t mail_mamba_d_model(const mail_mamba *block) {
-    return block->m.d_model;
+    return block == NULL ? 0 : block->m.d_model;
 }
 
 MAIL_API size_t mail_mamba_state_floats(const mail_mamba *block) {
-    return block->m.state_floats;
+    return block == NULL ? 0 : block->m.state_floats;
 }
 
 MAIL_API size_t mail_mamba_scratch(const mail_mamba *block, size_t length) {
-    return (mailp_mamba_scratch(&block->m, length, 1) + length * block->m.dp) * sizeof(float);
+    return block == NULL ? 0 : mailp_bytes(length, (size_t)(mailp_mamba_scratch(&block->m, 1, 1) + block->m.dp) * sizeof(float));
 }
 
 MAIL_API void mail_mamba_block(const mail_mamba *block, float *y, float *state, const float *x, size_t length, void *memory) {

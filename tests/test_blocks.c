@@ -329,6 +329,15 @@ static void test_mamba_arguments(void) {
     CHECK(mail_mamba_create(&block, t, NULL, NULL, &err) == MAIL_E_ARGUMENT);
     o.isa = "mmx";
     CHECK(mail_mamba_create(&block, t, "model.model.mamba.layers.0.mixer.", &o, &err) == MAIL_E_UNSUPPORTED && strstr(err.text, "mmx") != NULL);
+    o.isa     = NULL;
+    o.weights = (mail_weights)7;
+    CHECK(mail_mamba_create(&block, t, "model.model.mamba.layers.0.mixer.", &o, &err) == MAIL_E_ARGUMENT && strstr(err.text, "weights 7") != NULL);
+    CHECK(mail_mamba_d_model(NULL) == 0 && mail_mamba_state_floats(NULL) == 0 && mail_mamba_scratch(NULL, 1) == 0);
+    CHECK(mail_mamba_create(&block, t, "model.model.mamba.layers.0.mixer.", NULL, &err) == MAIL_OK);
+    CHECK(mail_mamba_scratch(block, SIZE_MAX / 16) >= SIZE_MAX / 16);  /* not wrapped around */
+    mail_mamba_free(block);
+    CHECK(mail_pool_parallel(NULL).run == NULL);
+    CHECK(mail_selective_scan_size((size_t)1 << 26, 1, 1, 1) >= (sizeof(size_t) == 4 ? SIZE_MAX : (size_t)1 << 26));  /* 2^34 bytes */
     mail_mamba_free(NULL);
     mail_tensors_close(t);
 }

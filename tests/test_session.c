@@ -597,10 +597,10 @@ static void test_limits(const char *name, int ensemble) {
                 const float least = j == 0 ? kept[0] : lo[j], top = j == 0 ? kept[1] : hi[j], most = j == 0 ? kept[2] : step[j];
                 ok = ok && action[j] >= least && action[j] <= top;
                 if (t > 0) {
-                    float want = unlimited[j];
+                    volatile float want = unlimited[j], above = last[j] + most, below = last[j] - most;  /* rounded also where x87 computes */
                     ok = ok && fabsf(action[j] - last[j]) <= most * 1.00001f;
                     slowed += fabsf(unlimited[j] - last[j]) > most;
-                    want = want > last[j] + most ? last[j] + most : want < last[j] - most ? last[j] - most : want;
+                    want = want > above ? above : want < below ? below : want;
                     want = want < least ? least : want > top ? top : want;
                     ok = ok && want == action[j];
                 }
@@ -802,6 +802,43 @@ static void test_options(void) {
     mail_policy_free(bc);
 }
 
+/* The largest that all limits allow together. No memory is touched but what was promised, so the promise must not wrap around where
+   sizes have 32 bits: with an ensemble of 256 robots, chunks of 256 and 64 dimensions its actions alone are 2^32 bytes. */
+static void test_largest(void) {
+    static const char *const names[] = { "d_ma_ddpm_h5", "ed_ma_ddpm_lang_h5", "d_tr_ddpm_h1", "ed_tr_ddpm_h5", "d_tr_bc_h5", "ed_ma_bc_h5" };
+    static const size_t batches[] = { 1, 16, MAIL_MAX_BATCH }, models[] = { 16, 512, (size_t)1 << 20 };
+    const double every = (double)(SIZE_MAX - 4096);
+    size_t       i, j, k;
+    for (i = 0; i < sizeof names / sizeof *names; i++) {
+        mail_policy *policy = small_load(names[i]);
+        mailp_config was = policy->cfg;
+        const size_t dp = policy->dp, t = policy->max_t;
+        for (j = 0; j < 3; j++) {
+            for (k = 0; k < 3; k++) {
+                mail_session_options o = mail_session_options_init();
+                double               least, size;
+                o.batch    = batches[j];
+                o.ensemble = 1;
+                policy->cfg.act_seq    = MAIL_MAX_CHUNK;
+                policy->cfg.obs_seq    = MAIL_MAX_HISTORY;
+                policy->cfg.action_dim = MAIL_MAX_ACTION_DIM;
+                policy->max_t          = MAIL_MAX_HISTORY + 1;
+                policy->dp             = models[k];
+                least = (double)o.batch * ((double)MAIL_MAX_CHUNK * MAIL_MAX_CHUNK * MAIL_MAX_ACTION_DIM + (double)policy->max_t * (double)models[k]) * 4;
+                size  = (double)mail_session_size(policy, &o);
+                CHECK_MSG(size >= (least < every ? least : every), "%s, batch %lu: %.0f bytes, at least %.0f are needed", names[i], (unsigned long)o.batch,
+                          size, least);
+                policy->cfg   = was;
+                policy->dp    = dp;
+                policy->max_t = t;
+            }
+        }
+        mail_policy_free(policy);
+    }
+    CHECK(mailp_alloc(NULL, SIZE_MAX) == NULL && mailp_alloc(NULL, SIZE_MAX / 2 + 1) == NULL);
+    CHECK(mailp_bytes((uint64_t)1 << 62, 4) == SIZE_MAX && mailp_bytes(5, 4) == 20 && mailp_bytes(0, 8) == 0);
+}
+
 static void test_loading(void) {
     mail_policy *policy = (mail_policy *)(uintptr_t)64;
     mail_options o = mail_options_init();
@@ -877,6 +914,7 @@ int main(void) {
     test_ddim("linear50_d_tr", 7);
     test_trajectory();
     test_options();
+    test_largest();
     test_loading();
     return test_end("test_session");
 }

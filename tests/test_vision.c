@@ -373,6 +373,10 @@ static void test_refused(void) {
     CHECK(strstr(err.text, "pos_x") != NULL);
     options.isa = "no such set";
     CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 32, 32, &options, &err) == MAIL_E_UNSUPPORTED);
+    options.isa     = NULL;
+    options.weights = (mail_weights)7;
+    CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 32, 32, &options, &err) == MAIL_E_ARGUMENT && strstr(err.text, "weights 7") != NULL);
+    CHECK(mail_encoder_get_info(NULL) == NULL && mail_encoder_scratch(NULL, 1) == 0);
     CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 32, 32, NULL, &err) == MAIL_OK);
     CHECK(mail_encoder_scratch(encoder, MAIL_MAX_THREADS + 1) == 0 && mail_encoder_scratch(encoder, 0) == 0);
     size = mail_encoder_scratch(encoder, 1);

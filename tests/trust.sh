@@ -8,7 +8,7 @@ out=build/trust
 [ -z "${FRESH:-}" ] || rm -rf $out
 mkdir -p $out
 failed=0
-key=$({ cat mail.h tests/*.[ch] tests/*.sh tests/fuzz/*.[ch]; ${CC:-cc} --version; echo "${FUZZ_SECONDS:-60}"; } | cksum | cut -d' ' -f1)
+key=$({ cat mail.h tests/*.[ch] tests/*.sh tests/fuzz/*.[ch] tests/simde/*.h; ${CC:-cc} --version; echo "${FUZZ_SECONDS:-60}"; } | cksum | cut -d' ' -f1)
 rows=
 
 item() {  # promise, log name, command
@@ -57,6 +57,7 @@ for t in blocks config images kernels sampler session tensors; do
     item "test_$t, valgrind" "valgrind_$t" watched test_$t
 done
 item "golden cases, every set, 1 and 2 threads" golden sh tests/test_golden.sh build/run_case
+item "the AVX-512 kernels by SIMDe" simde sh tests/extra_simde.sh
 item "same bits over runs" runs sh tests/extra_runs.sh
 item "threads under ThreadSanitizer, long" tsan env LONG=1 sh tests/extra_tsan.sh
 item "a million decisions, a day of robot time" long_run build/long_run
