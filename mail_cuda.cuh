@@ -28,7 +28,8 @@
    What holds: after mail_cuda_session_create no call allocates or prints, and none waits for the GPU as long as the caller's
    pictures, noise and actions are in device memory or page-locked memory (cudaHostAlloc): the runtime copies from and to
    other memory of the host only when the stream has come that far. Work is queued on the caller's stream, on the device
-   that was current when the policy was created. Same input, same bits; a robot's actions do not depend on its batch.
+   that was current when the policy was created, whichever is current at the call. Same input, same bits; a robot's actions
+   do not depend on the other robots of its batch.
    Memory that is given to a call and read later (pictures, goals, noise) stays as it is until the stream has come this far.
 
    As in mail.h: pictures of every format, size and stride, goals, histories, horizons, DDIM, ensembling, limits, robots that are
@@ -89,6 +90,22 @@ struct mailp_cuda_queue {
     int          fresh;  /* the next kernel comes after something else than one kernel */
 };
 
+#ifndef MAIL_CUDA_ON_CPU
+/* Let a kernel be launched with smem bytes of dynamic shared memory, in clusters of that many blocks. The limit is only ever
+   raised: a graph recorded with more must stay right when a smaller session comes after it. */
+static inline cudaError_t mailp_cuda_allow(const void *kernel, size_t smem, unsigned cluster) {
+    cudaFuncAttributes about;
+    cudaError_t        e = cudaFuncGetAttributes(&about, kernel);
+    if (e == cudaSuccess && (size_t)about.maxDynamicSharedSizeBytes < smem) {
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
+    }
+    if (e == cudaSuccess && cluster > 8) {
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }
+    return e;
+}
+#endif
+
 /* Queue kernel(args) on q: grid blocks in clusters of `cluster` (1: no clusters), smem bytes of dynamic shared memory.
    After an error nothing more is launched. */
 template <class Args>
@@ -108,11 +125,8 @@ static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), 
     cudaLaunchConfig_t  config = {};
     cudaLaunchAttribute attribute[2];
     unsigned            n = 0;
-    if (smem > 48 * 1024) {
-        q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
-    }
-    if (cluster > 8 && q->error == cudaSuccess) {
-        q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    if (smem > 48 * 1024 || cluster > 8) {
+        q->error = mailp_cuda_allow((const void *)kernel, smem, cluster);
     }
     if (q->error != cudaSuccess) {
         return;
@@ -3101,7 +3115,8 @@ static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session
     return a;
 }
 
-/* How many clusters of this shape, of blocks with 256 threads, the device can run at once; 0: none. */
+/* How many clusters of this shape, of blocks with 256 threads, the device can run at once; 0: none. One block is no cluster:
+   it is launched without the attribute, and any device that has the memory takes it. */
 template <class Args>
 static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared) {
 #ifdef MAIL_CUDA_ON_CPU
@@ -3111,10 +3126,7 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
     cudaLaunchConfig_t  config = {};
     cudaLaunchAttribute attribute[1];
     int                 n = 0;
-    cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    if (e == cudaSuccess && cluster > 8) {
-        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-    }
+    cudaError_t         e = mailp_cuda_allow((const void *)kernel, shared, (unsigned)cluster);
     config.gridDim = dim3((unsigned)cluster);
     config.blockDim = dim3(256);
     config.dynamicSmemBytes = shared;
@@ -3124,7 +3136,9 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
     attribute[0].val.clusterDim.z = 1;
     config.attrs = attribute;
     config.numAttrs = 1;
-    if (e == cudaSuccess) {
+    if (e == cudaSuccess && cluster == 1) {
+        e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, (const void *)kernel, 256, shared);
+    } else if (e == cudaSuccess) {
         e = cudaOccupancyMaxActiveClusters(&n, (const void *)kernel, &config);
     }
     if (e != cudaSuccess) {
@@ -3431,8 +3445,29 @@ static inline mail_status mailp_cuda_check(cudaError_t error, const char *doing,
                       cudaGetErrorString(error));
 }
 
+/* While it lives, the policy's device is the current one; a program with several GPUs may have left another. */
+struct mailp_cuda_on {
+    int         before;
+    cudaError_t error;
+    explicit mailp_cuda_on(const mail_cuda_policy *policy) : before(-1), error(cudaGetDevice(&before)) {
+        if (error != cudaSuccess || before == policy->device) {
+            before = -1;
+        } else {
+            error = cudaSetDevice(policy->device);
+        }
+    }
+    mailp_cuda_on(const mailp_cuda_on &) = delete;
+    mailp_cuda_on &operator=(const mailp_cuda_on &) = delete;
+    ~mailp_cuda_on() {
+        if (before >= 0) {
+            (void)cudaSetDevice(before);
+        }
+    }
+};
+
 MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
     if (policy) {
+        const mailp_cuda_on on(policy);
         (void)cudaFree(policy->memory);
         free(policy->ddpm_memory);
         free(policy);
@@ -3860,6 +3895,7 @@ MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
     if (!session) {
         return;
     }
+    const mailp_cuda_on on(session->policy);
     (void)cudaDeviceSynchronize(); /* what is queued may still use all of this */
     if (session->observe) {
         (void)cudaGraphExecDestroy(session->observe);
@@ -3868,7 +3904,9 @@ MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
         (void)cudaGraphExecDestroy(session->plan);
     }
     (void)cudaFree(session->memory);
-    (void)cudaFreeHost((void *)(uintptr_t)session->fault);
+    if (session->fault) {
+        (void)cudaFreeHost((void *)(uintptr_t)session->fault);
+    }
     free(session);
 }
 
@@ -3884,7 +3922,8 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, ui
     if (!session) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_reset: session is NULL");
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(session->policy);
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0};
     mailp_cuda_queue_forget(&q, session, -1);
     session->options.seed = seed;
     session->x_T = session->noise_in = NULL;
@@ -3900,7 +3939,8 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *sessi
     if (!session || robot >= (size_t)session->B) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "robot %zu of a session with %d", robot, session ? session->B : 0);
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(session->policy);
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0};
     mailp_cuda_queue_forget(&q, session, (int)robot);
     session->x_T = session->noise_in = NULL;
     mailp_cuda_forget_robot(session, robot);
@@ -4118,7 +4158,8 @@ MAIL_CUDA_API mail_status mail_cuda_session_set_goal(mail_cuda_session *session,
     if (n != dim && n != B * dim) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "a goal of %zu floats; %zu, or %zu for one per robot, are expected", n, dim, B * dim);
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(session->policy);
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0};
     for (size_t b = 0; b < B && q.error == cudaSuccess; b++) {
         q.error = cudaMemcpyAsync(session->goal_in + b * dim, embedding + (n == dim ? 0 : b * dim), dim * sizeof(float),
                                   cudaMemcpyDefault, session->stream);
@@ -4233,7 +4274,8 @@ MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const ma
     mail_cuda_session  *s = session;
     const mailp_config &c = s->policy->config;
     const size_t        B = (size_t)s->B;
-    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(s->policy);
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0};
     if (!c.n_cameras) {
         return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_cuda_observe_features");
     }
@@ -4264,8 +4306,12 @@ MAIL_CUDA_API mail_status mail_cuda_observe_features(mail_cuda_session *session,
     if (n != want) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "%zu features; %zu are expected", n, want);
     }
-    return mailp_cuda_observed(
-        session, cudaMemcpyAsync(session->features[0], features, n * sizeof(float), cudaMemcpyDefault, session->stream), err);
+    const mailp_cuda_on on(session->policy);
+    cudaError_t         e = on.error;
+    if (e == cudaSuccess) {
+        e = cudaMemcpyAsync(session->features[0], features, n * sizeof(float), cudaMemcpyDefault, session->stream);
+    }
+    return mailp_cuda_observed(session, e, err);
 }
 
 /* 1 if a frame given now will still be in the history at the next decision of mail_cuda_act; if 0 it may be skipped. */
@@ -4290,7 +4336,8 @@ MAIL_CUDA_API void mail_cuda_session_set_noise(mail_cuda_session *session, const
    nothing would be faster without them, and left as they are. */
 static inline mail_status mailp_cuda_plan_now(mail_cuda_session *s, float *actions, int all, mail_error *err) {
     const mailp_config &c = s->policy->config;
-    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(s->policy);
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0};
     for (int b = 0; b < s->B; b++) {
         if (!s->frames[b] && (all || s->used[b] >= s->chunks.n_exec)) {
             return mailp_fail(err, MAIL_E_STATE, "robot %d has seen no frame since its reset", b);
@@ -4333,9 +4380,10 @@ MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *actio
     if (!session || !action) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_act: session or action is NULL");
     }
-    mail_cuda_session *s = session;
-    mailp_cuda_queue   q = {s->stream, cudaSuccess, 0, 0, 0};
-    int                due = 0;
+    mail_cuda_session  *s = session;
+    const mailp_cuda_on on(s->policy);
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0};
+    int                 due = 0;
     for (int b = 0; b < s->B; b++) {
         due += s->used[b] >= s->chunks.n_exec;
     }
@@ -4363,8 +4411,9 @@ MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, ma
     if (!session) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_check: session is NULL");
     }
-    const cudaError_t e = cudaStreamQuery(session->stream);
-    mail_status       status = MAIL_OK;
+    const mailp_cuda_on on(session->policy);
+    const cudaError_t   e = on.error == cudaSuccess ? cudaStreamQuery(session->stream) : on.error;
+    mail_status         status = MAIL_OK;
     if (e == cudaErrorNotReady) {
         return mailp_fail(err, MAIL_E_STATE, "the stream has work to do");
     }

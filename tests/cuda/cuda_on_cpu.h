@@ -96,6 +96,7 @@ struct Device {          /* what the attribute queries answer */
     int compiled_for = 90; /* ptxVersion of every kernel */
 };
 inline Device device;
+inline int current_device = 0;
 
 inline bool skipped(int line) {
     if (line < 1 << 15) {
@@ -1021,7 +1022,11 @@ static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
     return cudaSuccess;
 }
 static inline cudaError_t cudaGetDevice(int *device) {
-    *device = 0;
+    *device = cpucuda::current_device;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaSetDevice(int device) {
+    cpucuda::current_device = device;
     return cudaSuccess;
 }
 static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int) {
