@@ -1607,10 +1607,17 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
 
 /* ---- the same in one launch per convolution, on GPUs with clusters ---- */
 
-/* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. A cluster owns one image and one
-   group, its blocks own PX output pixels each; the sums stay in registers until the blocks have told each other mean and
-   sum of squares of their part, so nothing but the finished map goes to memory. */
-enum { MAILP_CUDA_FUSED_STEPS = 36, MAILP_CUDA_FUSED_WARPS = 8 }; /* 16-input steps in a piece of weights: 18 or 36 KiB */
+/* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. A block owns GW groups and PX output
+   pixels: of one image, which its cluster then owns, or of as many whole images as fit. The sums stay in registers until
+   the blocks of a cluster have told each other mean and sum of squares of their part, so nothing but the finished map goes
+   to memory. */
+enum {
+    MAILP_CUDA_FUSED_STEPS = 36,  /* 16-input steps of all groups of a block in a piece of weights: 18 or 36 KiB */
+    MAILP_CUDA_FUSED_WARPS = 8,
+    MAILP_CUDA_FUSED_PART = 64,   /* inputs whose weights follow each other, and that a chunked block has at once */
+    MAILP_CUDA_FUSED_TABLE = 640, /* most steps over the inputs that a block has at once */
+    MAILP_CUDA_FUSED_LOADS = 4    /* loads of one thread under way while the input tile is filled */
+};
 
 struct mailp_cuda_fused_args {
     float       *out;         /* [images][HO][WO][CO] normalised */
@@ -1620,13 +1627,17 @@ struct mailp_cuda_fused_args {
     const float *gain, *bias; /* [CO] */
     float        unscale;
     int          H, W, CI, HO, WO, CO, size, stride, relu, cluster;
+    int          images;      /* in all */
+    int          together;    /* a block's images; more than 1: all their pixels, and then PX = together * HO * WO */
+    int          part;        /* inputs in shared memory at once: CI, or MAILP_CUDA_FUSED_PART */
 };
 
 struct mailp_cuda_fused_shared {
-    float               red[2][MAILP_CUDA_FUSED_WARPS];
+    float               red[2][2][MAILP_CUDA_FUSED_WARPS];
     float               acc[MAILP_CUDA_FUSED_WARPS][16][9];
-    __align__(16) float stat[16][4];  /* of each block of the cluster: mean, sum of squares about it, values */
+    __align__(16) float stat[16][2][4];  /* of each block of the cluster and group: mean, sum of squares about it, values */
     mailp_cuda_bar      weights[2], stats;
+    int                 off[MAILP_CUDA_FUSED_TABLE]; /* where the inputs of a step lie, from a pixel's first one */
     __align__(128) uint4 ring[2][2][MAILP_CUDA_FUSED_STEPS * 32]; /* piece, hi or lo */
 };
 
@@ -1636,32 +1647,84 @@ static inline __host__ __device__ int mailp_cuda_fused_rows(int px, int HO, int 
     return ((rows < HO ? rows : HO) - 1) * stride + size;
 }
 
+/* Inputs whose weights follow each other: the order of weights is (block of inputs, tap, 16 inputs). */
+static inline __host__ __device__ int mailp_cuda_fused_block(int CI) {
+    return CI % MAILP_CUDA_FUSED_PART ? CI : MAILP_CUDA_FUSED_PART;
+}
+
+/* n / d for n below 65536 and d below 32768, by magic = 2^31 / d + 1. */
+static __device__ __forceinline__ int mailp_dev_divide(int n, uint32_t magic) {
+    return (int)((uint64_t)(uint32_t)n * magic >> 31);
+}
+
 /* KW warps share the inputs of the same pixels, the other factor of the 8 warps splits pixels, TILES tiles of 8 each:
    PX = 8 * TILES * 8 / KW. SPLIT: both operands as half hi + lo, 22 bits, three products, float32-class; otherwise one
-   product. An input above 65504 becomes not-a-number and is seen as such. The input tile lies in shared memory, each pixel's row longer by 16 bytes so that lanes read different banks. */
-template <int KW, int TILES, bool SPLIT>
+   product. An input above 65504 becomes not-a-number and is seen as such. The input tile lies in shared memory, each
+   pixel's row longer by 16 bytes so that lanes read different banks; where all inputs have no room, or would leave no room
+   for enough pixels, it holds MAILP_CUDA_FUSED_PART of them at a time. */
+template <int KW, int TILES, int GW, bool SPLIT>
 static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fused_args p) {
 #ifdef MAILP_CUDA_CLUSTERS
-    constexpr int NT = 256, NW = MAILP_CUDA_FUSED_WARPS, PW = NW / KW, PX = 8 * TILES * PW, STEPS = MAILP_CUDA_FUSED_STEPS;
-    static_assert(KW == 1 || TILES == 1, "acc has room for one tile a warp");
+    constexpr int NT = 256, NW = MAILP_CUDA_FUSED_WARPS, PW = NW / KW, PX = 8 * TILES * PW, STEPS = MAILP_CUDA_FUSED_STEPS / GW;
+    constexpr int LOADS = MAILP_CUDA_FUSED_LOADS;
+    static_assert(KW == 1 || (TILES == 1 && GW == 1), "acc has room for one tile a warp");
     MAILP_CUDA_SHARED(mailp_cuda_fused_shared, s);
     const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, kw = warp % KW, pw = warp / KW, g = lane >> 2, t = lane & 3;
     const unsigned rank = mailp_dev_rank();
-    const int      unit = (int)blockIdx.x / p.cluster, groups = p.CO / 16, img = unit / groups, group = unit % groups;
-    const int      px = p.HO * p.WO, px0 = (int)rank * PX, len = px - px0 < PX ? (px - px0 > 0 ? px - px0 : 0) : PX;
-    const int      pad = p.size / 2, cols = p.W + 2 * pad, pix = p.CI + 8, cstep = p.CI / 16, steps = p.size * p.size * cstep;
+    const int      unit = (int)blockIdx.x / p.cluster, groups = p.CO / (16 * GW), group0 = unit % groups * GW;
+    const int      img0 = unit / groups * p.together, here = p.images - img0 < p.together ? p.images - img0 : p.together;
+    const bool     many = p.together > 1;
+    const int      px = p.HO * p.WO, px0 = many ? 0 : (int)rank * PX, all = many ? here * px : px;
+    const int      len = all - px0 < PX ? (all - px0 > 0 ? all - px0 : 0) : PX;
+    const int      pad = p.size / 2, cols = p.W + 2 * pad, pix = p.part + 8, block = mailp_cuda_fused_block(p.CI);
+    const int      taps = p.size * p.size, steps = taps * (p.CI / 16), parts = p.CI / p.part, part_steps = steps / parts;
     const int      first = px0 < px ? px0 / p.WO : 0, rows = mailp_cuda_fused_rows(PX, p.HO, p.WO, p.size, p.stride);
-    uint16_t      *hi = (uint16_t *)(s + 1), *lo = hi + (size_t)rows * cols * pix;
-    const int      pieces = (steps + STEPS - 1) / STEPS;
+    const int      pieces = (steps + STEPS - 1) / STEPS, part_pieces = parts > 1 ? part_steps / STEPS : pieces;
+    uint16_t      *hi = (uint16_t *)(s + 1), *lo = hi + (size_t)p.together * rows * cols * pix;
 
     auto fetch = [&](int c) { /* one thread: piece c of the weights */
         const int      n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
         const unsigned bytes = (unsigned)(n * 32 * sizeof(uint4));
-        const size_t   at = ((size_t)group * steps + c * STEPS) * 32;
-        mailp_dev_bar_expect(&s->weights[c & 1], bytes * (SPLIT ? 2u : 1u));
-        mailp_dev_bulk(s->ring[c & 1][0], p.hi + at, bytes, &s->weights[c & 1]);
-        if (SPLIT) {
-            mailp_dev_bulk(s->ring[c & 1][1], p.lo + at, bytes, &s->weights[c & 1]);
+        mailp_dev_bar_expect(&s->weights[c & 1], bytes * (SPLIT ? 2u : 1u) * GW);
+        for (int w = 0; w < GW; w++) {
+            const size_t at = ((size_t)(group0 + w) * steps + c * STEPS) * 32;
+            mailp_dev_bulk(s->ring[c & 1][0] + w * STEPS * 32, p.hi + at, bytes, &s->weights[c & 1]);
+            if (SPLIT) {
+                mailp_dev_bulk(s->ring[c & 1][1] + w * STEPS * 32, p.lo + at, bytes, &s->weights[c & 1]);
+            }
+        }
+    };
+    /* the input tile: inputs c0 .. c0 + part - 1 of all rows; a thread has four inputs of every per-th pixel */
+    auto fill = [&](int c0) {
+        const int      quads = p.part / 4, lanes = quads < NT ? quads : NT, per = NT / lanes, positions = here * rows * cols;
+        const uint32_t by_cols = (1u << 31) / (uint32_t)cols + 1, by_rows = (1u << 31) / (uint32_t)rows + 1;
+        const int      begin = tid < lanes * per ? tid / lanes : positions;
+        for (int q = tid % lanes; q < quads; q += lanes) {
+            for (int at = begin; at < positions; at += per * LOADS) {
+                float4 v[LOADS];
+#pragma unroll
+                for (int i = 0; i < LOADS; i++) {
+                    const int pos = at + i * per, line = mailp_dev_divide(pos, by_cols), im = mailp_dev_divide(line, by_rows);
+                    const int x = pos - line * cols - pad, y = first * p.stride - pad + line - im * rows;
+                    v[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                    if (pos < positions && x >= 0 && x < p.W && y >= 0 && y < p.H) {
+                        v[i] = *(const float4 *)(p.in + ((((size_t)img0 + im) * p.H + y) * p.W + x) * p.CI + c0 + 4 * q);
+                    }
+                }
+#pragma unroll
+                for (int i = 0; i < LOADS; i++) {
+                    const int pos = at + i * per;
+                    if (pos < positions) {
+                        const uint32_t h0 = mailp_dev_half2(v[i].x, v[i].y), h1 = mailp_dev_half2(v[i].z, v[i].w);
+                        *(uint2 *)&hi[(size_t)pos * pix + 4 * q] = make_uint2(h0, h1);
+                        if (SPLIT) {
+                            *(uint2 *)&lo[(size_t)pos * pix + 4 * q] =
+                                make_uint2(mailp_dev_half2(v[i].x - mailp_dev_half_first(h0), v[i].y - mailp_dev_half_second(h0)),
+                                           mailp_dev_half2(v[i].z - mailp_dev_half_first(h1), v[i].w - mailp_dev_half_second(h1)));
+                        }
+                    }
+                }
+            }
         }
     };
     if (tid == 0) {
@@ -1669,63 +1732,71 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
         mailp_dev_bar_init(&s->weights[1]);
         mailp_dev_bar_init(&s->stats);
         mailp_dev_bar_publish();
-        mailp_dev_bar_expect(&s->stats, (unsigned)p.cluster * 16);
+        mailp_dev_bar_expect(&s->stats, (unsigned)p.cluster * 16 * GW);
         fetch(0);
         if (pieces > 1) {
             fetch(1);
         }
     }
-    mailp_dev_wait(); /* the weights are on their way */
-    for (int i = tid; i < rows * cols * (p.CI / 2); i += NT) {
-        const int c = i % (p.CI / 2) * 2, x = i / (p.CI / 2) % cols - pad, r = i / (p.CI / 2) / cols, y = first * p.stride - pad + r;
-        float     a = 0.0f, b = 0.0f;
-        if (x >= 0 && x < p.W && y >= 0 && y < p.H) {
-            const float *from = p.in + (((size_t)img * p.H + y) * p.W + x) * p.CI + c;
-            a = from[0];
-            b = from[1];
-        }
-        const uint32_t h = mailp_dev_half2(a, b);
-        const int      at = (r * cols + x + pad) * pix + c;
-        *(uint32_t *)&hi[at] = h;
-        if (SPLIT) {
-            *(uint32_t *)&lo[at] = mailp_dev_half2(a - mailp_dev_half_first(h), b - mailp_dev_half_second(h));
-        }
+    for (int i = tid; i < part_steps; i += NT) {
+        const int b = i / (taps * (block / 16)), rest = i % (taps * (block / 16)), tap = rest / (block / 16);
+        s->off[i] = (tap / p.size * cols + tap % p.size) * pix + b * block + rest % (block / 16) * 16;
     }
+    mailp_dev_wait(); /* the weights are on their way */
+    fill(0);
     mailp_dev_cluster_sync(); /* the tile is there, and every peer's barrier */
 
-    float acc[TILES][4];
+    float acc[GW][TILES][4];
     int   base[TILES]; /* where this lane's pixel of each tile begins; pixels past the end read the last one's */
 #pragma unroll
     for (int q = 0; q < TILES; q++) {
-        const int want = px0 + (pw * TILES + q) * 8 + g, at = want < px ? want : px - 1;
-        base[q] = len ? (((at / p.WO - first) * p.stride) * cols + at % p.WO * p.stride) * pix + 2 * t : 0;
-        acc[q][0] = acc[q][1] = acc[q][2] = acc[q][3] = 0.0f;
+        const int want = (pw * TILES + q) * 8 + g, slot = want < len ? want : len - 1;
+        const int im = many ? slot / px : 0, at = many ? slot % px : px0 + slot;
+        base[q] = len ? ((im * rows + (at / p.WO - first) * p.stride) * cols + at % p.WO * p.stride) * pix + 2 * t : 0;
+#pragma unroll
+        for (int w = 0; w < GW; w++) {
+            acc[w][q][0] = acc[w][q][1] = acc[w][q][2] = acc[w][q][3] = 0.0f;
+        }
     }
     for (int c = 0; c < pieces; c++) {
-        const int n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
+        const int n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS, piece = c % part_pieces;
+        if (c && piece == 0) { /* the next inputs */
+            __syncthreads(); /* nobody reads the present ones any more */
+            fill(c / part_pieces * p.part);
+            __syncthreads();
+        }
         mailp_dev_bar_wait(&s->weights[c & 1], (c >> 1) & 1);
+#pragma unroll 2
         for (int k = kw; k < n; k += KW) {
-            const int      step = c * STEPS + k, tap = step / cstep;
-            const int      off = (tap / p.size * cols + tap % p.size) * pix + step % cstep * 16;
-            const uint4    wh = s->ring[c & 1][0][k * 32 + lane];
-            const uint32_t a0[4] = {wh.x, wh.y, wh.z, wh.w};
-            uint32_t       a1[4] = {0, 0, 0, 0};
-            if (SPLIT) {
-                const uint4 wl = s->ring[c & 1][1][k * 32 + lane];
-                a1[0] = wl.x;
-                a1[1] = wl.y;
-                a1[2] = wl.z;
-                a1[3] = wl.w;
+            const int off = s->off[piece * STEPS + k];
+            uint32_t  a0[GW][4], a1[GW][4];
+#pragma unroll
+            for (int w = 0; w < GW; w++) {
+                const uint4 wh = s->ring[c & 1][0][(w * STEPS + k) * 32 + lane], wl = s->ring[c & 1][SPLIT][(w * STEPS + k) * 32 + lane];
+                a0[w][0] = wh.x;
+                a0[w][1] = wh.y;
+                a0[w][2] = wh.z;
+                a0[w][3] = wh.w;
+                a1[w][0] = wl.x; /* without SPLIT not used */
+                a1[w][1] = wl.y;
+                a1[w][2] = wl.z;
+                a1[w][3] = wl.w;
             }
 #pragma unroll
             for (int q = 0; q < TILES; q++) {
                 const uint32_t b0[2] = {*(const uint32_t *)&hi[base[q] + off], *(const uint32_t *)&hi[base[q] + off + 8]};
                 if (SPLIT) { /* the small terms first */
                     const uint32_t b1[2] = {*(const uint32_t *)&lo[base[q] + off], *(const uint32_t *)&lo[base[q] + off + 8]};
-                    mailp_dev_mma(acc[q], a1, b0);
-                    mailp_dev_mma(acc[q], a0, b1);
+#pragma unroll
+                    for (int w = 0; w < GW; w++) {
+                        mailp_dev_mma(acc[w][q], a1[w], b0);
+                        mailp_dev_mma(acc[w][q], a0[w], b1);
+                    }
                 }
-                mailp_dev_mma(acc[q], a0, b0);
+#pragma unroll
+                for (int w = 0; w < GW; w++) {
+                    mailp_dev_mma(acc[w][q], a0[w], b0);
+                }
             }
         }
         if (c + 2 < pieces) {
@@ -1738,7 +1809,7 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
     if (KW > 1) { /* add the parts of the KW warps; each of them keeps the whole */
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            s->acc[warp][g + 8 * (e >> 1)][2 * t + (e & 1)] = acc[0][e];
+            s->acc[warp][g + 8 * (e >> 1)][2 * t + (e & 1)] = acc[0][0][e];
         }
         __syncthreads();
 #pragma unroll
@@ -1748,77 +1819,96 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
             for (int k = 0; k < KW; k++) {
                 v += s->acc[pw * KW + k][g + 8 * (e >> 1)][2 * t + (e & 1)];
             }
-            acc[0][e] = v;
+            acc[0][0][e] = v;
         }
     }
 
-    /* mean and sum of squares of this block's valid values, then of the group (Chan) */
+    /* mean and sum of squares of an image's valid values in this block, by the warps that have its pixels; then of the group
+       (Chan) */
+    const int   w0 = many ? pw / (px / (8 * TILES)) * (px / (8 * TILES)) : 0, w1 = many ? w0 + px / (8 * TILES) : PW;
+    const float count = 16.0f * (float)(many ? px : len), whole = 16.0f * (float)px;
+    float       mu[GW], inv[GW];
 #pragma unroll
-    for (int q = 0; q < TILES; q++) {
+    for (int w = 0; w < GW; w++) {
+        float sum = 0.0f;
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            acc[q][e] *= p.unscale;
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                acc[w][q][e] *= p.unscale;
+                sum += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? acc[w][q][e] : 0.0f;
+            }
         }
-    }
-    const float count = 16.0f * (float)len;
-    float       sum = 0.0f, m2 = 0.0f, mean = 0.0f;
-#pragma unroll
-    for (int q = 0; q < TILES; q++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            sum += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? acc[q][e] : 0.0f;
+        sum = mailp_dev_sum<32>(sum);
+        if (lane == 0 && kw == 0) {
+            s->red[0][w][pw] = sum;
         }
-    }
-    sum = mailp_dev_sum<32>(sum);
-    if (lane == 0) {
-        s->red[0][warp] = kw == 0 ? sum : 0.0f;
     }
     __syncthreads();
-    for (int w = 0; w < NW; w++) {
-        mean += s->red[0][w];
-    }
-    mean = len ? mean / count : 0.0f;
 #pragma unroll
-    for (int q = 0; q < TILES; q++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const float d = acc[q][e] - mean;
-            m2 += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? d * d : 0.0f;
+    for (int w = 0; w < GW; w++) {
+        float sum = 0.0f, m2 = 0.0f;
+        for (int i = w0; i < w1; i++) {
+            sum += s->red[0][w][i];
         }
-    }
-    m2 = mailp_dev_sum<32>(m2);
-    if (lane == 0) {
-        s->red[1][warp] = kw == 0 ? m2 : 0.0f;
+        mu[w] = len ? sum / count : 0.0f;
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float d = acc[w][q][e] - mu[w];
+                m2 += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? d * d : 0.0f;
+            }
+        }
+        m2 = mailp_dev_sum<32>(m2);
+        if (lane == 0 && kw == 0) {
+            s->red[1][w][pw] = m2;
+        }
     }
     __syncthreads();
-    if (tid < p.cluster) {
-        float v = 0.0f;
-        for (int w = 0; w < NW; w++) {
-            v += s->red[1][w];
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        inv[w] = 0.0f;
+        for (int i = w0; i < w1; i++) {
+            inv[w] += s->red[1][w][i];
         }
-        mailp_dev_push4(s->stat[rank], (unsigned)tid, make_float4(mean, v, count, 0.0f), &s->stats);
     }
-    mailp_dev_bar_wait(&s->stats, 0);
-    float       mu = 0.0f, var = 0.0f;
-    const float all = 16.0f * (float)px;
-    for (int r = 0; r < p.cluster; r++) {
-        mu += s->stat[r][0] * (s->stat[r][2] / all);
-    }
-    for (int r = 0; r < p.cluster; r++) {
-        const float d = s->stat[r][0] - mu;
-        var += s->stat[r][1] + s->stat[r][2] * d * d;
-    }
-    const float inv = 1.0f / sqrtf(var / all + 1e-5f);
+    if (!many) {
 #pragma unroll
-    for (int q = 0; q < TILES; q++) {
+        for (int w = 0; w < GW; w++) {
+            if (tid < p.cluster) {
+                mailp_dev_push4(s->stat[rank][w], (unsigned)tid, make_float4(mu[w], inv[w], count, 0.0f), &s->stats);
+            }
+        }
+        mailp_dev_bar_wait(&s->stats, 0);
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int i = (pw * TILES + q) * 8 + 2 * t + (e & 1), c = group * 16 + g + 8 * (e >> 1);
-            if (i < len && e % KW == kw) { /* the KW copies share the stores (of 8, four) */
-                const size_t at = ((size_t)img * px + px0 + i) * p.CO + c;
-                float        v = (acc[q][e] - mu) * inv * p.gain[c] + p.bias[c];
-                v += p.residual ? p.residual[at] : 0.0f;
-                p.out[at] = p.relu && v < 0.0f ? 0.0f : v;
+        for (int w = 0; w < GW; w++) {
+            float m = 0.0f, m2 = 0.0f;
+            for (int r = 0; r < p.cluster; r++) {
+                m += s->stat[r][w][0] * (s->stat[r][w][2] / whole);
+            }
+            for (int r = 0; r < p.cluster; r++) {
+                const float d = s->stat[r][w][0] - m;
+                m2 += s->stat[r][w][1] + s->stat[r][w][2] * d * d;
+            }
+            mu[w] = m;
+            inv[w] = m2;
+        }
+    }
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        inv[w] = 1.0f / sqrtf(inv[w] / whole + 1e-5f);
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int i = (pw * TILES + q) * 8 + 2 * t + (e & 1), c = (group0 + w) * 16 + g + 8 * (e >> 1);
+                if (i < len && e % KW == kw) { /* the KW copies share the stores (of 8, four) */
+                    const size_t at = ((size_t)img0 * px + px0 + i) * p.CO + c;
+                    float        v = (acc[w][q][e] - mu[w]) * inv[w] * p.gain[c] + p.bias[c];
+                    v += p.residual ? p.residual[at] : 0.0f;
+                    p.out[at] = p.relu && v < 0.0f ? 0.0f : v;
+                }
             }
         }
     }
@@ -2348,6 +2438,7 @@ struct mailp_cuda_camera {
 struct mail_cuda_policy {
     mailp_config      config;
     int               device, sm, smem, max_cluster; /* number, compute capability * 10, bytes a block may ask for, largest cluster */
+    int               sms;                      /* multiprocessors */
     float            *memory;                   /* device; everything below points into it */
     mailp_cuda_trunk  trunk[2];
     mailp_cuda_camera camera[MAIL_MAX_CAMERAS];
@@ -2497,20 +2588,22 @@ static inline void mailp_cuda_load_transformer(mailp_cuda_loader *l, mailp_cuda_
     t->norm_b = NULL;
 }
 
-/* w [CO][steps * 16] -> fragments [CO / 16][steps][lane][4 registers] for mailp_dev_mma, as half (hi) and what rounding lost
-   (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
+/* w [CO][taps][CI] -> fragments [CO / 16][steps][lane][4 registers] for mailp_dev_mma, steps in the order of
+   mailp_cuda_fused_block: as half (hi) and what rounding lost (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
    halves. Returns the inverse of that power. */
-static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float *w, size_t CO, size_t steps) {
-    float most = 0.0f;
-    int   exponent = 4;
-    for (size_t i = 0; i < CO * steps * 16; i++) {
+static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float *w, size_t CO, size_t taps, size_t CI) {
+    const size_t block = (size_t)mailp_cuda_fused_block((int)CI), steps = taps * CI / 16, each = taps * block / 16;
+    float        most = 0.0f;
+    int          exponent = 4;
+    for (size_t i = 0; i < CO * taps * CI; i++) {
         most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
     }
     (void)frexpf(most, &exponent);
     const float scale = ldexpf(1.0f, 4 - exponent);
     for (size_t i = 0; i < CO / 16 * steps * 32 * 4; i++) {
         const size_t r = i % 4, lane = i / 4 % 32, step = i / 128 % steps, group = i / 128 / steps;
-        const float *from = w + (group * 16 + lane / 4 + 8 * (r & 1)) * steps * 16 + step * 16 + 2 * (lane % 4) + 8 * (r >> 1);
+        const size_t tap = step % each / (block / 16), input = step / each * block + step % (block / 16) * 16;
+        const float *from = w + ((group * 16 + lane / 4 + 8 * (r & 1)) * taps + tap) * CI + input + 2 * (lane % 4) + 8 * (r >> 1);
         uint32_t     h = 0, rest = 0;
         for (size_t e = 0; e < 2; e++) {
             const uint32_t b = mailp_cuda_to_half(from[e] * scale);
@@ -2546,7 +2639,7 @@ static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage 
     if (fragments && CI % 16 == 0) {
         float *hi = mailp_cuda_take(l, &s->hi, n / 2), *lo = mailp_cuda_take(l, &s->lo, n / 2);
         if (w) {
-            s->unscale = mailp_cuda_pack_fragments(hi, lo, w, CO, taps * CI / 16);
+            s->unscale = mailp_cuda_pack_fragments(hi, lo, w, CO, taps, CI);
         }
     }
     mailp_cuda_read(l, mailp_cuda_take(l, &s->gain, CO), CO, "%s%s.weight", at, norm);
@@ -2782,6 +2875,7 @@ struct mailp_cuda_wish {
     int plain;             /* take the plain path everywhere */
     int half;              /* one half product in the convolutions */
     int cluster, robots;   /* only this shape of the loop; 0: any */
+    int shape;             /* only this shape of fused convolutions, counted from 1; 0: any */
 };
 
 /* One compiled shape of mailp_cuda_loop. */
@@ -3118,10 +3212,10 @@ static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session
 /* How many clusters of this shape, of blocks with 256 threads, the device can run at once; 0: none. One block is no cluster:
    it is launched without the attribute, and any device that has the memory takes it. */
 template <class Args>
-static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared) {
+static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared, int sms) {
 #ifdef MAIL_CUDA_ON_CPU
     (void)kernel;
-    return shared <= (size_t)cpucuda::device.smem && cluster <= cpucuda::device.max_cluster ? 132 / cluster : 0;
+    return shared <= (size_t)cpucuda::device.smem && cluster <= cpucuda::device.max_cluster ? sms / cluster : 0;
 #else
     cudaLaunchConfig_t  config = {};
     cudaLaunchAttribute attribute[1];
@@ -3138,6 +3232,7 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
     config.numAttrs = 1;
     if (e == cudaSuccess && cluster == 1) {
         e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, (const void *)kernel, 256, shared);
+        n *= sms;
     } else if (e == cudaSuccess) {
         e = cudaOccupancyMaxActiveClusters(&n, (const void *)kernel, &config);
     }
@@ -3156,7 +3251,7 @@ static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
     if ((wish.cluster && wish.cluster != CS) || (wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
         return;
     }
-    const int active = mailp_cuda_active_clusters(l.kernel, CS, l.shared), clusters = (s->B + R - 1) / R;
+    const int active = mailp_cuda_active_clusters(l.kernel, CS, l.shared, s->policy->sms), clusters = (s->B + R - 1) / R;
     if (active < 1) {
         return;
     }
@@ -3301,21 +3396,35 @@ static inline void mailp_cuda_queue_norm(mailp_cuda_queue *q, mailp_cuda_norm_ar
                       sizeof(float) * 2 * (size_t)(a.C / 16), a);
 }
 
-/* The shapes of mailp_cuda_fused, by pixels a block owns. */
+/* The shapes of mailp_cuda_fused. */
 struct mailp_cuda_fused_shape {
-    int px;
+    int px, kw, tiles, gw; /* pixels and groups a block owns, and how its warps share the work */
+    int chunked;           /* MAILP_CUDA_FUSED_PART inputs at a time */
     void (*split)(mailp_cuda_fused_args);
     void (*single)(mailp_cuda_fused_args);
 };
 
-/* Convolution, norm, residual and ReLU in one launch; 0 if no shape fits, and then nothing is queued. */
+/* Cycles that a block of a shape is expected to take, `resident` of them on an SM. Estimates, not yet measured: a shared-memory
+   read of a warp's fragment takes 4 cycles of the SM's, a product 1.6 (62 % of the tensor cores' peak, as mma.sync reaches), the
+   tile is filled at 6 inputs a cycle, weights come from L2 at 24 bytes a cycle when all SMs ask for them. */
+static inline double mailp_cuda_fused_cycles(const mailp_cuda_fused_shape &shape, int half, double inputs, double steps, double resident) {
+    const double reads = (shape.gw * 4.0 + shape.tiles * 2.0) * (half ? 1.0 : 2.0), products = shape.gw * shape.tiles * (half ? 1.6 : 4.8);
+    const double work = steps * 8.0 / shape.kw * (reads > products ? reads : products), weights = steps * shape.gw * (half ? 512.0 : 1024.0) / 24.0;
+    return 3000.0 + inputs / 6.0 + resident * (work > weights ? work : weights);
+}
+
+/* Convolution, norm, residual and ReLU in one launch; 0 if no shape fits, and then nothing is queued. Of the shapes that fit,
+   the one that should be done first. */
 static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
                                          const float *in, const float *residual, int relu, int H, int W) {
+#define MAILP_CUDA_FUSED(KW, TILES, GW, chunked) \
+    {64 * TILES / KW, KW, TILES, GW, chunked, mailp_cuda_fused<KW, TILES, GW, true>, mailp_cuda_fused<KW, TILES, GW, false>}
     static const mailp_cuda_fused_shape shapes[] = {
-        {8, mailp_cuda_fused<8, 1, true>, mailp_cuda_fused<8, 1, false>},  {16, mailp_cuda_fused<4, 1, true>, mailp_cuda_fused<4, 1, false>},
-        {32, mailp_cuda_fused<2, 1, true>, mailp_cuda_fused<2, 1, false>}, {64, mailp_cuda_fused<1, 1, true>, mailp_cuda_fused<1, 1, false>},
-        {128, mailp_cuda_fused<1, 2, true>, mailp_cuda_fused<1, 2, false>}, {256, mailp_cuda_fused<1, 4, true>, mailp_cuda_fused<1, 4, false>},
+        MAILP_CUDA_FUSED(8, 1, 1, 0), MAILP_CUDA_FUSED(4, 1, 1, 0), MAILP_CUDA_FUSED(2, 1, 1, 0), MAILP_CUDA_FUSED(1, 1, 1, 0),
+        MAILP_CUDA_FUSED(1, 2, 1, 0), MAILP_CUDA_FUSED(1, 4, 1, 0), MAILP_CUDA_FUSED(1, 2, 1, 1), MAILP_CUDA_FUSED(1, 4, 1, 1),
+        MAILP_CUDA_FUSED(1, 2, 2, 0), MAILP_CUDA_FUSED(1, 4, 2, 0), MAILP_CUDA_FUSED(1, 2, 2, 1), MAILP_CUDA_FUSED(1, 4, 2, 1),
     };
+#undef MAILP_CUDA_FUSED
     mailp_cuda_fused_args a = {};
     if (!w.hi || s->wish.plain) {
         return 0;
@@ -3337,33 +3446,51 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
     a.HO = (H + w.stride - 1) / w.stride;
     a.WO = (W + w.stride - 1) / w.stride;
     a.relu = relu;
-    const int    px = a.HO * a.WO, units = s->B * w.CO / 16;
-    const size_t row = (size_t)(W + 2 * (w.size / 2)) * (size_t)(w.CI + 8) * 2 * (s->wish.half ? 1 : 2);
-    int          best = -1, best_cluster = 0;
-    size_t       best_smem = 0;
-    for (int i = 0; i < 6; i++) {
-        int cluster = 1;
-        while (cluster * shapes[i].px < px) {
-            cluster *= 2;
+    a.images = s->B;
+    const int              px = a.HO * a.WO, cols = W + 2 * (w.size / 2), half = s->wish.half, sms = s->policy->sms / s->branches;
+    mailp_cuda_fused_args  best_args = a;
+    double                 best = 0.0;
+    size_t                 best_smem = 0;
+    const mailp_cuda_fused_shape *chosen = NULL;
+    for (const mailp_cuda_fused_shape &shape : shapes) {
+        const int steps = MAILP_CUDA_FUSED_STEPS / shape.gw;
+        a.part = shape.chunked ? MAILP_CUDA_FUSED_PART : w.CI;
+        const int part_steps = w.size * w.size * a.part / 16;
+        a.cluster = a.together = 1;
+        while (a.cluster * shape.px < px) {
+            a.cluster *= 2;
         }
-        const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)mailp_cuda_fused_rows(shapes[i].px, a.HO, a.WO, w.size, w.stride) * row;
-        if (cluster > s->policy->max_cluster || smem > (size_t)s->policy->smem ||
-            !mailp_cuda_active_clusters(s->wish.half ? shapes[i].single : shapes[i].split, cluster, smem)) {
+        if (shape.kw == 1 && shape.px > px && shape.px % px == 0 && px % (8 * shape.tiles) == 0) {
+            a.together = shape.px / px;
+        }
+        const int    rows = mailp_cuda_fused_rows(shape.px, a.HO, a.WO, w.size, w.stride), inputs = a.together * rows * cols * w.CI;
+        const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)(a.together * rows * cols) * (size_t)(a.part + 8) * (half ? 2 : 4);
+        if (w.CO % (16 * shape.gw) || (shape.chunked && (w.CI % a.part || w.CI == a.part || part_steps % steps)) ||
+            part_steps > MAILP_CUDA_FUSED_TABLE || rows * cols * a.together > 65535 || a.cluster > s->policy->max_cluster ||
+            smem > (size_t)s->policy->smem || (s->wish.shape && &shape != &shapes[s->wish.shape - 1])) {
             continue;
         }
-        best = i;
-        best_cluster = cluster;
-        best_smem = smem;
-        if (units * cluster <= 160) {
-            break; /* about a block per SM: smaller pieces would only queue up; larger ones leave SMs idle */
+        const int active = mailp_cuda_active_clusters(half ? shape.single : shape.split, a.cluster, smem, s->policy->sms) / s->branches;
+        if (active < 1) {
+            continue;
+        }
+        const int    units = (s->B + a.together - 1) / a.together * (w.CO / 16 / shape.gw), at_once = units < active ? units : active;
+        const double resident = at_once * a.cluster > sms ? (double)(at_once * a.cluster) / sms : 1.0;
+        const double cost = (double)((units + active - 1) / active) *
+                            mailp_cuda_fused_cycles(shape, half, inputs, w.size * w.size * w.CI / 16, resident);
+        if (!chosen || cost < best) {
+            chosen = &shape;
+            best = cost;
+            best_args = a;
+            best_smem = smem;
         }
     }
-    if (best < 0) {
+    if (!chosen) {
         return 0;
     }
-    a.cluster = best_cluster;
-    mailp_cuda_launch(q, s->wish.half ? shapes[best].single : shapes[best].split, dim3((unsigned)(units * best_cluster)), 256, best_smem, a,
-                      (unsigned)best_cluster);
+    mailp_cuda_launch(q, half ? chosen->single : chosen->split,
+                      dim3((unsigned)((s->B + best_args.together - 1) / best_args.together * (w.CO / 16 / chosen->gw) * best_args.cluster)), 256,
+                      best_smem, best_args, (unsigned)best_args.cluster);
     return 1;
 }
 
@@ -3476,14 +3603,14 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
 
 /* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
 static inline int mailp_cuda_largest_cluster(void) {
-    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>)) > 0 ? 16 : 8;
+    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>), 16) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
 static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const mailp_config *config, mailp_cuda_source source,
                                                   mail_error *err) {
     mailp_cuda_loader l;
-    int               device = 0, major = 0, minor = 0, smem = 0;
+    int               device = 0, major = 0, minor = 0, smem = 0, sms = 0;
     mail_status       status;
     *out = NULL;
     for (size_t i = 0; i < config->n_trunks; i++) {
@@ -3519,6 +3646,9 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     if (e == cudaSuccess) {
         e = cudaDeviceGetAttribute(&smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     }
+    if (e == cudaSuccess) {
+        e = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
+    }
     status = mailp_cuda_check(e, "asking the device what it is", err);
     p->device = device;
     p->sm = major * 10 + minor;
@@ -3529,6 +3659,7 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         p->sm = e == cudaSuccess && about.ptxVersion < p->sm ? about.ptxVersion : p->sm;
     }
     p->smem = smem;
+    p->sms = sms;
     p->max_cluster = p->sm >= 90 ? mailp_cuda_largest_cluster() : 1;
 
     memset(&l, 0, sizeof l);

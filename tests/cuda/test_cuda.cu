@@ -239,15 +239,15 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     return ct_hash(got);
 }
 
-/* The same in one launch, by every shape the picture allows that the launcher would choose from for `batch` images. */
-static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int max_cluster) {
+/* The same in one launch, by one shape of mailp_cuda_queue_fused (counted from 1) or, for 0, the one it would choose. */
+static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int shape) {
     const int    HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride, K = size * size * CI;
     const size_t n_out = (size_t)(images * HO * WO * CO), n_w = (size_t)(CO * K);
     const floats in = ct_normal((size_t)(images * H * W * CI), 1), w = ct_normal(n_w, 2, (float)(1.0 / sqrt((double)K)));
     const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.5f), bias = ct_normal((size_t)CO, 4, 0.3f), skip = ct_normal(n_out, 5);
     floats       hi(n_w / 2), lo(n_w / 2);
     doubles      want, wide_skip(skip.begin(), skip.end());
-    const float unscale = mailp_cuda_pack_fragments(hi.data(), lo.data(), w.data(), (size_t)CO, (size_t)(K / 16));
+    const float unscale = mailp_cuda_pack_fragments(hi.data(), lo.data(), w.data(), (size_t)CO, (size_t)(size * size), (size_t)CI);
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
     ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), out(skip);
     mail_cuda_policy  policy;
@@ -257,10 +257,13 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);
     policy.smem = 227 * 1024;
-    policy.max_cluster = max_cluster;
+    policy.max_cluster = 16;
+    policy.sms = 132;
     session.policy = &policy;
     session.B = images;
+    session.branches = 1;
     session.wish.half = half;
+    session.wish.shape = shape;
     CHECK(mailp_cuda_queue_fused(&q, &session, stage, out, din, residual ? (float *)out : NULL, 1, H, W) == 1); /* out over the skip */
     CHECK(q.error == cudaSuccess);
     const floats got = out.host();
@@ -566,15 +569,24 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"conv 1x1, stride 2", [] { return conv_case(1, 8, 6, 64, 48, 1, 2, false, false); }},
         {"conv of a constant picture", [] { return conv_case(1, 16, 16, 16, 16, 3, 1, false, true); }},
         {"half from and to float", [] { return half_case(); }},
-        {"fused conv 3x3, 8 pixels a block, residual", [] { return fused_case(1, 4, 4, 64, 32, 3, 1, true, false, 16); }},
-        {"fused conv 3x3, 16 a block, odd size", [] { return fused_case(1, 9, 7, 32, 16, 3, 1, false, false, 4); }},
-        {"fused conv 3x3, stride 2, 32 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 2, true, false, 2); }},
+        {"fused conv 3x3, 8 pixels a block, residual", [] { return fused_case(1, 4, 4, 64, 32, 3, 1, true, false, 1); }},
+        {"fused conv 3x3, 16 a block, odd size", [] { return fused_case(1, 9, 7, 32, 16, 3, 1, false, false, 2); }},
+        {"fused conv 3x3, stride 2, 32 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 2, true, false, 3); }},
         {"fused conv 3x3, 64 a block, empty blocks", [] { return fused_case(1, 13, 12, 16, 16, 3, 1, false, false, 4); }},
-        {"fused conv 3x3, 128 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 1, false, false, 2); }},
-        {"fused conv 3x3, 256 a block, many images", [] { return fused_case(2, 15, 16, 16, 16, 3, 1, true, false, 1); }},
-        {"fused conv 1x1, stride 2", [] { return fused_case(2, 8, 6, 64, 32, 1, 2, false, false, 8); }},
-        {"fused conv 3x3, weights in 8 pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 8); }},
-        {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 8); }},
+        {"fused conv 3x3, 128 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 1, false, false, 5); }},
+        {"fused conv 3x3, 256 a block, one image each", [] { return fused_case(2, 15, 16, 16, 16, 3, 1, true, false, 6); }},
+        {"fused conv 3x3, 256 a block, 4 images each", [] { return fused_case(5, 8, 8, 16, 16, 3, 1, true, false, 6); }},
+        {"fused conv 3x3, 8 images a block, in parts", [] { return fused_case(9, 4, 4, 128, 16, 3, 1, true, false, 7); }},
+        {"fused conv 3x3, stride 2, 4 images a block, in parts", [] { return fused_case(6, 7, 16, 128, 16, 3, 2, false, true, 7); }},
+        {"fused conv 3x3, 256 a block, in parts", [] { return fused_case(1, 8, 32, 128, 16, 3, 1, true, false, 8); }},
+        {"fused conv 3x3, two groups", [] { return fused_case(2, 9, 16, 48, 32, 3, 1, true, false, 9); }},
+        {"fused conv 3x3, two groups, 4 images a block", [] { return fused_case(2, 8, 8, 16, 32, 3, 1, true, false, 10); }},
+        {"fused conv 3x3, two groups, in parts", [] { return fused_case(2, 16, 16, 192, 32, 3, 1, false, false, 11); }},
+        {"fused conv 3x3, two groups, 256 a block, in parts", [] { return fused_case(1, 8, 32, 128, 32, 3, 1, true, true, 12); }},
+        {"fused conv 1x1, stride 2", [] { return fused_case(2, 8, 6, 64, 32, 1, 2, false, false, 0); }},
+        {"fused conv 1x1, two groups", [] { return fused_case(9, 4, 8, 128, 32, 1, 2, false, false, 9); }},
+        {"fused conv 3x3, weights in 8 pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 1); }},
+        {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 0); }},
         {"loop D-Ma, d_state 16, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 5, 8, 1, 2); }},
         {"loop D-Ma, d_state 8, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 5, 8, 2, 3); }},
         {"loop D-Ma, d_state 8, 10 actions, 16 blocks", [] { return loop_case(MAIL_D_MA, 8, 10, 16, 1, 1); }},
