@@ -1448,7 +1448,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_prepare(const __grid_co
 
 struct mailp_cuda_conv_args {
     float       *out;     /* [images][HO * WO][CO] before normalisation */
-    float       *stats;   /* [images][CO / 16][tiles][2] mean and sum of squares of each tile's part of a group */
+    float       *stats;   /* [images][CO / 16][tiles][3] mean, sum of squares about it and number of each tile's part of a group */
     const float *in;      /* [images][H][W][CI] */
     const float *w;       /* [CO][size * size * CI], inputs ordered (ky, kx, channel) */
     int          H, W, CI, HO, WO, CO, size, stride, pad, tiles;
@@ -1524,9 +1524,10 @@ static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_ar
         }
         sq = mailp_dev_sum<32>(sq);
         if (lane == 0) {
-            float *at = p.stats + (((size_t)img * (p.CO / 16) + n0 / 16 + warp) * p.tiles + blockIdx.x) * 2;
+            float *at = p.stats + (((size_t)img * (p.CO / 16) + n0 / 16 + warp) * p.tiles + blockIdx.x) * 3;
             at[0] = mean;
             at[1] = sq;
+            at[2] = (float)(len * 16);
         }
     }
 }
@@ -1534,10 +1535,10 @@ static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_ar
 struct mailp_cuda_norm_args {
     float       *out;       /* [images][HO][WO][C]; may be raw or residual unless pooling */
     const float *raw;       /* [images][H][W][C] from the convolution */
-    const float *stats;     /* of the same, with tiles of tile_px pixels */
+    const float *stats;     /* of the same */
     const float *gain, *bias; /* [C] */
     const float *residual;  /* [images][H][W][C] or NULL */
-    int          H, W, C, HO, WO, tiles, tile_px, relu, pool, per_block;
+    int          H, W, C, HO, WO, tiles, relu, pool, per_block;
 };
 
 /* out = relu(group_norm(raw) + residual); with pool: max_pool2d(3, 2, 1) of that. One block owns per_block output pixels
@@ -1553,9 +1554,8 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
     for (int g = warp; g < groups; g += NT / 32) {
         float n = 0.0f, mu = 0.0f, m2 = 0.0f;
         for (int t = lane; t < p.tiles; t += 32) {
-            const float *at = p.stats + (((size_t)img * groups + g) * p.tiles + t) * 2;
-            const float  more = 16.0f * (float)(px - t * p.tile_px < p.tile_px ? px - t * p.tile_px : p.tile_px);
-            const float  d = at[0] - mu, all = n + more;
+            const float *at = p.stats + (((size_t)img * groups + g) * p.tiles + t) * 3;
+            const float  more = at[2], d = at[0] - mu, all = n + more;
             mu += d * (more / all);
             m2 += at[1] + d * d * (n * more / all);
             n = all;
@@ -1572,7 +1572,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
         }
         if (lane == 0) {
             mean[g] = mu;
-            inv[g] = 1.0f / sqrtf(m2 / (16.0f * (float)px) + 1e-5f);
+            inv[g] = 1.0f / sqrtf(m2 / n + 1e-5f);
         }
     }
     __syncthreads();
@@ -1916,6 +1916,196 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
 #else
     (void)p;
 #endif
+}
+
+/* ---- the first convolution, 7x7 with stride 2 over 3 channels, and max_pool2d(3, 2, 1) behind its norm and ReLU ---- */
+
+/* Pooling and (r - mean) inv gain + bias can be exchanged: where the gain is not negative, the largest r of a window becomes
+   the largest value, otherwise the smallest. So only that one is stored, a quarter of the map, and mailp_cuda_norm, which
+   knows the statistics, makes the rest of it. The 21 values of a window's row lie side by side in memory; weights are padded
+   with zeros to 32 a row, two steps of a tensor core. */
+enum { MAILP_CUDA_STEM_ROW = 32, MAILP_CUDA_STEM_STEPS = 7 * MAILP_CUDA_STEM_ROW / 16 };
+
+struct mailp_cuda_stem_args {
+    float       *out;      /* [images][PH][PW][CO] of each window the r that matters */
+    float       *stats;    /* as for mailp_cuda_conv; a tile is a block */
+    const float *in;       /* [images][H][W][3] */
+    const uint4 *hi, *lo;  /* [CO / 16][steps][32 lanes] A fragments */
+    const float *gain;     /* [CO] */
+    float        unscale;
+    int          H, W, HO, WO, PH, PW, CO, tiles_x; /* PH = (HO + 1) / 2 */
+};
+
+/* TH x TW results of the pooling, for which (2 TH + 1) x (2 TW + 1) sums are needed; the first row and column belong to the
+   statistics of the neighbour. */
+template <int TH, int TW, int TILES, int GW>
+struct mailp_cuda_stem_shared {
+    static constexpr int RH = 2 * TH + 1, RW = 2 * TW + 1, IH = 2 * RH + 5, IW = 12 * TW + MAILP_CUDA_STEM_ROW;
+    static_assert(RH * RW <= 64 * TILES, "slots");
+    __align__(16) uint16_t hi[IH][IW], lo[IH][IW];
+    float    out[64 * TILES][16 * GW + 1];
+    float    red[2][GW][8];
+};
+
+/* One block owns TH x TW results of one image (blockIdx.z) and GW groups (blockIdx.y); a warp has TILES tiles of 8 of the sums'
+   places, and all channels of the block. */
+template <int TH, int TW, int TILES, int GW, bool SPLIT>
+static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_args p) {
+    typedef mailp_cuda_stem_shared<TH, TW, TILES, GW> Shared;
+    constexpr int NT = 256, RH = Shared::RH, RW = Shared::RW, IH = Shared::IH, IW = Shared::IW, STEPS = MAILP_CUDA_STEM_STEPS;
+    MAILP_CUDA_SHARED(Shared, s);
+    const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3;
+    const int ty = (int)blockIdx.x / p.tiles_x, tx = (int)blockIdx.x % p.tiles_x, group0 = (int)blockIdx.y * GW, img = (int)blockIdx.z;
+    const int cy0 = 2 * ty * TH - 1, cx0 = 2 * tx * TW - 1; /* the first sum's place */
+    const int y0 = 2 * cy0 - 3, x0 = 3 * (2 * cx0 - 3);     /* and its first input */
+    const int vh = p.HO - cy0 - 1 < 2 * TH ? p.HO - cy0 - 1 : 2 * TH, vw = p.WO - cx0 - 1 < 2 * TW ? p.WO - cx0 - 1 : 2 * TW;
+
+    mailp_dev_wait();
+#pragma unroll 4
+    for (int i = tid; i < IH * IW / 2; i += NT) {
+        const int r = i / (IW / 2), c = i % (IW / 2) * 2, y = y0 + r, x = x0 + c;
+        float     a = 0.0f, b = 0.0f;
+        if (y >= 0 && y < p.H && x + 1 >= 0) {
+            const float *from = p.in + ((size_t)img * p.H + y) * p.W * 3;
+            a = x >= 0 && x < 3 * p.W ? from[x] : 0.0f;
+            b = x + 1 < 3 * p.W ? from[x + 1] : 0.0f;
+        }
+        const uint32_t h = mailp_dev_half2(a, b);
+        *(uint32_t *)&s->hi[r][c] = h;
+        if (SPLIT) {
+            *(uint32_t *)&s->lo[r][c] = mailp_dev_half2(a - mailp_dev_half_first(h), b - mailp_dev_half_second(h));
+        }
+    }
+    __syncthreads();
+
+    float acc[GW][TILES][4];
+    int   base[TILES];
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+        const int want = (warp * TILES + q) * 8 + g, slot = want < RH * RW ? want : RH * RW - 1;
+        base[q] = slot / RW * 2 * IW + slot % RW * 6 + 2 * t;
+#pragma unroll
+        for (int w = 0; w < GW; w++) {
+            acc[w][q][0] = acc[w][q][1] = acc[w][q][2] = acc[w][q][3] = 0.0f;
+        }
+    }
+#pragma unroll 2
+    for (int k = 0; k < STEPS; k++) {
+        const int off = k / 2 * IW + k % 2 * 16;
+        uint32_t  a0[GW][4], a1[GW][4];
+#pragma unroll
+        for (int w = 0; w < GW; w++) {
+            const size_t at = ((size_t)(group0 + w) * STEPS + k) * 32 + lane;
+            const uint4  wh = p.hi[at], wl = SPLIT ? p.lo[at] : wh;
+            a0[w][0] = wh.x;
+            a0[w][1] = wh.y;
+            a0[w][2] = wh.z;
+            a0[w][3] = wh.w;
+            a1[w][0] = wl.x;
+            a1[w][1] = wl.y;
+            a1[w][2] = wl.z;
+            a1[w][3] = wl.w;
+        }
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+            const uint16_t *h = &s->hi[0][0] + base[q] + off, *l = &s->lo[0][0] + base[q] + off;
+            const uint32_t  b0[2] = {*(const uint32_t *)h, *(const uint32_t *)(h + 8)};
+            if (SPLIT) { /* the small terms first */
+                const uint32_t b1[2] = {*(const uint32_t *)l, *(const uint32_t *)(l + 8)};
+#pragma unroll
+                for (int w = 0; w < GW; w++) {
+                    mailp_dev_mma(acc[w][q], a1[w], b0);
+                    mailp_dev_mma(acc[w][q], a0[w], b1);
+                }
+            }
+#pragma unroll
+            for (int w = 0; w < GW; w++) {
+                mailp_dev_mma(acc[w][q], a0[w], b0);
+            }
+        }
+    }
+
+    /* sums to shared memory; mean and sum of squares of those that are this block's */
+    const float count = 16.0f * (float)(vh * vw);
+    float       mean[GW];
+    bool        own[TILES][2];
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int slot = (warp * TILES + q) * 8 + 2 * t + e, r = slot / RW - 1, c = slot % RW - 1;
+            own[q][e] = r >= 0 && r < vh && c >= 0 && c < vw;
+        }
+    }
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                acc[w][q][e] *= p.unscale;
+                s->out[(warp * TILES + q) * 8 + 2 * t + (e & 1)][w * 16 + g + 8 * (e >> 1)] = acc[w][q][e];
+                sum += own[q][e & 1] ? acc[w][q][e] : 0.0f;
+            }
+        }
+        sum = mailp_dev_sum<32>(sum);
+        if (lane == 0) {
+            s->red[0][w][warp] = sum;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        float m2 = 0.0f;
+        mean[w] = 0.0f;
+        for (int i = 0; i < 8; i++) {
+            mean[w] += s->red[0][w][i];
+        }
+        mean[w] /= count;
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float d = acc[w][q][e] - mean[w];
+                m2 += own[q][e & 1] ? d * d : 0.0f;
+            }
+        }
+        m2 = mailp_dev_sum<32>(m2);
+        if (lane == 0) {
+            s->red[1][w][warp] = m2;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        if (tid == w) {
+            float *at = p.stats + (((size_t)img * (p.CO / 16) + group0 + w) * gridDim.x + blockIdx.x) * 3;
+            float  m2 = 0.0f;
+            for (int i = 0; i < 8; i++) {
+                m2 += s->red[1][w][i];
+            }
+            at[0] = mean[w];
+            at[1] = m2;
+            at[2] = count;
+        }
+    }
+    for (int i = tid; i < TH * TW * 16 * GW; i += NT) {
+        const int   c = i % (16 * GW), x = i / (16 * GW) % TW, y = i / (16 * GW * TW), py = ty * TH + y, px = tx * TW + x;
+        const float sign = p.gain[group0 * 16 + c] < 0.0f ? -1.0f : 1.0f;
+        if (py < p.PH && px < p.PW) {
+            float v = -INFINITY;
+#pragma unroll
+            for (int k = 0; k < 9; k++) {
+                const int r = 2 * y + k / 3, q = 2 * x + k % 3;
+                if (cy0 + r >= 0 && cy0 + r < p.HO && cx0 + q >= 0 && cx0 + q < p.WO) {
+                    const float f = s->out[r * RW + q][c] * sign;
+                    v = f > v || f != f ? f : v; /* not-a-number wins */
+                }
+            }
+            p.out[(((size_t)img * p.PH + py) * p.PW + px) * p.CO + group0 * 16 + c] = v * sign;
+        }
+    }
 }
 
 struct mailp_cuda_keypoints_args {
@@ -2636,7 +2826,17 @@ static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage 
             }
         }
     }
-    if (fragments && CI % 16 == 0) {
+    if (CI == 3 && size == 7) { /* rows of 21 padded to 32; see >>vision */
+        const size_t row = MAILP_CUDA_STEM_ROW, all = 7 * row;
+        float       *hi = mailp_cuda_take(l, &s->hi, CO * all / 2), *lo = mailp_cuda_take(l, &s->lo, CO * all / 2);
+        l->tmp_need = CO * all > l->tmp_need ? CO * all : l->tmp_need;
+        if (w) {
+            for (size_t i = 0; i < CO * all; i++) {
+                l->tmp[i] = i % row < 21 ? w[i / all * 147 + i % all / row * 21 + i % row] : 0.0f;
+            }
+            s->unscale = mailp_cuda_pack_fragments(hi, lo, l->tmp, CO, 1, all);
+        }
+    } else if (fragments && CI % 16 == 0) {
         float *hi = mailp_cuda_take(l, &s->hi, n / 2), *lo = mailp_cuda_take(l, &s->lo, n / 2);
         if (w) {
             s->unscale = mailp_cuda_pack_fragments(hi, lo, w, CO, taps, CI);
@@ -3385,7 +3585,6 @@ static inline void mailp_cuda_queue_conv(mailp_cuda_queue *q, const mailp_cuda_s
     norm->W = norm->WO = a.WO;
     norm->C = w.CO;
     norm->tiles = a.tiles;
-    norm->tile_px = tile_px;
     norm->out = out;
 }
 
@@ -3394,6 +3593,62 @@ static inline void mailp_cuda_queue_norm(mailp_cuda_queue *q, mailp_cuda_norm_ar
     a.per_block = 4096 / a.C > 0 ? 4096 / a.C : 1;
     mailp_cuda_launch(q, mailp_cuda_norm, dim3(mailp_cuda_tiles((size_t)px, (size_t)a.per_block), (unsigned)images), 256,
                       sizeof(float) * 2 * (size_t)(a.C / 16), a);
+}
+
+/* The first convolution of a camera and its pooling on tensor cores; norm is then for mailp_cuda_queue_norm, whose input is
+   already pooled. A large tile computes fewer sums twice, a small one gives a few pictures to more SMs. */
+template <int TH, int TW, int TILES, int GW>
+static inline void mailp_cuda_queue_stem(mailp_cuda_queue *q, const mailp_cuda_stage &w, int half, float *out, float *stats, const float *in,
+                                         int images, int H, int W, mailp_cuda_norm_args *norm) {
+    mailp_cuda_stem_args a = {};
+    a.out = out;
+    a.stats = stats;
+    a.in = in;
+    a.hi = (const uint4 *)(const void *)w.hi;
+    a.lo = (const uint4 *)(const void *)w.lo;
+    a.gain = w.gain;
+    a.unscale = w.unscale;
+    a.H = H;
+    a.W = W;
+    a.HO = (H + 1) / 2;
+    a.WO = (W + 1) / 2;
+    a.PH = (a.HO + 1) / 2;
+    a.PW = (a.WO + 1) / 2;
+    a.CO = w.CO;
+    a.tiles_x = (int)mailp_cuda_tiles((size_t)a.PW, TW);
+    const unsigned tiles = (unsigned)a.tiles_x * mailp_cuda_tiles((size_t)a.PH, TH);
+    mailp_cuda_launch(q, half ? mailp_cuda_stem<TH, TW, TILES, GW, false> : mailp_cuda_stem<TH, TW, TILES, GW, true>,
+                      dim3(tiles, (unsigned)(w.CO / 16 / GW), (unsigned)images), 256, sizeof(mailp_cuda_stem_shared<TH, TW, TILES, GW>), a);
+    memset(norm, 0, sizeof *norm);
+    norm->raw = out;
+    norm->stats = stats;
+    norm->gain = w.gain;
+    norm->bias = w.bias;
+    norm->H = norm->HO = a.PH;
+    norm->W = norm->WO = a.PW;
+    norm->C = w.CO;
+    norm->tiles = (int)tiles;
+    norm->relu = 1;
+}
+
+/* relu(norm(conv(in))), pooled, into out; raw: room for the sums. */
+static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out, float *raw,
+                                          float *stats, const float *in, int H, int W) {
+    mailp_cuda_norm_args norm;
+    if (s->wish.plain || !w.hi) {
+        mailp_cuda_queue_conv(q, w, raw, stats, in, s->B, H, W, &norm);
+        norm.pool = norm.relu = 1;
+        norm.HO = (norm.H + 1) / 2;
+        norm.WO = (norm.W + 1) / 2;
+    } else if (w.CO % 32) {
+        mailp_cuda_queue_stem<4, 6, 2, 1>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
+    } else if (H * W / 1024 * s->B * w.CO / 32 < 2 * s->policy->sms / s->branches) {
+        mailp_cuda_queue_stem<4, 6, 2, 2>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
+    } else {
+        mailp_cuda_queue_stem<8, 8, 5, 2>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
+    }
+    norm.out = out;
+    mailp_cuda_queue_norm(q, norm, s->B);
 }
 
 /* The shapes of mailp_cuda_fused. */
@@ -3513,17 +3768,13 @@ static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_s
 static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_session *s, int camera, int at) {
     const mail_cuda_policy  *p = s->policy;
     const mailp_cuda_camera *cam = &p->camera[camera];
-    mailp_cuda_norm_args     norm;
     const int                set = camera % s->branches;
     float                   *x = s->map[set][0], *y = s->map[set][1], *skip = s->map[set][2]; /* a block's input, middle and shortcut */
     int                      H = cam->height, W = cam->width;
 
-    mailp_cuda_queue_conv(q, cam->stem, y, s->stats[set], s->picture[camera], s->B, H, W, &norm);
-    norm.out = x;
-    norm.pool = norm.relu = 1;
-    H = norm.HO = (norm.H + 1) / 2;
-    W = norm.WO = (norm.W + 1) / 2;
-    mailp_cuda_queue_norm(q, norm, s->B);
+    mailp_cuda_queue_first(q, s, cam->stem, x, y, s->stats[set], s->picture[camera], H, W);
+    H = (H + 3) / 4;
+    W = (W + 3) / 4;
     for (int i = 0; i < 8; i++) {
         const int stride = cam->conv1[i].stride, HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
         mailp_cuda_queue_stage(q, s, set, cam->conv1[i], y, x, NULL, 1, H, W);
@@ -3819,9 +4070,9 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
         const size_t             h = ((size_t)cam->height + 1) / 2, w = ((size_t)cam->width + 1) / 2;
         const size_t             n = B * h * w * (size_t)cam->stem.CO; /* the stem's output is the largest map */
         map = n > map ? n : map;
-        /* tiles of 16 pixels at least, 2 floats a group of 16 channels; later stages have fewer of pixels x channels,
+        /* tiles of 16 pixels at least, 3 floats a group of 16 channels; later stages have fewer of pixels x channels,
            but every image has at least one tile per group */
-        const size_t m = B * (h * w / 16 + 1) * (size_t)cam->stem.CO / 16 * 2 + B * (size_t)cam->conv2[7].CO / 16 * 2;
+        const size_t m = B * (h * w / 16 + 1) * (size_t)cam->stem.CO / 16 * 3 + B * (size_t)cam->conv2[7].CO / 16 * 3;
         stats = m > stats ? m : stats;
         s->picture[i] = floats(B * (size_t)cam->height * (size_t)cam->width * 3);
         s->features[i] = floats(B * (size_t)cam->feature_dim);

@@ -271,6 +271,50 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     return ct_hash(got);
 }
 
+/* The first convolution with its pooling, by tiles of either size, against convolution, norm and ReLU in double, then pooled. */
+static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms) {
+    const int    HO = (H + 1) / 2, WO = (W + 1) / 2, PH = (HO + 1) / 2, PW = (WO + 1) / 2;
+    const floats in = ct_normal((size_t)(images * H * W * 3), 1), w = ct_normal((size_t)(CO * 147), 2, 0.1f);
+    const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.2f), bias = ct_normal((size_t)CO, 4, 0.3f);
+    floats       wide((size_t)(CO * 224)), hi(wide.size() / 2), lo(wide.size() / 2);
+    doubles      map, want;
+    for (size_t i = 0; i < wide.size(); i++) {
+        wide[i] = i % 32 < 21 ? w[i / 224 * 147 + i % 224 / 32 * 21 + i % 32] : 0.0f;
+    }
+    const float unscale = mailp_cuda_pack_fragments(hi.data(), lo.data(), wide.data(), (size_t)CO, 1, 224);
+    conv_reference(map, doubles(in.begin(), in.end()), w, gain, bias, NULL, true, images, H, W, 3, CO, 7, 2);
+    for (int i = 0; i < images * PH * PW * CO; i++) {
+        const int c = i % CO, x0 = i / CO % PW * 2 - 1, y0 = i / CO / PW % PH * 2 - 1, n = i / CO / PW / PH;
+        double    most = 0.0;
+        for (int y = std::max(y0, 0); y < std::min(y0 + 3, HO); y++) {
+            for (int x = std::max(x0, 0); x < std::min(x0 + 3, WO); x++) {
+                most = std::max(most, map[(size_t)(((n * HO + y) * WO + x) * CO + c)]);
+            }
+        }
+        want.push_back(most);
+    }
+    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), raw((size_t)(images * HO * WO * CO)), stats(raw.n), out(want.size());
+    mail_cuda_policy  policy;
+    mail_cuda_session session;
+    mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0};
+    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, dlo, unscale};
+    memset((void *)&policy, 0, sizeof policy);
+    memset((void *)&session, 0, sizeof session);
+    policy.sms = sms;
+    session.policy = &policy;
+    session.B = images;
+    session.branches = 1;
+    session.wish.half = half;
+    mailp_cuda_queue_first(&q, &session, stage, out, raw, stats, din, H, W);
+    CHECK(q.error == cudaSuccess);
+    const floats got = out.host();
+    CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
+    session.wish.plain = 1;
+    mailp_cuda_queue_first(&q, &session, stage, out, raw, stats, din, H, W);
+    CHECK(q.error == cudaSuccess && ct_distance(out.host(), want) < 1e-6);
+    return ct_hash(got);
+}
+
 /* Every half survives the way through float, and floats between two halves go to the nearer one, ties to the even. */
 static uint64_t half_case(void) {
     for (uint32_t h = 0; h < 0x7c00; h++) {
@@ -568,6 +612,10 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"conv 3x3, stride 2, wide tiles", [] { return conv_case(40, 23, 20, 16, 32, 3, 2, false, false); }},
         {"conv 1x1, stride 2", [] { return conv_case(1, 8, 6, 64, 48, 1, 2, false, false); }},
         {"conv of a constant picture", [] { return conv_case(1, 16, 16, 16, 16, 3, 1, false, true); }},
+        {"first conv, small tiles", [] { return first_case(2, 37, 64, 16, false, 132); }},
+        {"first conv, small tiles, two groups", [] { return first_case(1, 64, 46, 32, false, 132); }},
+        {"first conv, large tiles", [] { return first_case(1, 70, 67, 32, false, 1); }},
+        {"first conv, large tiles, one half product", [] { return first_case(1, 33, 130, 64, true, 1); }},
         {"half from and to float", [] { return half_case(); }},
         {"fused conv 3x3, 8 pixels a block, residual", [] { return fused_case(1, 4, 4, 64, 32, 3, 1, true, false, 1); }},
         {"fused conv 3x3, 16 a block, odd size", [] { return fused_case(1, 9, 7, 32, 16, 3, 1, false, false, 2); }},
