@@ -1619,6 +1619,10 @@ enum {
     MAILP_CUDA_FUSED_LOADS = 4    /* loads of one thread under way while the input tile is filled */
 };
 
+/* Inputs of tensor cores are multiplied by this before they are split: what a half cannot hold of a value below 1/8 would
+   otherwise be lost among the smallest halves (robot cameras: 1.2e-5 from mail.h without, 4e-6 with it). */
+#define MAILP_CUDA_RAISE 16.0f
+
 struct mailp_cuda_fused_args {
     float       *out;         /* [images][HO][WO][CO] normalised */
     const float *in;          /* [images][H][W][CI] */
@@ -1659,7 +1663,7 @@ static __device__ __forceinline__ int mailp_dev_divide(int n, uint32_t magic) {
 
 /* KW warps share the inputs of the same pixels, the other factor of the 8 warps splits pixels, TILES tiles of 8 each:
    PX = 8 * TILES * 8 / KW. SPLIT: both operands as half hi + lo, 22 bits, three products, float32-class; otherwise one
-   product. An input above 65504 becomes not-a-number and is seen as such. The input tile lies in shared memory, each
+   product. An input above 4094 becomes not-a-number and is seen as such. The input tile lies in shared memory, each
    pixel's row longer by 16 bytes so that lanes read different banks; where all inputs have no room, or would leave no room
    for enough pixels, it holds MAILP_CUDA_FUSED_PART of them at a time. */
 template <int KW, int TILES, int GW, bool SPLIT>
@@ -1715,6 +1719,10 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
                 for (int i = 0; i < LOADS; i++) {
                     const int pos = at + i * per;
                     if (pos < positions) {
+                        v[i].x *= MAILP_CUDA_RAISE;
+                        v[i].y *= MAILP_CUDA_RAISE;
+                        v[i].z *= MAILP_CUDA_RAISE;
+                        v[i].w *= MAILP_CUDA_RAISE;
                         const uint32_t h0 = mailp_dev_half2(v[i].x, v[i].y), h1 = mailp_dev_half2(v[i].z, v[i].w);
                         *(uint2 *)&hi[(size_t)pos * pix + 4 * q] = make_uint2(h0, h1);
                         if (SPLIT) {
@@ -1970,6 +1978,8 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
             a = x >= 0 && x < 3 * p.W ? from[x] : 0.0f;
             b = x + 1 < 3 * p.W ? from[x + 1] : 0.0f;
         }
+        a *= MAILP_CUDA_RAISE;
+        b *= MAILP_CUDA_RAISE;
         const uint32_t h = mailp_dev_half2(a, b);
         *(uint32_t *)&s->hi[r][c] = h;
         if (SPLIT) {
@@ -2616,7 +2626,7 @@ struct mailp_cuda_stage {  /* a convolution and its GroupNorm */
     const float *w, *gain, *bias;
     int          CI, CO, size, stride;
     const float *hi, *lo;  /* the same weights as A fragments of mailp_cuda_fused, or NULL */
-    float        unscale;  /* which hold the weights divided by this */
+    float        unscale;  /* what sums of products with them are multiplied by */
 };
 
 struct mailp_cuda_camera {
@@ -2780,7 +2790,7 @@ static inline void mailp_cuda_load_transformer(mailp_cuda_loader *l, mailp_cuda_
 
 /* w [CO][taps][CI] -> fragments [CO / 16][steps][lane][4 registers] for mailp_dev_mma, steps in the order of
    mailp_cuda_fused_block: as half (hi) and what rounding lost (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
-   halves. Returns the inverse of that power. */
+   halves. Returns the inverse of that power and of the one that inputs are multiplied by. */
 static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float *w, size_t CO, size_t taps, size_t CI) {
     const size_t block = (size_t)mailp_cuda_fused_block((int)CI), steps = taps * CI / 16, each = taps * block / 16;
     float        most = 0.0f;
@@ -2803,7 +2813,7 @@ static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float 
         memcpy(hi + i, &h, 4);
         memcpy(lo + i, &rest, 4);
     }
-    return 1.0f / scale;
+    return 1.0f / scale / MAILP_CUDA_RAISE;
 }
 
 /* A convolution [CO][CI][size][size] -> [CO][size][size][CI], and its norm; with fragments for the fused kernel. */
