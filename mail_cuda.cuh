@@ -88,6 +88,7 @@ struct mailp_cuda_queue {
     int          load;
     int          early;  /* kernels may begin while the one before them ends: the device can, and all of them wait (mailp_dev_wait) */
     int          fresh;  /* the next kernel comes after something else than one kernel */
+    double       cycles; /* what the fused convolutions so far are expected to take */
 };
 
 #ifndef MAIL_CUDA_ON_CPU
@@ -2552,33 +2553,36 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 }
                 const size_t row = (size_t)robot_at(m / T) * T + m % T; /* of [robots][T] */
                 const bool   store = rank == 0 && robot0 + m / T < robots;
+                float predicted = 0.0f; /* lane a's: of action number a, so that the lanes update side by side */
                 for (int a = 0; a < D; a++) {
-                    float noise = 0.0f;
+                    float sums = 0.0f;
 #pragma unroll
                     for (int q = 0; q < DM / 32; q++) {
-                        noise += p.s.pred_w[a * DM + q * 32 + lane] * v[q];
+                        sums += p.s.pred_w[a * DM + q * 32 + lane] * v[q];
                     }
-                    noise = mailp_dev_finite(mailp_dev_sum<32>(noise) + p.s.pred_b[a]);
-                    if (lane == 0) {
-                        const float x_t = s->x[m][a];
-                        float       x_start = noise;
-                        if (p.s.predict_noise) {
-                            x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], noise));
-                        }
-                        if (p.s.clip) {
-                            x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
-                        }
-                        float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
-                        if (c[4] > 0.0f) {
-                            next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * T + row) * D + a]));
-                        }
-                        s->x[m][a] = next;
-                        if (last && store) {
-                            const float y = mailp_dev_clamp(next, p.s.lo[a], p.s.hi[a]);
-                            p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y, p.s.std[a]), p.s.mean[a]) : y;
-                            if (p.s.trace_norm) {
-                                p.s.trace_norm[row * D + a] = y;
-                            }
+                    sums = mailp_dev_finite(mailp_dev_sum<32>(sums) + p.s.pred_b[a]);
+                    predicted = lane == a ? sums : predicted;
+                }
+                if (lane < D) {
+                    const int   a = lane;
+                    const float x_t = s->x[m][a];
+                    float       x_start = predicted;
+                    if (p.s.predict_noise) {
+                        x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], predicted));
+                    }
+                    if (p.s.clip) {
+                        x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
+                    }
+                    float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
+                    if (c[4] > 0.0f) {
+                        next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * T + row) * D + a]));
+                    }
+                    s->x[m][a] = next;
+                    if (last && store) {
+                        const float y = mailp_dev_clamp(next, p.s.lo[a], p.s.hi[a]);
+                        p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y, p.s.std[a]), p.s.mean[a]) : y;
+                        if (p.s.trace_norm) {
+                            p.s.trace_norm[row * D + a] = y;
                         }
                     }
                 }
@@ -3753,6 +3757,7 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
     if (!chosen) {
         return 0;
     }
+    q->cycles += best;
     mailp_cuda_launch(q, half ? chosen->single : chosen->split,
                       dim3((unsigned)((s->B + best_args.together - 1) / best_args.together * (w.CO / 16 / chosen->gw) * best_args.cluster)), 256,
                       best_smem, best_args, (unsigned)best_args.cluster);
@@ -4136,6 +4141,7 @@ static inline void mailp_cuda_queue_observe(mailp_cuda_queue *q, mail_cuda_sessi
             mailp_cuda_mark(&branch, s->joined[i]);
         }
         q->error = branch.error;
+        q->cycles = branch.cycles;
         q->fresh = branch.stream == q->stream ? branch.fresh : q->fresh;
         at += s->policy->camera[i].feature_dim;
     }
@@ -4219,7 +4225,7 @@ static inline cudaError_t mailp_cuda_record_once(cudaGraphExec_t *exec, mail_cud
                                                  int early) {
     cudaStream_t     stream = NULL;
     cudaGraph_t      graph = NULL;
-    mailp_cuda_queue q = {NULL, cudaSuccess, 1, early, 1};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 1, early, 1, 0.0};
     *exec = NULL;
     queue(&q, s); /* loading a kernel may allocate, which a recording does not allow */
     cudaError_t e = q.error == cudaSuccess ? cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) : q.error;
@@ -4315,7 +4321,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, ui
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_reset: session is NULL");
     }
     const mailp_cuda_on on(session->policy);
-    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0};
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0, 0.0};
     mailp_cuda_queue_forget(&q, session, -1);
     session->options.seed = seed;
     session->x_T = session->noise_in = NULL;
@@ -4332,7 +4338,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *sessi
         return mailp_fail(err, MAIL_E_ARGUMENT, "robot %zu of a session with %d", robot, session ? session->B : 0);
     }
     const mailp_cuda_on on(session->policy);
-    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0};
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0, 0.0};
     mailp_cuda_queue_forget(&q, session, (int)robot);
     session->x_T = session->noise_in = NULL;
     mailp_cuda_forget_robot(session, robot);
@@ -4496,7 +4502,7 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
         status = mailp_cuda_check(mailp_cuda_session_fill(s, visited, table, weight), "filling a session", err);
     }
     if (status == MAIL_OK) {
-        mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0};
+        mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0, 0.0};
         mailp_cuda_load_kernels(&q, s);
         status = mailp_cuda_check(q.error, "loading kernels", err);
     }
@@ -4551,7 +4557,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_set_goal(mail_cuda_session *session,
         return mailp_fail(err, MAIL_E_ARGUMENT, "a goal of %zu floats; %zu, or %zu for one per robot, are expected", n, dim, B * dim);
     }
     const mailp_cuda_on on(session->policy);
-    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0};
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0, 0.0};
     for (size_t b = 0; b < B && q.error == cudaSuccess; b++) {
         q.error = cudaMemcpyAsync(session->goal_in + b * dim, embedding + (n == dim ? 0 : b * dim), dim * sizeof(float),
                                   cudaMemcpyDefault, session->stream);
@@ -4667,7 +4673,7 @@ MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const ma
     const mailp_config &c = s->policy->config;
     const size_t        B = (size_t)s->B;
     const mailp_cuda_on on(s->policy);
-    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0};
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0, 0.0};
     if (!c.n_cameras) {
         return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_cuda_observe_features");
     }
@@ -4729,7 +4735,7 @@ MAIL_CUDA_API void mail_cuda_session_set_noise(mail_cuda_session *session, const
 static inline mail_status mailp_cuda_plan_now(mail_cuda_session *s, float *actions, int all, mail_error *err) {
     const mailp_config &c = s->policy->config;
     const mailp_cuda_on on(s->policy);
-    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0};
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0, 0.0};
     for (int b = 0; b < s->B; b++) {
         if (!s->frames[b] && (all || s->used[b] >= s->chunks.n_exec)) {
             return mailp_fail(err, MAIL_E_STATE, "robot %d has seen no frame since its reset", b);
@@ -4774,7 +4780,7 @@ MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *actio
     }
     mail_cuda_session  *s = session;
     const mailp_cuda_on on(s->policy);
-    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0};
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0, 0.0};
     int                 due = 0;
     for (int b = 0; b < s->B; b++) {
         due += s->used[b] >= s->chunks.n_exec;
@@ -4826,7 +4832,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, ma
    Memory   none.   Work is queued on the stream. */
 typedef mailp_cuda_scan_args mail_cuda_scan;
 MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, size_t batch, cudaStream_t stream, mail_error *err) {
-    mailp_cuda_queue q = {stream, cudaSuccess, 0, 0, 0};
+    mailp_cuda_queue q = {stream, cudaSuccess, 0, 0, 0, 0.0};
     if (!scan || !scan->y || !scan->u || !scan->dt || !scan->A || !scan->B || !scan->C) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_selective_scan: scan or one of its operands is NULL");
     }

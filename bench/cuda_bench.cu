@@ -35,12 +35,12 @@ static void check(cudaError_t e, const char *what) {
     }
 }
 
-/* What was expected of each batch on an H200 before anything had run, and what it must reach (milliseconds, "both"). From the
-   count of launches (1.5 to 2.5 us each), layers of the loop (1.3 to 2 us each) and arithmetic at a third of the peak. */
+/* What was expected of each batch on an H200 before anything had run, and what it must reach (milliseconds, "both"). As
+   build/test_cuda predict prints them and tests/cuda/predict.h explains. */
 static const struct {
     size_t batch;
     double predicted, must;
-} expected[] = {{1, 0.65, 1.0}, {2, 0.7, 0.0}, {4, 0.8, 0.0}, {8, 1.0, 0.0}, {16, 1.4, 0.0}, {32, 2.2, 2.0}, {64, 4.2, 3.5}};
+} expected[] = {{1, 0.59, 1.0}, {2, 0.62, 0.0}, {4, 0.72, 0.0}, {8, 0.90, 0.0}, {16, 1.41, 0.0}, {32, 2.05, 2.0}, {64, 3.74, 3.5}};
 
 /* Milliseconds on the stream of run(i), again and again for `seconds`; overwrite: memory written before each. */
 template <class Run>

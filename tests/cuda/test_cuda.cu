@@ -87,7 +87,7 @@ static uint64_t linear_case(int M, int N, int K, bool norm, bool add, int act) {
         }
     }
     ct_device        dX(X), dW(W), db(b), dg(g), dgb(gb), Y(r), dr2(r2);
-    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
     mailp_cuda_linear_args a = mailp_cuda_linear_init(Y, dX, dW, db, M, N, K);
     a.norm_w = norm ? (float *)dg : NULL;
     a.norm_b = norm ? (float *)dgb : NULL;
@@ -226,7 +226,7 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     doubles want, wide_skip(skip.begin(), skip.end());
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
     ct_device            din(in), dw(w), dg(gain), db(bias), dskip(skip), out(n_out), stats(n_out);
-    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
     mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, NULL, 1.0f};
     mailp_cuda_norm_args norm;
     mailp_cuda_queue_conv(&q, stage, out, stats, din, images, H, W, &norm);
@@ -252,7 +252,7 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), out(skip);
     mail_cuda_policy  policy;
     mail_cuda_session session;
-    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
     mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, dlo, unscale};
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);
@@ -296,7 +296,7 @@ static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms)
     ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), raw((size_t)(images * HO * WO * CO)), stats(raw.n), out(want.size());
     mail_cuda_policy  policy;
     mail_cuda_session session;
-    mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0};
+    mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
     mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, dlo, unscale};
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);

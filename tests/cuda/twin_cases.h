@@ -215,7 +215,7 @@ static uint64_t picture_case(void) {
             if (size[0] % 4 == 0) {
                 images[1].data = there.data;
             }
-            mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0};
+            mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
             CHECK(mailp_cuda_image_check(t.robots, images[0], &t.err) == MAIL_OK && mailp_cuda_image_check(t.robots, images[1], &t.err) == MAIL_OK);
             mailp_cuda_queue_pictures(&q, t.robots, images, 2);
             CHECK(q.error == cudaSuccess);
