@@ -1969,7 +1969,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
     const int y0 = 2 * cy0 - 3, x0 = 3 * (2 * cx0 - 3);     /* and its first input */
     const int vh = p.HO - cy0 - 1 < 2 * TH ? p.HO - cy0 - 1 : 2 * TH, vw = p.WO - cx0 - 1 < 2 * TW ? p.WO - cx0 - 1 : 2 * TW;
 
-    mailp_dev_wait();
+    mailp_dev_wait(); /* after another camera, say (unseen by test_faults: with one camera it is the first of its graph) */
 #pragma unroll 4
     for (int i = tid; i < IH * IW / 2; i += NT) {
         const int r = i / (IW / 2), c = i % (IW / 2) * 2, y = y0 + r, x = x0 + c;
