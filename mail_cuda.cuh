@@ -28,7 +28,8 @@
    What holds: after mail_cuda_session_create no call allocates or prints, and none waits for the GPU as long as the caller's
    pictures, noise and actions are in device memory or page-locked memory (cudaHostAlloc): the runtime copies from and to
    other memory of the host only when the stream has come that far. Work is queued on the caller's stream, on the device
-   that was current when the policy was created. Same input, same bits; a robot's actions do not depend on its batch.
+   that was current when the policy was created, whichever is current at the call. Same input, same bits; a robot's actions
+   do not depend on the other robots of its batch.
    Memory that is given to a call and read later (pictures, goals, noise) stays as it is until the stream has come this far.
 
    As in mail.h: pictures of every format, size and stride, goals, histories, horizons, DDIM, ensembling, limits, robots that are
@@ -87,7 +88,24 @@ struct mailp_cuda_queue {
     int          load;
     int          early;  /* kernels may begin while the one before them ends: the device can, and all of them wait (mailp_dev_wait) */
     int          fresh;  /* the next kernel comes after something else than one kernel */
+    double       cycles; /* what the fused convolutions so far are expected to take */
 };
+
+#ifndef MAIL_CUDA_ON_CPU
+/* Let a kernel be launched with smem bytes of dynamic shared memory, in clusters of that many blocks. The limit is only ever
+   raised: a graph recorded with more must stay right when a smaller session comes after it. */
+static inline cudaError_t mailp_cuda_allow(const void *kernel, size_t smem, unsigned cluster) {
+    cudaFuncAttributes about;
+    cudaError_t        e = cudaFuncGetAttributes(&about, kernel);
+    if (e == cudaSuccess && (size_t)about.maxDynamicSharedSizeBytes < smem) {
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
+    }
+    if (e == cudaSuccess && cluster > 8) {
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }
+    return e;
+}
+#endif
 
 /* Queue kernel(args) on q: grid blocks in clusters of `cluster` (1: no clusters), smem bytes of dynamic shared memory.
    After an error nothing more is launched. */
@@ -108,11 +126,8 @@ static inline void mailp_cuda_launch(mailp_cuda_queue *q, void (*kernel)(Args), 
     cudaLaunchConfig_t  config = {};
     cudaLaunchAttribute attribute[2];
     unsigned            n = 0;
-    if (smem > 48 * 1024) {
-        q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
-    }
-    if (cluster > 8 && q->error == cudaSuccess) {
-        q->error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    if (smem > 48 * 1024 || cluster > 8) {
+        q->error = mailp_cuda_allow((const void *)kernel, smem, cluster);
     }
     if (q->error != cudaSuccess) {
         return;
@@ -1434,7 +1449,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_prepare(const __grid_co
 
 struct mailp_cuda_conv_args {
     float       *out;     /* [images][HO * WO][CO] before normalisation */
-    float       *stats;   /* [images][CO / 16][tiles][2] mean and sum of squares of each tile's part of a group */
+    float       *stats;   /* [images][CO / 16][tiles][3] mean, sum of squares about it and number of each tile's part of a group */
     const float *in;      /* [images][H][W][CI] */
     const float *w;       /* [CO][size * size * CI], inputs ordered (ky, kx, channel) */
     int          H, W, CI, HO, WO, CO, size, stride, pad, tiles;
@@ -1510,9 +1525,10 @@ static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_ar
         }
         sq = mailp_dev_sum<32>(sq);
         if (lane == 0) {
-            float *at = p.stats + (((size_t)img * (p.CO / 16) + n0 / 16 + warp) * p.tiles + blockIdx.x) * 2;
+            float *at = p.stats + (((size_t)img * (p.CO / 16) + n0 / 16 + warp) * p.tiles + blockIdx.x) * 3;
             at[0] = mean;
             at[1] = sq;
+            at[2] = (float)(len * 16);
         }
     }
 }
@@ -1520,10 +1536,10 @@ static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_ar
 struct mailp_cuda_norm_args {
     float       *out;       /* [images][HO][WO][C]; may be raw or residual unless pooling */
     const float *raw;       /* [images][H][W][C] from the convolution */
-    const float *stats;     /* of the same, with tiles of tile_px pixels */
+    const float *stats;     /* of the same */
     const float *gain, *bias; /* [C] */
     const float *residual;  /* [images][H][W][C] or NULL */
-    int          H, W, C, HO, WO, tiles, tile_px, relu, pool, per_block;
+    int          H, W, C, HO, WO, tiles, relu, pool, per_block;
 };
 
 /* out = relu(group_norm(raw) + residual); with pool: max_pool2d(3, 2, 1) of that. One block owns per_block output pixels
@@ -1539,9 +1555,8 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
     for (int g = warp; g < groups; g += NT / 32) {
         float n = 0.0f, mu = 0.0f, m2 = 0.0f;
         for (int t = lane; t < p.tiles; t += 32) {
-            const float *at = p.stats + (((size_t)img * groups + g) * p.tiles + t) * 2;
-            const float  more = 16.0f * (float)(px - t * p.tile_px < p.tile_px ? px - t * p.tile_px : p.tile_px);
-            const float  d = at[0] - mu, all = n + more;
+            const float *at = p.stats + (((size_t)img * groups + g) * p.tiles + t) * 3;
+            const float  more = at[2], d = at[0] - mu, all = n + more;
             mu += d * (more / all);
             m2 += at[1] + d * d * (n * more / all);
             n = all;
@@ -1558,7 +1573,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
         }
         if (lane == 0) {
             mean[g] = mu;
-            inv[g] = 1.0f / sqrtf(m2 / (16.0f * (float)px) + 1e-5f);
+            inv[g] = 1.0f / sqrtf(m2 / n + 1e-5f);
         }
     }
     __syncthreads();
@@ -1593,10 +1608,21 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
 
 /* ---- the same in one launch per convolution, on GPUs with clusters ---- */
 
-/* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. A cluster owns one image and one
-   group, its blocks own PX output pixels each; the sums stay in registers until the blocks have told each other mean and
-   sum of squares of their part, so nothing but the finished map goes to memory. */
-enum { MAILP_CUDA_FUSED_STEPS = 36, MAILP_CUDA_FUSED_WARPS = 8 }; /* 16-input steps in a piece of weights: 18 or 36 KiB */
+/* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. A block owns GW groups and PX output
+   pixels: of one image, which its cluster then owns, or of as many whole images as fit. The sums stay in registers until
+   the blocks of a cluster have told each other mean and sum of squares of their part, so nothing but the finished map goes
+   to memory. */
+enum {
+    MAILP_CUDA_FUSED_STEPS = 36,  /* 16-input steps of all groups of a block in a piece of weights: 18 or 36 KiB */
+    MAILP_CUDA_FUSED_WARPS = 8,
+    MAILP_CUDA_FUSED_PART = 64,   /* inputs whose weights follow each other, and that a chunked block has at once */
+    MAILP_CUDA_FUSED_TABLE = 640, /* most steps over the inputs that a block has at once */
+    MAILP_CUDA_FUSED_LOADS = 4    /* loads of one thread under way while the input tile is filled */
+};
+
+/* Inputs of tensor cores are multiplied by this before they are split: what a half cannot hold of a value below 1/8 would
+   otherwise be lost among the smallest halves (robot cameras: 1.2e-5 from mail.h without, 4e-6 with it). */
+#define MAILP_CUDA_RAISE 16.0f
 
 struct mailp_cuda_fused_args {
     float       *out;         /* [images][HO][WO][CO] normalised */
@@ -1606,13 +1632,17 @@ struct mailp_cuda_fused_args {
     const float *gain, *bias; /* [CO] */
     float        unscale;
     int          H, W, CI, HO, WO, CO, size, stride, relu, cluster;
+    int          images;      /* in all */
+    int          together;    /* a block's images; more than 1: all their pixels, and then PX = together * HO * WO */
+    int          part;        /* inputs in shared memory at once: CI, or MAILP_CUDA_FUSED_PART */
 };
 
 struct mailp_cuda_fused_shared {
-    float               red[2][MAILP_CUDA_FUSED_WARPS];
+    float               red[2][2][MAILP_CUDA_FUSED_WARPS];
     float               acc[MAILP_CUDA_FUSED_WARPS][16][9];
-    __align__(16) float stat[16][4];  /* of each block of the cluster: mean, sum of squares about it, values */
+    __align__(16) float stat[16][2][4];  /* of each block of the cluster and group: mean, sum of squares about it, values */
     mailp_cuda_bar      weights[2], stats;
+    int                 off[MAILP_CUDA_FUSED_TABLE]; /* where the inputs of a step lie, from a pixel's first one */
     __align__(128) uint4 ring[2][2][MAILP_CUDA_FUSED_STEPS * 32]; /* piece, hi or lo */
 };
 
@@ -1622,32 +1652,88 @@ static inline __host__ __device__ int mailp_cuda_fused_rows(int px, int HO, int 
     return ((rows < HO ? rows : HO) - 1) * stride + size;
 }
 
+/* Inputs whose weights follow each other: the order of weights is (block of inputs, tap, 16 inputs). */
+static inline __host__ __device__ int mailp_cuda_fused_block(int CI) {
+    return CI % MAILP_CUDA_FUSED_PART ? CI : MAILP_CUDA_FUSED_PART;
+}
+
+/* n / d for n below 65536 and d below 32768, by magic = 2^31 / d + 1. */
+static __device__ __forceinline__ int mailp_dev_divide(int n, uint32_t magic) {
+    return (int)((uint64_t)(uint32_t)n * magic >> 31);
+}
+
 /* KW warps share the inputs of the same pixels, the other factor of the 8 warps splits pixels, TILES tiles of 8 each:
    PX = 8 * TILES * 8 / KW. SPLIT: both operands as half hi + lo, 22 bits, three products, float32-class; otherwise one
-   product. An input above 65504 becomes not-a-number and is seen as such. The input tile lies in shared memory, each pixel's row longer by 16 bytes so that lanes read different banks. */
-template <int KW, int TILES, bool SPLIT>
+   product. An input above 4094 becomes not-a-number and is seen as such. The input tile lies in shared memory, each
+   pixel's row longer by 16 bytes so that lanes read different banks; where all inputs have no room, or would leave no room
+   for enough pixels, it holds MAILP_CUDA_FUSED_PART of them at a time. */
+template <int KW, int TILES, int GW, bool SPLIT>
 static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fused_args p) {
 #ifdef MAILP_CUDA_CLUSTERS
-    constexpr int NT = 256, NW = MAILP_CUDA_FUSED_WARPS, PW = NW / KW, PX = 8 * TILES * PW, STEPS = MAILP_CUDA_FUSED_STEPS;
-    static_assert(KW == 1 || TILES == 1, "acc has room for one tile a warp");
+    constexpr int NT = 256, NW = MAILP_CUDA_FUSED_WARPS, PW = NW / KW, PX = 8 * TILES * PW, STEPS = MAILP_CUDA_FUSED_STEPS / GW;
+    constexpr int LOADS = MAILP_CUDA_FUSED_LOADS;
+    static_assert(KW == 1 || (TILES == 1 && GW == 1), "acc has room for one tile a warp");
     MAILP_CUDA_SHARED(mailp_cuda_fused_shared, s);
     const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, kw = warp % KW, pw = warp / KW, g = lane >> 2, t = lane & 3;
     const unsigned rank = mailp_dev_rank();
-    const int      unit = (int)blockIdx.x / p.cluster, groups = p.CO / 16, img = unit / groups, group = unit % groups;
-    const int      px = p.HO * p.WO, px0 = (int)rank * PX, len = px - px0 < PX ? (px - px0 > 0 ? px - px0 : 0) : PX;
-    const int      pad = p.size / 2, cols = p.W + 2 * pad, pix = p.CI + 8, cstep = p.CI / 16, steps = p.size * p.size * cstep;
+    const int      unit = (int)blockIdx.x / p.cluster, groups = p.CO / (16 * GW), group0 = unit % groups * GW;
+    const int      img0 = unit / groups * p.together, here = p.images - img0 < p.together ? p.images - img0 : p.together;
+    const bool     many = p.together > 1;
+    const int      px = p.HO * p.WO, px0 = many ? 0 : (int)rank * PX, all = many ? here * px : px;
+    const int      len = all - px0 < PX ? (all - px0 > 0 ? all - px0 : 0) : PX;
+    const int      pad = p.size / 2, cols = p.W + 2 * pad, pix = p.part + 8, block = mailp_cuda_fused_block(p.CI);
+    const int      taps = p.size * p.size, steps = taps * (p.CI / 16), parts = p.CI / p.part, part_steps = steps / parts;
     const int      first = px0 < px ? px0 / p.WO : 0, rows = mailp_cuda_fused_rows(PX, p.HO, p.WO, p.size, p.stride);
-    uint16_t      *hi = (uint16_t *)(s + 1), *lo = hi + (size_t)rows * cols * pix;
-    const int      pieces = (steps + STEPS - 1) / STEPS;
+    const int      pieces = (steps + STEPS - 1) / STEPS, part_pieces = parts > 1 ? part_steps / STEPS : pieces;
+    uint16_t      *hi = (uint16_t *)(s + 1), *lo = hi + (size_t)p.together * rows * cols * pix;
 
     auto fetch = [&](int c) { /* one thread: piece c of the weights */
         const int      n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
         const unsigned bytes = (unsigned)(n * 32 * sizeof(uint4));
-        const size_t   at = ((size_t)group * steps + c * STEPS) * 32;
-        mailp_dev_bar_expect(&s->weights[c & 1], bytes * (SPLIT ? 2u : 1u));
-        mailp_dev_bulk(s->ring[c & 1][0], p.hi + at, bytes, &s->weights[c & 1]);
-        if (SPLIT) {
-            mailp_dev_bulk(s->ring[c & 1][1], p.lo + at, bytes, &s->weights[c & 1]);
+        mailp_dev_bar_expect(&s->weights[c & 1], bytes * (SPLIT ? 2u : 1u) * GW);
+        for (int w = 0; w < GW; w++) {
+            const size_t at = ((size_t)(group0 + w) * steps + c * STEPS) * 32;
+            mailp_dev_bulk(s->ring[c & 1][0] + w * STEPS * 32, p.hi + at, bytes, &s->weights[c & 1]);
+            if (SPLIT) {
+                mailp_dev_bulk(s->ring[c & 1][1] + w * STEPS * 32, p.lo + at, bytes, &s->weights[c & 1]);
+            }
+        }
+    };
+    /* the input tile: inputs c0 .. c0 + part - 1 of all rows; a thread has four inputs of every per-th pixel */
+    auto fill = [&](int c0) {
+        const int      quads = p.part / 4, lanes = quads < NT ? quads : NT, per = NT / lanes, positions = here * rows * cols;
+        const uint32_t by_cols = (1u << 31) / (uint32_t)cols + 1, by_rows = (1u << 31) / (uint32_t)rows + 1;
+        const int      begin = tid < lanes * per ? tid / lanes : positions;
+        for (int q = tid % lanes; q < quads; q += lanes) {
+            for (int at = begin; at < positions; at += per * LOADS) {
+                float4 v[LOADS];
+#pragma unroll
+                for (int i = 0; i < LOADS; i++) {
+                    const int pos = at + i * per, line = mailp_dev_divide(pos, by_cols), im = mailp_dev_divide(line, by_rows);
+                    const int x = pos - line * cols - pad, y = first * p.stride - pad + line - im * rows;
+                    v[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                    if (pos < positions && x >= 0 && x < p.W && y >= 0 && y < p.H) {
+                        v[i] = *(const float4 *)(p.in + ((((size_t)img0 + im) * p.H + y) * p.W + x) * p.CI + c0 + 4 * q);
+                    }
+                }
+#pragma unroll
+                for (int i = 0; i < LOADS; i++) {
+                    const int pos = at + i * per;
+                    if (pos < positions) {
+                        v[i].x *= MAILP_CUDA_RAISE;
+                        v[i].y *= MAILP_CUDA_RAISE;
+                        v[i].z *= MAILP_CUDA_RAISE;
+                        v[i].w *= MAILP_CUDA_RAISE;
+                        const uint32_t h0 = mailp_dev_half2(v[i].x, v[i].y), h1 = mailp_dev_half2(v[i].z, v[i].w);
+                        *(uint2 *)&hi[(size_t)pos * pix + 4 * q] = make_uint2(h0, h1);
+                        if (SPLIT) {
+                            *(uint2 *)&lo[(size_t)pos * pix + 4 * q] =
+                                make_uint2(mailp_dev_half2(v[i].x - mailp_dev_half_first(h0), v[i].y - mailp_dev_half_second(h0)),
+                                           mailp_dev_half2(v[i].z - mailp_dev_half_first(h1), v[i].w - mailp_dev_half_second(h1)));
+                        }
+                    }
+                }
+            }
         }
     };
     if (tid == 0) {
@@ -1655,63 +1741,71 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
         mailp_dev_bar_init(&s->weights[1]);
         mailp_dev_bar_init(&s->stats);
         mailp_dev_bar_publish();
-        mailp_dev_bar_expect(&s->stats, (unsigned)p.cluster * 16);
+        mailp_dev_bar_expect(&s->stats, (unsigned)p.cluster * 16 * GW);
         fetch(0);
         if (pieces > 1) {
             fetch(1);
         }
     }
-    mailp_dev_wait(); /* the weights are on their way */
-    for (int i = tid; i < rows * cols * (p.CI / 2); i += NT) {
-        const int c = i % (p.CI / 2) * 2, x = i / (p.CI / 2) % cols - pad, r = i / (p.CI / 2) / cols, y = first * p.stride - pad + r;
-        float     a = 0.0f, b = 0.0f;
-        if (x >= 0 && x < p.W && y >= 0 && y < p.H) {
-            const float *from = p.in + (((size_t)img * p.H + y) * p.W + x) * p.CI + c;
-            a = from[0];
-            b = from[1];
-        }
-        const uint32_t h = mailp_dev_half2(a, b);
-        const int      at = (r * cols + x + pad) * pix + c;
-        *(uint32_t *)&hi[at] = h;
-        if (SPLIT) {
-            *(uint32_t *)&lo[at] = mailp_dev_half2(a - mailp_dev_half_first(h), b - mailp_dev_half_second(h));
-        }
+    for (int i = tid; i < part_steps; i += NT) {
+        const int b = i / (taps * (block / 16)), rest = i % (taps * (block / 16)), tap = rest / (block / 16);
+        s->off[i] = (tap / p.size * cols + tap % p.size) * pix + b * block + rest % (block / 16) * 16;
     }
+    mailp_dev_wait(); /* the weights are on their way */
+    fill(0);
     mailp_dev_cluster_sync(); /* the tile is there, and every peer's barrier */
 
-    float acc[TILES][4];
+    float acc[GW][TILES][4];
     int   base[TILES]; /* where this lane's pixel of each tile begins; pixels past the end read the last one's */
 #pragma unroll
     for (int q = 0; q < TILES; q++) {
-        const int want = px0 + (pw * TILES + q) * 8 + g, at = want < px ? want : px - 1;
-        base[q] = len ? (((at / p.WO - first) * p.stride) * cols + at % p.WO * p.stride) * pix + 2 * t : 0;
-        acc[q][0] = acc[q][1] = acc[q][2] = acc[q][3] = 0.0f;
+        const int want = (pw * TILES + q) * 8 + g, slot = want < len ? want : len - 1;
+        const int im = many ? slot / px : 0, at = many ? slot % px : px0 + slot;
+        base[q] = len ? ((im * rows + (at / p.WO - first) * p.stride) * cols + at % p.WO * p.stride) * pix + 2 * t : 0;
+#pragma unroll
+        for (int w = 0; w < GW; w++) {
+            acc[w][q][0] = acc[w][q][1] = acc[w][q][2] = acc[w][q][3] = 0.0f;
+        }
     }
     for (int c = 0; c < pieces; c++) {
-        const int n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
+        const int n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS, piece = c % part_pieces;
+        if (c && piece == 0) { /* the next inputs */
+            __syncthreads(); /* nobody reads the present ones any more */
+            fill(c / part_pieces * p.part);
+            __syncthreads();
+        }
         mailp_dev_bar_wait(&s->weights[c & 1], (c >> 1) & 1);
+#pragma unroll 2
         for (int k = kw; k < n; k += KW) {
-            const int      step = c * STEPS + k, tap = step / cstep;
-            const int      off = (tap / p.size * cols + tap % p.size) * pix + step % cstep * 16;
-            const uint4    wh = s->ring[c & 1][0][k * 32 + lane];
-            const uint32_t a0[4] = {wh.x, wh.y, wh.z, wh.w};
-            uint32_t       a1[4] = {0, 0, 0, 0};
-            if (SPLIT) {
-                const uint4 wl = s->ring[c & 1][1][k * 32 + lane];
-                a1[0] = wl.x;
-                a1[1] = wl.y;
-                a1[2] = wl.z;
-                a1[3] = wl.w;
+            const int off = s->off[piece * STEPS + k];
+            uint32_t  a0[GW][4], a1[GW][4];
+#pragma unroll
+            for (int w = 0; w < GW; w++) {
+                const uint4 wh = s->ring[c & 1][0][(w * STEPS + k) * 32 + lane], wl = s->ring[c & 1][SPLIT][(w * STEPS + k) * 32 + lane];
+                a0[w][0] = wh.x;
+                a0[w][1] = wh.y;
+                a0[w][2] = wh.z;
+                a0[w][3] = wh.w;
+                a1[w][0] = wl.x; /* without SPLIT not used */
+                a1[w][1] = wl.y;
+                a1[w][2] = wl.z;
+                a1[w][3] = wl.w;
             }
 #pragma unroll
             for (int q = 0; q < TILES; q++) {
                 const uint32_t b0[2] = {*(const uint32_t *)&hi[base[q] + off], *(const uint32_t *)&hi[base[q] + off + 8]};
                 if (SPLIT) { /* the small terms first */
                     const uint32_t b1[2] = {*(const uint32_t *)&lo[base[q] + off], *(const uint32_t *)&lo[base[q] + off + 8]};
-                    mailp_dev_mma(acc[q], a1, b0);
-                    mailp_dev_mma(acc[q], a0, b1);
+#pragma unroll
+                    for (int w = 0; w < GW; w++) {
+                        mailp_dev_mma(acc[w][q], a1[w], b0);
+                        mailp_dev_mma(acc[w][q], a0[w], b1);
+                    }
                 }
-                mailp_dev_mma(acc[q], a0, b0);
+#pragma unroll
+                for (int w = 0; w < GW; w++) {
+                    mailp_dev_mma(acc[w][q], a0[w], b0);
+                }
             }
         }
         if (c + 2 < pieces) {
@@ -1724,7 +1818,7 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
     if (KW > 1) { /* add the parts of the KW warps; each of them keeps the whole */
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            s->acc[warp][g + 8 * (e >> 1)][2 * t + (e & 1)] = acc[0][e];
+            s->acc[warp][g + 8 * (e >> 1)][2 * t + (e & 1)] = acc[0][0][e];
         }
         __syncthreads();
 #pragma unroll
@@ -1734,77 +1828,96 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
             for (int k = 0; k < KW; k++) {
                 v += s->acc[pw * KW + k][g + 8 * (e >> 1)][2 * t + (e & 1)];
             }
-            acc[0][e] = v;
+            acc[0][0][e] = v;
         }
     }
 
-    /* mean and sum of squares of this block's valid values, then of the group (Chan) */
+    /* mean and sum of squares of an image's valid values in this block, by the warps that have its pixels; then of the group
+       (Chan) */
+    const int   w0 = many ? pw / (px / (8 * TILES)) * (px / (8 * TILES)) : 0, w1 = many ? w0 + px / (8 * TILES) : PW;
+    const float count = 16.0f * (float)(many ? px : len), whole = 16.0f * (float)px;
+    float       mu[GW], inv[GW];
 #pragma unroll
-    for (int q = 0; q < TILES; q++) {
+    for (int w = 0; w < GW; w++) {
+        float sum = 0.0f;
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            acc[q][e] *= p.unscale;
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                acc[w][q][e] *= p.unscale;
+                sum += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? acc[w][q][e] : 0.0f;
+            }
         }
-    }
-    const float count = 16.0f * (float)len;
-    float       sum = 0.0f, m2 = 0.0f, mean = 0.0f;
-#pragma unroll
-    for (int q = 0; q < TILES; q++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            sum += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? acc[q][e] : 0.0f;
+        sum = mailp_dev_sum<32>(sum);
+        if (lane == 0 && kw == 0) {
+            s->red[0][w][pw] = sum;
         }
-    }
-    sum = mailp_dev_sum<32>(sum);
-    if (lane == 0) {
-        s->red[0][warp] = kw == 0 ? sum : 0.0f;
     }
     __syncthreads();
-    for (int w = 0; w < NW; w++) {
-        mean += s->red[0][w];
-    }
-    mean = len ? mean / count : 0.0f;
 #pragma unroll
-    for (int q = 0; q < TILES; q++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const float d = acc[q][e] - mean;
-            m2 += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? d * d : 0.0f;
+    for (int w = 0; w < GW; w++) {
+        float sum = 0.0f, m2 = 0.0f;
+        for (int i = w0; i < w1; i++) {
+            sum += s->red[0][w][i];
         }
-    }
-    m2 = mailp_dev_sum<32>(m2);
-    if (lane == 0) {
-        s->red[1][warp] = kw == 0 ? m2 : 0.0f;
+        mu[w] = len ? sum / count : 0.0f;
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float d = acc[w][q][e] - mu[w];
+                m2 += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? d * d : 0.0f;
+            }
+        }
+        m2 = mailp_dev_sum<32>(m2);
+        if (lane == 0 && kw == 0) {
+            s->red[1][w][pw] = m2;
+        }
     }
     __syncthreads();
-    if (tid < p.cluster) {
-        float v = 0.0f;
-        for (int w = 0; w < NW; w++) {
-            v += s->red[1][w];
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        inv[w] = 0.0f;
+        for (int i = w0; i < w1; i++) {
+            inv[w] += s->red[1][w][i];
         }
-        mailp_dev_push4(s->stat[rank], (unsigned)tid, make_float4(mean, v, count, 0.0f), &s->stats);
     }
-    mailp_dev_bar_wait(&s->stats, 0);
-    float       mu = 0.0f, var = 0.0f;
-    const float all = 16.0f * (float)px;
-    for (int r = 0; r < p.cluster; r++) {
-        mu += s->stat[r][0] * (s->stat[r][2] / all);
-    }
-    for (int r = 0; r < p.cluster; r++) {
-        const float d = s->stat[r][0] - mu;
-        var += s->stat[r][1] + s->stat[r][2] * d * d;
-    }
-    const float inv = 1.0f / sqrtf(var / all + 1e-5f);
+    if (!many) {
 #pragma unroll
-    for (int q = 0; q < TILES; q++) {
+        for (int w = 0; w < GW; w++) {
+            if (tid < p.cluster) {
+                mailp_dev_push4(s->stat[rank][w], (unsigned)tid, make_float4(mu[w], inv[w], count, 0.0f), &s->stats);
+            }
+        }
+        mailp_dev_bar_wait(&s->stats, 0);
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int i = (pw * TILES + q) * 8 + 2 * t + (e & 1), c = group * 16 + g + 8 * (e >> 1);
-            if (i < len && e % KW == kw) { /* the KW copies share the stores (of 8, four) */
-                const size_t at = ((size_t)img * px + px0 + i) * p.CO + c;
-                float        v = (acc[q][e] - mu) * inv * p.gain[c] + p.bias[c];
-                v += p.residual ? p.residual[at] : 0.0f;
-                p.out[at] = p.relu && v < 0.0f ? 0.0f : v;
+        for (int w = 0; w < GW; w++) {
+            float m = 0.0f, m2 = 0.0f;
+            for (int r = 0; r < p.cluster; r++) {
+                m += s->stat[r][w][0] * (s->stat[r][w][2] / whole);
+            }
+            for (int r = 0; r < p.cluster; r++) {
+                const float d = s->stat[r][w][0] - m;
+                m2 += s->stat[r][w][1] + s->stat[r][w][2] * d * d;
+            }
+            mu[w] = m;
+            inv[w] = m2;
+        }
+    }
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        inv[w] = 1.0f / sqrtf(inv[w] / whole + 1e-5f);
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int i = (pw * TILES + q) * 8 + 2 * t + (e & 1), c = (group0 + w) * 16 + g + 8 * (e >> 1);
+                if (i < len && e % KW == kw) { /* the KW copies share the stores (of 8, four) */
+                    const size_t at = ((size_t)img0 * px + px0 + i) * p.CO + c;
+                    float        v = (acc[w][q][e] - mu[w]) * inv[w] * p.gain[c] + p.bias[c];
+                    v += p.residual ? p.residual[at] : 0.0f;
+                    p.out[at] = p.relu && v < 0.0f ? 0.0f : v;
+                }
             }
         }
     }
@@ -1812,6 +1925,198 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
 #else
     (void)p;
 #endif
+}
+
+/* ---- the first convolution, 7x7 with stride 2 over 3 channels, and max_pool2d(3, 2, 1) behind its norm and ReLU ---- */
+
+/* Pooling and (r - mean) inv gain + bias can be exchanged: where the gain is not negative, the largest r of a window becomes
+   the largest value, otherwise the smallest. So only that one is stored, a quarter of the map, and mailp_cuda_norm, which
+   knows the statistics, makes the rest of it. The 21 values of a window's row lie side by side in memory; weights are padded
+   with zeros to 32 a row, two steps of a tensor core. */
+enum { MAILP_CUDA_STEM_ROW = 32, MAILP_CUDA_STEM_STEPS = 7 * MAILP_CUDA_STEM_ROW / 16 };
+
+struct mailp_cuda_stem_args {
+    float       *out;      /* [images][PH][PW][CO] of each window the r that matters */
+    float       *stats;    /* as for mailp_cuda_conv; a tile is a block */
+    const float *in;       /* [images][H][W][3] */
+    const uint4 *hi, *lo;  /* [CO / 16][steps][32 lanes] A fragments */
+    const float *gain;     /* [CO] */
+    float        unscale;
+    int          H, W, HO, WO, PH, PW, CO, tiles_x; /* PH = (HO + 1) / 2 */
+};
+
+/* TH x TW results of the pooling, for which (2 TH + 1) x (2 TW + 1) sums are needed; the first row and column belong to the
+   statistics of the neighbour. */
+template <int TH, int TW, int TILES, int GW>
+struct mailp_cuda_stem_shared {
+    static constexpr int RH = 2 * TH + 1, RW = 2 * TW + 1, IH = 2 * RH + 5, IW = 12 * TW + MAILP_CUDA_STEM_ROW;
+    static_assert(RH * RW <= 64 * TILES, "slots");
+    __align__(16) uint16_t hi[IH][IW], lo[IH][IW];
+    float    out[64 * TILES][16 * GW + 1];
+    float    red[2][GW][8];
+};
+
+/* One block owns TH x TW results of one image (blockIdx.z) and GW groups (blockIdx.y); a warp has TILES tiles of 8 of the sums'
+   places, and all channels of the block. */
+template <int TH, int TW, int TILES, int GW, bool SPLIT>
+static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_args p) {
+    typedef mailp_cuda_stem_shared<TH, TW, TILES, GW> Shared;
+    constexpr int NT = 256, RH = Shared::RH, RW = Shared::RW, IH = Shared::IH, IW = Shared::IW, STEPS = MAILP_CUDA_STEM_STEPS;
+    MAILP_CUDA_SHARED(Shared, s);
+    const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3;
+    const int ty = (int)blockIdx.x / p.tiles_x, tx = (int)blockIdx.x % p.tiles_x, group0 = (int)blockIdx.y * GW, img = (int)blockIdx.z;
+    const int cy0 = 2 * ty * TH - 1, cx0 = 2 * tx * TW - 1; /* the first sum's place */
+    const int y0 = 2 * cy0 - 3, x0 = 3 * (2 * cx0 - 3);     /* and its first input */
+    const int vh = p.HO - cy0 - 1 < 2 * TH ? p.HO - cy0 - 1 : 2 * TH, vw = p.WO - cx0 - 1 < 2 * TW ? p.WO - cx0 - 1 : 2 * TW;
+
+    mailp_dev_wait(); /* after another camera, say (unseen by test_faults: with one camera it is the first of its graph) */
+#pragma unroll 4
+    for (int i = tid; i < IH * IW / 2; i += NT) {
+        const int r = i / (IW / 2), c = i % (IW / 2) * 2, y = y0 + r, x = x0 + c;
+        float     a = 0.0f, b = 0.0f;
+        if (y >= 0 && y < p.H && x + 1 >= 0) {
+            const float *from = p.in + ((size_t)img * p.H + y) * p.W * 3;
+            a = x >= 0 && x < 3 * p.W ? from[x] : 0.0f;
+            b = x + 1 < 3 * p.W ? from[x + 1] : 0.0f;
+        }
+        a *= MAILP_CUDA_RAISE;
+        b *= MAILP_CUDA_RAISE;
+        const uint32_t h = mailp_dev_half2(a, b);
+        *(uint32_t *)&s->hi[r][c] = h;
+        if (SPLIT) {
+            *(uint32_t *)&s->lo[r][c] = mailp_dev_half2(a - mailp_dev_half_first(h), b - mailp_dev_half_second(h));
+        }
+    }
+    __syncthreads();
+
+    float acc[GW][TILES][4];
+    int   base[TILES];
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+        const int want = (warp * TILES + q) * 8 + g, slot = want < RH * RW ? want : RH * RW - 1;
+        base[q] = slot / RW * 2 * IW + slot % RW * 6 + 2 * t;
+#pragma unroll
+        for (int w = 0; w < GW; w++) {
+            acc[w][q][0] = acc[w][q][1] = acc[w][q][2] = acc[w][q][3] = 0.0f;
+        }
+    }
+#pragma unroll 2
+    for (int k = 0; k < STEPS; k++) {
+        const int off = k / 2 * IW + k % 2 * 16;
+        uint32_t  a0[GW][4], a1[GW][4];
+#pragma unroll
+        for (int w = 0; w < GW; w++) {
+            const size_t at = ((size_t)(group0 + w) * STEPS + k) * 32 + lane;
+            const uint4  wh = p.hi[at], wl = SPLIT ? p.lo[at] : wh;
+            a0[w][0] = wh.x;
+            a0[w][1] = wh.y;
+            a0[w][2] = wh.z;
+            a0[w][3] = wh.w;
+            a1[w][0] = wl.x;
+            a1[w][1] = wl.y;
+            a1[w][2] = wl.z;
+            a1[w][3] = wl.w;
+        }
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+            const uint16_t *h = &s->hi[0][0] + base[q] + off, *l = &s->lo[0][0] + base[q] + off;
+            const uint32_t  b0[2] = {*(const uint32_t *)h, *(const uint32_t *)(h + 8)};
+            if (SPLIT) { /* the small terms first */
+                const uint32_t b1[2] = {*(const uint32_t *)l, *(const uint32_t *)(l + 8)};
+#pragma unroll
+                for (int w = 0; w < GW; w++) {
+                    mailp_dev_mma(acc[w][q], a1[w], b0);
+                    mailp_dev_mma(acc[w][q], a0[w], b1);
+                }
+            }
+#pragma unroll
+            for (int w = 0; w < GW; w++) {
+                mailp_dev_mma(acc[w][q], a0[w], b0);
+            }
+        }
+    }
+
+    /* sums to shared memory; mean and sum of squares of those that are this block's */
+    const float count = 16.0f * (float)(vh * vw);
+    float       mean[GW];
+    bool        own[TILES][2];
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int slot = (warp * TILES + q) * 8 + 2 * t + e, r = slot / RW - 1, c = slot % RW - 1;
+            own[q][e] = r >= 0 && r < vh && c >= 0 && c < vw;
+        }
+    }
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                acc[w][q][e] *= p.unscale;
+                s->out[(warp * TILES + q) * 8 + 2 * t + (e & 1)][w * 16 + g + 8 * (e >> 1)] = acc[w][q][e];
+                sum += own[q][e & 1] ? acc[w][q][e] : 0.0f;
+            }
+        }
+        sum = mailp_dev_sum<32>(sum);
+        if (lane == 0) {
+            s->red[0][w][warp] = sum;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        float m2 = 0.0f;
+        mean[w] = 0.0f;
+        for (int i = 0; i < 8; i++) {
+            mean[w] += s->red[0][w][i];
+        }
+        mean[w] /= count;
+#pragma unroll
+        for (int q = 0; q < TILES; q++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float d = acc[w][q][e] - mean[w];
+                m2 += own[q][e & 1] ? d * d : 0.0f;
+            }
+        }
+        m2 = mailp_dev_sum<32>(m2);
+        if (lane == 0) {
+            s->red[1][w][warp] = m2;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int w = 0; w < GW; w++) {
+        if (tid == w) {
+            float *at = p.stats + (((size_t)img * (p.CO / 16) + group0 + w) * gridDim.x + blockIdx.x) * 3;
+            float  m2 = 0.0f;
+            for (int i = 0; i < 8; i++) {
+                m2 += s->red[1][w][i];
+            }
+            at[0] = mean[w];
+            at[1] = m2;
+            at[2] = count;
+        }
+    }
+    for (int i = tid; i < TH * TW * 16 * GW; i += NT) {
+        const int   c = i % (16 * GW), x = i / (16 * GW) % TW, y = i / (16 * GW * TW), py = ty * TH + y, px = tx * TW + x;
+        const float sign = p.gain[group0 * 16 + c] < 0.0f ? -1.0f : 1.0f;
+        if (py < p.PH && px < p.PW) {
+            float v = -INFINITY;
+#pragma unroll
+            for (int k = 0; k < 9; k++) {
+                const int r = 2 * y + k / 3, q = 2 * x + k % 3;
+                if (cy0 + r >= 0 && cy0 + r < p.HO && cx0 + q >= 0 && cx0 + q < p.WO) {
+                    const float f = s->out[r * RW + q][c] * sign;
+                    v = f > v || f != f ? f : v; /* not-a-number wins */
+                }
+            }
+            p.out[(((size_t)img * p.PH + py) * p.PW + px) * p.CO + group0 * 16 + c] = v * sign;
+        }
+    }
 }
 
 struct mailp_cuda_keypoints_args {
@@ -2248,33 +2553,36 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 }
                 const size_t row = (size_t)robot_at(m / T) * T + m % T; /* of [robots][T] */
                 const bool   store = rank == 0 && robot0 + m / T < robots;
+                float predicted = 0.0f; /* lane a's: of action number a, so that the lanes update side by side */
                 for (int a = 0; a < D; a++) {
-                    float noise = 0.0f;
+                    float sums = 0.0f;
 #pragma unroll
                     for (int q = 0; q < DM / 32; q++) {
-                        noise += p.s.pred_w[a * DM + q * 32 + lane] * v[q];
+                        sums += p.s.pred_w[a * DM + q * 32 + lane] * v[q];
                     }
-                    noise = mailp_dev_finite(mailp_dev_sum<32>(noise) + p.s.pred_b[a]);
-                    if (lane == 0) {
-                        const float x_t = s->x[m][a];
-                        float       x_start = noise;
-                        if (p.s.predict_noise) {
-                            x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], noise));
-                        }
-                        if (p.s.clip) {
-                            x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
-                        }
-                        float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
-                        if (c[4] > 0.0f) {
-                            next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * T + row) * D + a]));
-                        }
-                        s->x[m][a] = next;
-                        if (last && store) {
-                            const float y = mailp_dev_clamp(next, p.s.lo[a], p.s.hi[a]);
-                            p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y, p.s.std[a]), p.s.mean[a]) : y;
-                            if (p.s.trace_norm) {
-                                p.s.trace_norm[row * D + a] = y;
-                            }
+                    sums = mailp_dev_finite(mailp_dev_sum<32>(sums) + p.s.pred_b[a]);
+                    predicted = lane == a ? sums : predicted;
+                }
+                if (lane < D) {
+                    const int   a = lane;
+                    const float x_t = s->x[m][a];
+                    float       x_start = predicted;
+                    if (p.s.predict_noise) {
+                        x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], predicted));
+                    }
+                    if (p.s.clip) {
+                        x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
+                    }
+                    float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
+                    if (c[4] > 0.0f) {
+                        next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * T + row) * D + a]));
+                    }
+                    s->x[m][a] = next;
+                    if (last && store) {
+                        const float y = mailp_dev_clamp(next, p.s.lo[a], p.s.hi[a]);
+                        p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y, p.s.std[a]), p.s.mean[a]) : y;
+                        if (p.s.trace_norm) {
+                            p.s.trace_norm[row * D + a] = y;
                         }
                     }
                 }
@@ -2322,7 +2630,7 @@ struct mailp_cuda_stage {  /* a convolution and its GroupNorm */
     const float *w, *gain, *bias;
     int          CI, CO, size, stride;
     const float *hi, *lo;  /* the same weights as A fragments of mailp_cuda_fused, or NULL */
-    float        unscale;  /* which hold the weights divided by this */
+    float        unscale;  /* what sums of products with them are multiplied by */
 };
 
 struct mailp_cuda_camera {
@@ -2334,6 +2642,7 @@ struct mailp_cuda_camera {
 struct mail_cuda_policy {
     mailp_config      config;
     int               device, sm, smem, max_cluster; /* number, compute capability * 10, bytes a block may ask for, largest cluster */
+    int               sms;                      /* multiprocessors */
     float            *memory;                   /* device; everything below points into it */
     mailp_cuda_trunk  trunk[2];
     mailp_cuda_camera camera[MAIL_MAX_CAMERAS];
@@ -2483,20 +2792,22 @@ static inline void mailp_cuda_load_transformer(mailp_cuda_loader *l, mailp_cuda_
     t->norm_b = NULL;
 }
 
-/* w [CO][steps * 16] -> fragments [CO / 16][steps][lane][4 registers] for mailp_dev_mma, as half (hi) and what rounding lost
-   (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
-   halves. Returns the inverse of that power. */
-static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float *w, size_t CO, size_t steps) {
-    float most = 0.0f;
-    int   exponent = 4;
-    for (size_t i = 0; i < CO * steps * 16; i++) {
+/* w [CO][taps][CI] -> fragments [CO / 16][steps][lane][4 registers] for mailp_dev_mma, steps in the order of
+   mailp_cuda_fused_block: as half (hi) and what rounding lost (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
+   halves. Returns the inverse of that power and of the one that inputs are multiplied by. */
+static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float *w, size_t CO, size_t taps, size_t CI) {
+    const size_t block = (size_t)mailp_cuda_fused_block((int)CI), steps = taps * CI / 16, each = taps * block / 16;
+    float        most = 0.0f;
+    int          exponent = 4;
+    for (size_t i = 0; i < CO * taps * CI; i++) {
         most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
     }
     (void)frexpf(most, &exponent);
     const float scale = ldexpf(1.0f, 4 - exponent);
     for (size_t i = 0; i < CO / 16 * steps * 32 * 4; i++) {
         const size_t r = i % 4, lane = i / 4 % 32, step = i / 128 % steps, group = i / 128 / steps;
-        const float *from = w + (group * 16 + lane / 4 + 8 * (r & 1)) * steps * 16 + step * 16 + 2 * (lane % 4) + 8 * (r >> 1);
+        const size_t tap = step % each / (block / 16), input = step / each * block + step % (block / 16) * 16;
+        const float *from = w + ((group * 16 + lane / 4 + 8 * (r & 1)) * taps + tap) * CI + input + 2 * (lane % 4) + 8 * (r >> 1);
         uint32_t     h = 0, rest = 0;
         for (size_t e = 0; e < 2; e++) {
             const uint32_t b = mailp_cuda_to_half(from[e] * scale);
@@ -2506,7 +2817,7 @@ static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float 
         memcpy(hi + i, &h, 4);
         memcpy(lo + i, &rest, 4);
     }
-    return 1.0f / scale;
+    return 1.0f / scale / MAILP_CUDA_RAISE;
 }
 
 /* A convolution [CO][CI][size][size] -> [CO][size][size][CI], and its norm; with fragments for the fused kernel. */
@@ -2529,10 +2840,20 @@ static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage 
             }
         }
     }
-    if (fragments && CI % 16 == 0) {
+    if (CI == 3 && size == 7) { /* rows of 21 padded to 32; see >>vision */
+        const size_t row = MAILP_CUDA_STEM_ROW, all = 7 * row;
+        float       *hi = mailp_cuda_take(l, &s->hi, CO * all / 2), *lo = mailp_cuda_take(l, &s->lo, CO * all / 2);
+        l->tmp_need = CO * all > l->tmp_need ? CO * all : l->tmp_need;
+        if (w) {
+            for (size_t i = 0; i < CO * all; i++) {
+                l->tmp[i] = i % row < 21 ? w[i / all * 147 + i % all / row * 21 + i % row] : 0.0f;
+            }
+            s->unscale = mailp_cuda_pack_fragments(hi, lo, l->tmp, CO, 1, all);
+        }
+    } else if (fragments && CI % 16 == 0) {
         float *hi = mailp_cuda_take(l, &s->hi, n / 2), *lo = mailp_cuda_take(l, &s->lo, n / 2);
         if (w) {
-            s->unscale = mailp_cuda_pack_fragments(hi, lo, w, CO, taps * CI / 16);
+            s->unscale = mailp_cuda_pack_fragments(hi, lo, w, CO, taps, CI);
         }
     }
     mailp_cuda_read(l, mailp_cuda_take(l, &s->gain, CO), CO, "%s%s.weight", at, norm);
@@ -2768,6 +3089,7 @@ struct mailp_cuda_wish {
     int plain;             /* take the plain path everywhere */
     int half;              /* one half product in the convolutions */
     int cluster, robots;   /* only this shape of the loop; 0: any */
+    int shape;             /* only this shape of fused convolutions, counted from 1; 0: any */
 };
 
 /* One compiled shape of mailp_cuda_loop. */
@@ -3101,20 +3423,18 @@ static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session
     return a;
 }
 
-/* How many clusters of this shape, of blocks with 256 threads, the device can run at once; 0: none. */
+/* How many clusters of this shape, of blocks with 256 threads, the device can run at once; 0: none. One block is no cluster:
+   it is launched without the attribute, and any device that has the memory takes it. */
 template <class Args>
-static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared) {
+static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared, int sms) {
 #ifdef MAIL_CUDA_ON_CPU
     (void)kernel;
-    return shared <= (size_t)cpucuda::device.smem && cluster <= cpucuda::device.max_cluster ? 132 / cluster : 0;
+    return shared <= (size_t)cpucuda::device.smem && cluster <= cpucuda::device.max_cluster ? sms / cluster : 0;
 #else
     cudaLaunchConfig_t  config = {};
     cudaLaunchAttribute attribute[1];
     int                 n = 0;
-    cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    if (e == cudaSuccess && cluster > 8) {
-        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-    }
+    cudaError_t         e = mailp_cuda_allow((const void *)kernel, shared, (unsigned)cluster);
     config.gridDim = dim3((unsigned)cluster);
     config.blockDim = dim3(256);
     config.dynamicSmemBytes = shared;
@@ -3124,7 +3444,10 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
     attribute[0].val.clusterDim.z = 1;
     config.attrs = attribute;
     config.numAttrs = 1;
-    if (e == cudaSuccess) {
+    if (e == cudaSuccess && cluster == 1) {
+        e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, (const void *)kernel, 256, shared);
+        n *= sms;
+    } else if (e == cudaSuccess) {
         e = cudaOccupancyMaxActiveClusters(&n, (const void *)kernel, &config);
     }
     if (e != cudaSuccess) {
@@ -3142,7 +3465,7 @@ static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
     if ((wish.cluster && wish.cluster != CS) || (wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
         return;
     }
-    const int active = mailp_cuda_active_clusters(l.kernel, CS, l.shared), clusters = (s->B + R - 1) / R;
+    const int active = mailp_cuda_active_clusters(l.kernel, CS, l.shared, s->policy->sms), clusters = (s->B + R - 1) / R;
     if (active < 1) {
         return;
     }
@@ -3276,7 +3599,6 @@ static inline void mailp_cuda_queue_conv(mailp_cuda_queue *q, const mailp_cuda_s
     norm->W = norm->WO = a.WO;
     norm->C = w.CO;
     norm->tiles = a.tiles;
-    norm->tile_px = tile_px;
     norm->out = out;
 }
 
@@ -3287,21 +3609,91 @@ static inline void mailp_cuda_queue_norm(mailp_cuda_queue *q, mailp_cuda_norm_ar
                       sizeof(float) * 2 * (size_t)(a.C / 16), a);
 }
 
-/* The shapes of mailp_cuda_fused, by pixels a block owns. */
+/* The first convolution of a camera and its pooling on tensor cores; norm is then for mailp_cuda_queue_norm, whose input is
+   already pooled. A large tile computes fewer sums twice, a small one gives a few pictures to more SMs. */
+template <int TH, int TW, int TILES, int GW>
+static inline void mailp_cuda_queue_stem(mailp_cuda_queue *q, const mailp_cuda_stage &w, int half, float *out, float *stats, const float *in,
+                                         int images, int H, int W, mailp_cuda_norm_args *norm) {
+    mailp_cuda_stem_args a = {};
+    a.out = out;
+    a.stats = stats;
+    a.in = in;
+    a.hi = (const uint4 *)(const void *)w.hi;
+    a.lo = (const uint4 *)(const void *)w.lo;
+    a.gain = w.gain;
+    a.unscale = w.unscale;
+    a.H = H;
+    a.W = W;
+    a.HO = (H + 1) / 2;
+    a.WO = (W + 1) / 2;
+    a.PH = (a.HO + 1) / 2;
+    a.PW = (a.WO + 1) / 2;
+    a.CO = w.CO;
+    a.tiles_x = (int)mailp_cuda_tiles((size_t)a.PW, TW);
+    const unsigned tiles = (unsigned)a.tiles_x * mailp_cuda_tiles((size_t)a.PH, TH);
+    mailp_cuda_launch(q, half ? mailp_cuda_stem<TH, TW, TILES, GW, false> : mailp_cuda_stem<TH, TW, TILES, GW, true>,
+                      dim3(tiles, (unsigned)(w.CO / 16 / GW), (unsigned)images), 256, sizeof(mailp_cuda_stem_shared<TH, TW, TILES, GW>), a);
+    memset(norm, 0, sizeof *norm);
+    norm->raw = out;
+    norm->stats = stats;
+    norm->gain = w.gain;
+    norm->bias = w.bias;
+    norm->H = norm->HO = a.PH;
+    norm->W = norm->WO = a.PW;
+    norm->C = w.CO;
+    norm->tiles = (int)tiles;
+    norm->relu = 1;
+}
+
+/* relu(norm(conv(in))), pooled, into out; raw: room for the sums. */
+static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out, float *raw,
+                                          float *stats, const float *in, int H, int W) {
+    mailp_cuda_norm_args norm;
+    if (s->wish.plain || !w.hi) {
+        mailp_cuda_queue_conv(q, w, raw, stats, in, s->B, H, W, &norm);
+        norm.pool = norm.relu = 1;
+        norm.HO = (norm.H + 1) / 2;
+        norm.WO = (norm.W + 1) / 2;
+    } else if (w.CO % 32) {
+        mailp_cuda_queue_stem<4, 6, 2, 1>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
+    } else if (H * W / 1024 * s->B * w.CO / 32 < 2 * s->policy->sms / s->branches) {
+        mailp_cuda_queue_stem<4, 6, 2, 2>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
+    } else {
+        mailp_cuda_queue_stem<8, 8, 5, 2>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
+    }
+    norm.out = out;
+    mailp_cuda_queue_norm(q, norm, s->B);
+}
+
+/* The shapes of mailp_cuda_fused. */
 struct mailp_cuda_fused_shape {
-    int px;
+    int px, kw, tiles, gw; /* pixels and groups a block owns, and how its warps share the work */
+    int chunked;           /* MAILP_CUDA_FUSED_PART inputs at a time */
     void (*split)(mailp_cuda_fused_args);
     void (*single)(mailp_cuda_fused_args);
 };
 
-/* Convolution, norm, residual and ReLU in one launch; 0 if no shape fits, and then nothing is queued. */
+/* Cycles that a block of a shape is expected to take, `resident` of them on an SM. Estimates, not yet measured: a shared-memory
+   read of a warp's fragment takes 4 cycles of the SM's, a product 1.6 (62 % of the tensor cores' peak, as mma.sync reaches), the
+   tile is filled at 6 inputs a cycle, weights come from L2 at 24 bytes a cycle when all SMs ask for them. */
+static inline double mailp_cuda_fused_cycles(const mailp_cuda_fused_shape &shape, int half, double inputs, double steps, double resident) {
+    const double reads = (shape.gw * 4.0 + shape.tiles * 2.0) * (half ? 1.0 : 2.0), products = shape.gw * shape.tiles * (half ? 1.6 : 4.8);
+    const double work = steps * 8.0 / shape.kw * (reads > products ? reads : products), weights = steps * shape.gw * (half ? 512.0 : 1024.0) / 24.0;
+    return 3000.0 + inputs / 6.0 + resident * (work > weights ? work : weights);
+}
+
+/* Convolution, norm, residual and ReLU in one launch; 0 if no shape fits, and then nothing is queued. Of the shapes that fit,
+   the one that should be done first. */
 static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
                                          const float *in, const float *residual, int relu, int H, int W) {
+#define MAILP_CUDA_FUSED(KW, TILES, GW, chunked) \
+    {64 * TILES / KW, KW, TILES, GW, chunked, mailp_cuda_fused<KW, TILES, GW, true>, mailp_cuda_fused<KW, TILES, GW, false>}
     static const mailp_cuda_fused_shape shapes[] = {
-        {8, mailp_cuda_fused<8, 1, true>, mailp_cuda_fused<8, 1, false>},  {16, mailp_cuda_fused<4, 1, true>, mailp_cuda_fused<4, 1, false>},
-        {32, mailp_cuda_fused<2, 1, true>, mailp_cuda_fused<2, 1, false>}, {64, mailp_cuda_fused<1, 1, true>, mailp_cuda_fused<1, 1, false>},
-        {128, mailp_cuda_fused<1, 2, true>, mailp_cuda_fused<1, 2, false>}, {256, mailp_cuda_fused<1, 4, true>, mailp_cuda_fused<1, 4, false>},
+        MAILP_CUDA_FUSED(8, 1, 1, 0), MAILP_CUDA_FUSED(4, 1, 1, 0), MAILP_CUDA_FUSED(2, 1, 1, 0), MAILP_CUDA_FUSED(1, 1, 1, 0),
+        MAILP_CUDA_FUSED(1, 2, 1, 0), MAILP_CUDA_FUSED(1, 4, 1, 0), MAILP_CUDA_FUSED(1, 2, 1, 1), MAILP_CUDA_FUSED(1, 4, 1, 1),
+        MAILP_CUDA_FUSED(1, 2, 2, 0), MAILP_CUDA_FUSED(1, 4, 2, 0), MAILP_CUDA_FUSED(1, 2, 2, 1), MAILP_CUDA_FUSED(1, 4, 2, 1),
     };
+#undef MAILP_CUDA_FUSED
     mailp_cuda_fused_args a = {};
     if (!w.hi || s->wish.plain) {
         return 0;
@@ -3323,33 +3715,52 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
     a.HO = (H + w.stride - 1) / w.stride;
     a.WO = (W + w.stride - 1) / w.stride;
     a.relu = relu;
-    const int    px = a.HO * a.WO, units = s->B * w.CO / 16;
-    const size_t row = (size_t)(W + 2 * (w.size / 2)) * (size_t)(w.CI + 8) * 2 * (s->wish.half ? 1 : 2);
-    int          best = -1, best_cluster = 0;
-    size_t       best_smem = 0;
-    for (int i = 0; i < 6; i++) {
-        int cluster = 1;
-        while (cluster * shapes[i].px < px) {
-            cluster *= 2;
+    a.images = s->B;
+    const int              px = a.HO * a.WO, cols = W + 2 * (w.size / 2), half = s->wish.half, sms = s->policy->sms / s->branches;
+    mailp_cuda_fused_args  best_args = a;
+    double                 best = 0.0;
+    size_t                 best_smem = 0;
+    const mailp_cuda_fused_shape *chosen = NULL;
+    for (const mailp_cuda_fused_shape &shape : shapes) {
+        const int steps = MAILP_CUDA_FUSED_STEPS / shape.gw;
+        a.part = shape.chunked ? MAILP_CUDA_FUSED_PART : w.CI;
+        const int part_steps = w.size * w.size * a.part / 16;
+        a.cluster = a.together = 1;
+        while (a.cluster * shape.px < px) {
+            a.cluster *= 2;
         }
-        const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)mailp_cuda_fused_rows(shapes[i].px, a.HO, a.WO, w.size, w.stride) * row;
-        if (cluster > s->policy->max_cluster || smem > (size_t)s->policy->smem ||
-            !mailp_cuda_active_clusters(s->wish.half ? shapes[i].single : shapes[i].split, cluster, smem)) {
+        if (shape.kw == 1 && shape.px > px && shape.px % px == 0 && px % (8 * shape.tiles) == 0) {
+            a.together = shape.px / px;
+        }
+        const int    rows = mailp_cuda_fused_rows(shape.px, a.HO, a.WO, w.size, w.stride), inputs = a.together * rows * cols * w.CI;
+        const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)(a.together * rows * cols) * (size_t)(a.part + 8) * (half ? 2 : 4);
+        if (w.CO % (16 * shape.gw) || (shape.chunked && (w.CI % a.part || w.CI == a.part || part_steps % steps)) ||
+            part_steps > MAILP_CUDA_FUSED_TABLE || rows * cols * a.together > 65535 || a.cluster > s->policy->max_cluster ||
+            smem > (size_t)s->policy->smem || (s->wish.shape && &shape != &shapes[s->wish.shape - 1])) {
             continue;
         }
-        best = i;
-        best_cluster = cluster;
-        best_smem = smem;
-        if (units * cluster <= 160) {
-            break; /* about a block per SM: smaller pieces would only queue up; larger ones leave SMs idle */
+        const int active = mailp_cuda_active_clusters(half ? shape.single : shape.split, a.cluster, smem, s->policy->sms) / s->branches;
+        if (active < 1) {
+            continue;
+        }
+        const int    units = (s->B + a.together - 1) / a.together * (w.CO / 16 / shape.gw), at_once = units < active ? units : active;
+        const double resident = at_once * a.cluster > sms ? (double)(at_once * a.cluster) / sms : 1.0;
+        const double cost = (double)((units + active - 1) / active) *
+                            mailp_cuda_fused_cycles(shape, half, inputs, w.size * w.size * w.CI / 16, resident);
+        if (!chosen || cost < best) {
+            chosen = &shape;
+            best = cost;
+            best_args = a;
+            best_smem = smem;
         }
     }
-    if (best < 0) {
+    if (!chosen) {
         return 0;
     }
-    a.cluster = best_cluster;
-    mailp_cuda_launch(q, s->wish.half ? shapes[best].single : shapes[best].split, dim3((unsigned)(units * best_cluster)), 256, best_smem, a,
-                      (unsigned)best_cluster);
+    q->cycles += best;
+    mailp_cuda_launch(q, half ? chosen->single : chosen->split,
+                      dim3((unsigned)((s->B + best_args.together - 1) / best_args.together * (w.CO / 16 / chosen->gw) * best_args.cluster)), 256,
+                      best_smem, best_args, (unsigned)best_args.cluster);
     return 1;
 }
 
@@ -3372,17 +3783,13 @@ static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_s
 static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_session *s, int camera, int at) {
     const mail_cuda_policy  *p = s->policy;
     const mailp_cuda_camera *cam = &p->camera[camera];
-    mailp_cuda_norm_args     norm;
     const int                set = camera % s->branches;
     float                   *x = s->map[set][0], *y = s->map[set][1], *skip = s->map[set][2]; /* a block's input, middle and shortcut */
     int                      H = cam->height, W = cam->width;
 
-    mailp_cuda_queue_conv(q, cam->stem, y, s->stats[set], s->picture[camera], s->B, H, W, &norm);
-    norm.out = x;
-    norm.pool = norm.relu = 1;
-    H = norm.HO = (norm.H + 1) / 2;
-    W = norm.WO = (norm.W + 1) / 2;
-    mailp_cuda_queue_norm(q, norm, s->B);
+    mailp_cuda_queue_first(q, s, cam->stem, x, y, s->stats[set], s->picture[camera], H, W);
+    H = (H + 3) / 4;
+    W = (W + 3) / 4;
     for (int i = 0; i < 8; i++) {
         const int stride = cam->conv1[i].stride, HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
         mailp_cuda_queue_stage(q, s, set, cam->conv1[i], y, x, NULL, 1, H, W);
@@ -3431,8 +3838,29 @@ static inline mail_status mailp_cuda_check(cudaError_t error, const char *doing,
                       cudaGetErrorString(error));
 }
 
+/* While it lives, the policy's device is the current one; a program with several GPUs may have left another. */
+struct mailp_cuda_on {
+    int         before;
+    cudaError_t error;
+    explicit mailp_cuda_on(const mail_cuda_policy *policy) : before(-1), error(cudaGetDevice(&before)) {
+        if (error != cudaSuccess || before == policy->device) {
+            before = -1;
+        } else {
+            error = cudaSetDevice(policy->device);
+        }
+    }
+    mailp_cuda_on(const mailp_cuda_on &) = delete;
+    mailp_cuda_on &operator=(const mailp_cuda_on &) = delete;
+    ~mailp_cuda_on() {
+        if (before >= 0) {
+            (void)cudaSetDevice(before);
+        }
+    }
+};
+
 MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
     if (policy) {
+        const mailp_cuda_on on(policy);
         (void)cudaFree(policy->memory);
         free(policy->ddpm_memory);
         free(policy);
@@ -3441,14 +3869,14 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
 
 /* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
 static inline int mailp_cuda_largest_cluster(void) {
-    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>)) > 0 ? 16 : 8;
+    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>), 16) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
 static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const mailp_config *config, mailp_cuda_source source,
                                                   mail_error *err) {
     mailp_cuda_loader l;
-    int               device = 0, major = 0, minor = 0, smem = 0;
+    int               device = 0, major = 0, minor = 0, smem = 0, sms = 0;
     mail_status       status;
     *out = NULL;
     for (size_t i = 0; i < config->n_trunks; i++) {
@@ -3484,6 +3912,9 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     if (e == cudaSuccess) {
         e = cudaDeviceGetAttribute(&smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     }
+    if (e == cudaSuccess) {
+        e = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
+    }
     status = mailp_cuda_check(e, "asking the device what it is", err);
     p->device = device;
     p->sm = major * 10 + minor;
@@ -3494,6 +3925,7 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         p->sm = e == cudaSuccess && about.ptxVersion < p->sm ? about.ptxVersion : p->sm;
     }
     p->smem = smem;
+    p->sms = sms;
     p->max_cluster = p->sm >= 90 ? mailp_cuda_largest_cluster() : 1;
 
     memset(&l, 0, sizeof l);
@@ -3653,9 +4085,9 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
         const size_t             h = ((size_t)cam->height + 1) / 2, w = ((size_t)cam->width + 1) / 2;
         const size_t             n = B * h * w * (size_t)cam->stem.CO; /* the stem's output is the largest map */
         map = n > map ? n : map;
-        /* tiles of 16 pixels at least, 2 floats a group of 16 channels; later stages have fewer of pixels x channels,
+        /* tiles of 16 pixels at least, 3 floats a group of 16 channels; later stages have fewer of pixels x channels,
            but every image has at least one tile per group */
-        const size_t m = B * (h * w / 16 + 1) * (size_t)cam->stem.CO / 16 * 2 + B * (size_t)cam->conv2[7].CO / 16 * 2;
+        const size_t m = B * (h * w / 16 + 1) * (size_t)cam->stem.CO / 16 * 3 + B * (size_t)cam->conv2[7].CO / 16 * 3;
         stats = m > stats ? m : stats;
         s->picture[i] = floats(B * (size_t)cam->height * (size_t)cam->width * 3);
         s->features[i] = floats(B * (size_t)cam->feature_dim);
@@ -3709,6 +4141,7 @@ static inline void mailp_cuda_queue_observe(mailp_cuda_queue *q, mail_cuda_sessi
             mailp_cuda_mark(&branch, s->joined[i]);
         }
         q->error = branch.error;
+        q->cycles = branch.cycles;
         q->fresh = branch.stream == q->stream ? branch.fresh : q->fresh;
         at += s->policy->camera[i].feature_dim;
     }
@@ -3792,7 +4225,7 @@ static inline cudaError_t mailp_cuda_record_once(cudaGraphExec_t *exec, mail_cud
                                                  int early) {
     cudaStream_t     stream = NULL;
     cudaGraph_t      graph = NULL;
-    mailp_cuda_queue q = {NULL, cudaSuccess, 1, early, 1};
+    mailp_cuda_queue q = {NULL, cudaSuccess, 1, early, 1, 0.0};
     *exec = NULL;
     queue(&q, s); /* loading a kernel may allocate, which a recording does not allow */
     cudaError_t e = q.error == cudaSuccess ? cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) : q.error;
@@ -3860,6 +4293,7 @@ MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
     if (!session) {
         return;
     }
+    const mailp_cuda_on on(session->policy);
     (void)cudaDeviceSynchronize(); /* what is queued may still use all of this */
     if (session->observe) {
         (void)cudaGraphExecDestroy(session->observe);
@@ -3868,7 +4302,9 @@ MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
         (void)cudaGraphExecDestroy(session->plan);
     }
     (void)cudaFree(session->memory);
-    (void)cudaFreeHost((void *)(uintptr_t)session->fault);
+    if (session->fault) {
+        (void)cudaFreeHost((void *)(uintptr_t)session->fault);
+    }
     free(session);
 }
 
@@ -3884,7 +4320,8 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, ui
     if (!session) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_reset: session is NULL");
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(session->policy);
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0, 0.0};
     mailp_cuda_queue_forget(&q, session, -1);
     session->options.seed = seed;
     session->x_T = session->noise_in = NULL;
@@ -3900,7 +4337,8 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *sessi
     if (!session || robot >= (size_t)session->B) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "robot %zu of a session with %d", robot, session ? session->B : 0);
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(session->policy);
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0, 0.0};
     mailp_cuda_queue_forget(&q, session, (int)robot);
     session->x_T = session->noise_in = NULL;
     mailp_cuda_forget_robot(session, robot);
@@ -4064,7 +4502,7 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
         status = mailp_cuda_check(mailp_cuda_session_fill(s, visited, table, weight), "filling a session", err);
     }
     if (status == MAIL_OK) {
-        mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0};
+        mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0, 0.0};
         mailp_cuda_load_kernels(&q, s);
         status = mailp_cuda_check(q.error, "loading kernels", err);
     }
@@ -4118,7 +4556,8 @@ MAIL_CUDA_API mail_status mail_cuda_session_set_goal(mail_cuda_session *session,
     if (n != dim && n != B * dim) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "a goal of %zu floats; %zu, or %zu for one per robot, are expected", n, dim, B * dim);
     }
-    mailp_cuda_queue q = {session->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(session->policy);
+    mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0, 0.0};
     for (size_t b = 0; b < B && q.error == cudaSuccess; b++) {
         q.error = cudaMemcpyAsync(session->goal_in + b * dim, embedding + (n == dim ? 0 : b * dim), dim * sizeof(float),
                                   cudaMemcpyDefault, session->stream);
@@ -4233,7 +4672,8 @@ MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const ma
     mail_cuda_session  *s = session;
     const mailp_config &c = s->policy->config;
     const size_t        B = (size_t)s->B;
-    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(s->policy);
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0, 0.0};
     if (!c.n_cameras) {
         return mailp_fail(err, MAIL_E_STATE, "this policy has no cameras: use mail_cuda_observe_features");
     }
@@ -4264,8 +4704,12 @@ MAIL_CUDA_API mail_status mail_cuda_observe_features(mail_cuda_session *session,
     if (n != want) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "%zu features; %zu are expected", n, want);
     }
-    return mailp_cuda_observed(
-        session, cudaMemcpyAsync(session->features[0], features, n * sizeof(float), cudaMemcpyDefault, session->stream), err);
+    const mailp_cuda_on on(session->policy);
+    cudaError_t         e = on.error;
+    if (e == cudaSuccess) {
+        e = cudaMemcpyAsync(session->features[0], features, n * sizeof(float), cudaMemcpyDefault, session->stream);
+    }
+    return mailp_cuda_observed(session, e, err);
 }
 
 /* 1 if a frame given now will still be in the history at the next decision of mail_cuda_act; if 0 it may be skipped. */
@@ -4290,7 +4734,8 @@ MAIL_CUDA_API void mail_cuda_session_set_noise(mail_cuda_session *session, const
    nothing would be faster without them, and left as they are. */
 static inline mail_status mailp_cuda_plan_now(mail_cuda_session *s, float *actions, int all, mail_error *err) {
     const mailp_config &c = s->policy->config;
-    mailp_cuda_queue    q = {s->stream, cudaSuccess, 0, 0, 0};
+    const mailp_cuda_on on(s->policy);
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0, 0.0};
     for (int b = 0; b < s->B; b++) {
         if (!s->frames[b] && (all || s->used[b] >= s->chunks.n_exec)) {
             return mailp_fail(err, MAIL_E_STATE, "robot %d has seen no frame since its reset", b);
@@ -4333,9 +4778,10 @@ MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *actio
     if (!session || !action) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_act: session or action is NULL");
     }
-    mail_cuda_session *s = session;
-    mailp_cuda_queue   q = {s->stream, cudaSuccess, 0, 0, 0};
-    int                due = 0;
+    mail_cuda_session  *s = session;
+    const mailp_cuda_on on(s->policy);
+    mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0, 0.0};
+    int                 due = 0;
     for (int b = 0; b < s->B; b++) {
         due += s->used[b] >= s->chunks.n_exec;
     }
@@ -4363,8 +4809,9 @@ MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, ma
     if (!session) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_check: session is NULL");
     }
-    const cudaError_t e = cudaStreamQuery(session->stream);
-    mail_status       status = MAIL_OK;
+    const mailp_cuda_on on(session->policy);
+    const cudaError_t   e = on.error == cudaSuccess ? cudaStreamQuery(session->stream) : on.error;
+    mail_status         status = MAIL_OK;
     if (e == cudaErrorNotReady) {
         return mailp_fail(err, MAIL_E_STATE, "the stream has work to do");
     }
@@ -4385,7 +4832,7 @@ MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, ma
    Memory   none.   Work is queued on the stream. */
 typedef mailp_cuda_scan_args mail_cuda_scan;
 MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, size_t batch, cudaStream_t stream, mail_error *err) {
-    mailp_cuda_queue q = {stream, cudaSuccess, 0, 0, 0};
+    mailp_cuda_queue q = {stream, cudaSuccess, 0, 0, 0, 0.0};
     if (!scan || !scan->y || !scan->u || !scan->dt || !scan->A || !scan->B || !scan->C) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_selective_scan: scan or one of its operands is NULL");
     }

@@ -1,6 +1,6 @@
 /* cuda_bench: how long a decision takes on this machine's GPU.
 
-       build/cuda_bench [--batches 1,2,4,...] [--seconds S]
+       build/cuda_bench [--batches 1,2,4,...] [--seconds S] [--only decisions|scans]
 
    A D-Ma policy of the released widths with random weights: two 128 x 128 cameras, one frame of history, chunk of 5, 16
    layers, 16 DDPM steps. Per batch, in milliseconds: pictures on the device to actions on the device ("both"), its parts,
@@ -10,8 +10,6 @@
    batches with the plain path. Then long scans, as a share of the bandwidth that a device copy reaches.
    Predictions were written before any run; see the table in the source. */
 #include "../tests/cuda/cuda_test.h"
-
-#include "random_policy.h"
 
 #include <algorithm>
 
@@ -37,39 +35,12 @@ static void check(cudaError_t e, const char *what) {
     }
 }
 
-/* What was expected of each batch on an H200 before anything had run, and what it must reach (milliseconds, "both"). From the
-   count of launches (1.5 to 2.5 us each), layers of the loop (1.3 to 2 us each) and arithmetic at a third of the peak. */
+/* What was expected of each batch on an H200 before anything had run, and what it must reach (milliseconds, "both"). As
+   build/test_cuda predict prints them and tests/cuda/predict.h explains. */
 static const struct {
     size_t batch;
     double predicted, must;
-} expected[] = {{1, 0.65, 1.0}, {2, 0.7, 0.0}, {4, 0.8, 0.0}, {8, 1.0, 0.0}, {16, 1.4, 0.0}, {32, 2.2, 2.0}, {64, 4.2, 3.5}};
-
-static mail_policy *released(void) {
-    random_policy r;
-    char          json[4096];
-    size_t        size;
-    mail_options  options = mail_options_init();
-    mail_policy  *policy;
-    mail_error    err;
-    memset(&r, 0, sizeof r);
-    r.arch = MAIL_D_MA;
-    r.obs_seq = 1;
-    r.act_seq = 5;
-    r.action_dim = 7;
-    r.n_layers = r.d_state = 16;
-    r.d_conv = 4;
-    r.n_cameras = 2;
-    for (int i = 0; i < 2; i++) {
-        r.height[i] = r.width[i] = 128;
-    }
-    unsigned char *file = random_policy_make(&r, &size, json, sizeof json);
-    options.config_json = json;
-    if (mail_policy_load_memory(&policy, file, size, &options, &err) != MAIL_OK) {
-        printf("policy: %s\n", err.text);
-        exit(1);
-    }
-    return policy; /* the file stays for the whole program */
-}
+} expected[] = {{1, 0.59, 1.0}, {2, 0.62, 0.0}, {4, 0.72, 0.0}, {8, 0.90, 0.0}, {16, 1.41, 0.0}, {32, 2.05, 2.0}, {64, 3.74, 3.5}};
 
 /* Milliseconds on the stream of run(i), again and again for `seconds`; overwrite: memory written before each. */
 template <class Run>
@@ -114,38 +85,17 @@ static mail_cuda_session *make(const mail_cuda_policy *p, size_t batch, int plai
     return s;
 }
 
-int main(int argc, char **argv) {
-    std::string batches = "1,2,4,8,16,32,64";
-    double      seconds = 1.0;
-    int         devices = 0, driver = 0;
-    mail_error  err;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--batches") == 0) {
-            batches = argv[i + 1];
-        } else if (strcmp(argv[i], "--seconds") == 0) {
-            seconds = atof(argv[i + 1]);
-        }
-    }
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices < 1) {
-        printf("cuda_bench: skipped, no GPU\n");
-        return 0;
-    }
-    cudaDeviceProp prop;
-    check(cudaGetDeviceProperties(&prop, 0), "properties");
-    check(cudaDriverGetVersion(&driver), "driver");
-    printf("%s, sm_%d%d, %d SMs, CUDA %d.%d\n", prop.name, prop.major, prop.minor, prop.multiProcessorCount, driver / 1000, driver % 1000 / 10);
-
-    mail_policy      *policy = released();
+static void decisions(const std::string &batches, double seconds, cudaStream_t stream) {
+    mail_error        err;
+    mail_policy      *policy = ct_load(ct_released(MAIL_D_MA, 1, 5, 2));
     const mail_info  *info = mail_policy_info(policy);
     mail_cuda_policy *p;
-    cudaStream_t      stream;
     void             *flush;
     const size_t      flush_bytes = (size_t)256 << 20, picture = 128 * 128 * 3, pictures = 4;
     if (mail_cuda_policy_create(&p, policy, &err) != MAIL_OK) {
         printf("policy: %s\n", err.text);
-        return 1;
+        exit(1);
     }
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
     check(cudaMalloc(&flush, flush_bytes), "memory");
     printf("milliseconds on the GPU, median (p99); predicted and must: for an H200\n%8s %5s %8s %9s %9s %6s %17s %17s %17s %17s %10s %10s  %-20s %s\n", "", "batch", "both",
            "(p99)", "predicted", "must", "encoder", "decision", "half products", "plain path", "L2 cold", "from host", "loop", "compared");
@@ -207,7 +157,7 @@ int main(int argc, char **argv) {
             if (mail_session_create(&cpu, policy, NULL, &err) != MAIL_OK || mail_observe(cpu, frames.data(), 2, &err) != MAIL_OK ||
                 mail_plan(cpu, want.data(), &err) != MAIL_OK) {
                 printf("mail.h: %s\n", err.text);
-                return 1;
+                exit(1);
             }
             mail_session_free(cpu);
             (void)snprintf(compared, sizeof compared, "plain %.1e, mail.h %.1e", ct_distance(first, other), ct_distance(first, want));
@@ -253,7 +203,9 @@ int main(int argc, char **argv) {
     (void)cudaFree(flush);
     mail_cuda_policy_free(p);
     mail_policy_free(policy);
+}
 
+static void scans(cudaStream_t stream) {
     const size_t copy_bytes = (size_t)1 << 30;
     char        *a, *b;
     check(cudaMalloc((void **)&a, copy_bytes), "copy");
@@ -271,6 +223,38 @@ int main(int argc, char **argv) {
             const double bytes = (double)(batch * L) * (3.0 * 256 + 2.0 * 16) * 4.0;
             printf("%6zu %6zu %10.4f %10.0f %.0f%%\n", batch, L, ms, bytes / ms * 1e-6, 100.0 * bytes / ms / rate);
         }
+    }
+}
+
+int main(int argc, char **argv) {
+    std::string batches = "1,2,4,8,16,32,64", only;
+    double      seconds = 1.0;
+    int         devices = 0, driver = 0;
+    cudaStream_t stream;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--batches") == 0) {
+            batches = argv[i + 1];
+        } else if (strcmp(argv[i], "--seconds") == 0) {
+            seconds = atof(argv[i + 1]);
+        } else if (strcmp(argv[i], "--only") == 0) {
+            only = argv[i + 1];
+        }
+    }
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices < 1) {
+        printf("cuda_bench: skipped, no GPU\n");
+        return 0;
+    }
+    cudaDeviceProp prop;
+    check(cudaGetDeviceProperties(&prop, 0), "properties");
+    check(cudaDriverGetVersion(&driver), "driver");
+    printf("%s, sm_%d%d, %d SMs, CUDA %d.%d\n", prop.name, prop.major, prop.minor, prop.multiProcessorCount, driver / 1000, driver % 1000 / 10);
+
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+    if (only != "scans") {
+        decisions(batches, seconds, stream);
+    }
+    if (only != "decisions") {
+        scans(stream);
     }
     (void)cudaStreamDestroy(stream);
     return 0;

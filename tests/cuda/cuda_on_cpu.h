@@ -65,9 +65,15 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
+static inline uint2 make_uint2(unsigned x, unsigned y) {
+    return {x, y};
+}
 static inline float2 make_float2(float x, float y) {
     return {x, y};
 }
@@ -94,8 +100,10 @@ inline long fail_malloc; /* when n > 0: the n-th allocation from now on fails */
 struct Device {          /* what the attribute queries answer */
     int major = 9, minor = 0, smem = 227 * 1024, max_cluster = 16;
     int compiled_for = 90; /* ptxVersion of every kernel */
+    int sms = 132;
 };
 inline Device device;
+inline int current_device = 0;
 
 inline bool skipped(int line) {
     if (line < 1 << 15) {
@@ -853,7 +861,8 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMajor,
     cudaDevAttrComputeCapabilityMinor,
-    cudaDevAttrMaxSharedMemoryPerBlockOptin
+    cudaDevAttrMaxSharedMemoryPerBlockOptin,
+    cudaDevAttrMultiProcessorCount
 };
 static constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2;
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
@@ -1021,12 +1030,17 @@ static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
     return cudaSuccess;
 }
 static inline cudaError_t cudaGetDevice(int *device) {
-    *device = 0;
+    *device = cpucuda::current_device;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaSetDevice(int device) {
+    cpucuda::current_device = device;
     return cudaSuccess;
 }
 static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int) {
     *value = what == cudaDevAttrComputeCapabilityMajor   ? cpucuda::device.major
              : what == cudaDevAttrComputeCapabilityMinor ? cpucuda::device.minor
+             : what == cudaDevAttrMultiProcessorCount    ? cpucuda::device.sms
                                                          : cpucuda::device.smem;
     return cudaSuccess;
 }

@@ -16,6 +16,8 @@
 #endif
 #include "../../mail_cuda.cuh"
 
+#include "../../bench/random_policy.h"
+
 #include <time.h>
 
 #include <functional>
@@ -200,6 +202,46 @@ static inline mail_cuda_session *ct_session(const mail_cuda_policy *p, size_t ba
 }
 
 /* ---- set-ups that several programs share ---- */
+
+/* A loaded random policy of the released widths: 16 layers or 6 + 10, 16 states or 8, actions of 7 numbers. The caller changes
+   what else it needs. */
+static inline random_policy ct_released(mail_arch arch, size_t obs_seq, size_t chunk, size_t cameras) {
+    random_policy r;
+    memset(&r, 0, sizeof r);
+    r.arch = arch;
+    r.obs_seq = obs_seq;
+    r.act_seq = chunk;
+    r.action_dim = 7;
+    r.n_layers = 16;
+    r.enc_layers = 6;
+    r.dec_layers = 10;
+    r.d_state = arch == MAIL_D_MA ? 16 : 8;
+    r.d_conv = 4;
+    r.dec_conv = 2;
+    r.n_cameras = cameras;
+    for (size_t i = 0; i < cameras; i++) {
+        r.height[i] = r.width[i] = 128;
+    }
+    return r;
+}
+
+static inline mail_policy *ct_load(random_policy r) {
+    char           json[4096];
+    size_t         size;
+    mail_options   options = mail_options_init();
+    mail_policy   *policy;
+    mail_error     err;
+    unsigned char *file = random_policy_make(&r, &size, json, sizeof json);
+    options.config_json = json;
+    if (mail_policy_load_memory(&policy, file, size, &options, &err) != MAIL_OK) {
+        printf("random policy: %s\n", err.text);
+        exit(2);
+    }
+    /* the policy keeps the file open; it stays until the end of the program, and so does the list, which leak checks look at then */
+    static std::vector<unsigned char *> &kept = *new std::vector<unsigned char *>;
+    kept.push_back(file);
+    return policy;
+}
 
 /* A long scan with random operands, or zeros: what mail_cuda_selective_scan wants, and the same on the host. */
 struct ct_scan {

@@ -176,7 +176,8 @@ int TEST_FAULTS_MAIN(int argc, char **argv) {
         {"one launch, 1 robot, 8 blocks", [] { return run_plan(MAIL_D_MA, 8, 1, 1); }},
         {"camera, 48 KB of shared memory", [] { return run_camera(48 * 1024); }},
         {"camera", [] { return run_camera(227 * 1024); }},
-        {"convolution with weights in pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 8); }}, /* of test_cuda.cu */
+        {"convolution with weights in pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 1); }}, /* of test_cuda.cu */
+        {"convolution of several images, inputs in parts", [] { return fused_case(2, 8, 8, 128, 16, 3, 1, false, false, 7); }},
     };
     faults_of_kernels();
     std::vector<std::string> source(1); /* lines count from 1 */

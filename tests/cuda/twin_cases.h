@@ -7,7 +7,6 @@
 
 #include "cuda_test.h"
 
-#include "../../bench/random_policy.h"
 #include "../small.h"
 
 /* One policy and a session of each kind; actions so far. */
@@ -148,41 +147,10 @@ static uint64_t twin_case(const char *name, bool every_kind, double limit) {
     return hash;
 }
 
-/* A random policy of the released widths; arch and options by kind. */
-static mail_policy *twin_random(mail_arch arch, size_t chunk, size_t layers, size_t obs_seq, size_t cameras, size_t height, size_t width) {
-    random_policy  r;
-    char           json[4096];
-    size_t         size;
-    mail_options   options = mail_options_init();
-    mail_policy   *policy;
-    mail_error     err;
-    memset(&r, 0, sizeof r);
-    r.arch = arch;
-    r.obs_seq = obs_seq;
-    r.act_seq = chunk;
-    r.action_dim = 7;
-    r.n_layers = r.enc_layers = r.dec_layers = layers;
-    r.d_state = arch == MAIL_D_MA ? 16 : 8;
-    r.d_conv = 4;
-    r.dec_conv = 2;
-    r.n_cameras = cameras;
-    r.height[0] = height;
-    r.width[0] = width;
-    r.height[1] = r.width[1] = 256;
-    unsigned char *file = random_policy_make(&r, &size, json, sizeof json);
-    options.config_json = json;
-    if (mail_policy_load_memory(&policy, file, size, &options, &err) != MAIL_OK) {
-        printf("random policy: %s\n", err.text);
-        exit(2);
-    }
-    /* the policy keeps the file open; it stays until the end of the program, and so does the list, which leak checks look at then */
-    static std::vector<unsigned char *> &kept = *new std::vector<unsigned char *>;
-    kept.push_back(file);
-    return policy;
-}
-
 static uint64_t twin_wide_case(mail_arch arch, size_t chunk, int kind, int on_plain_path) {
-    mail_policy      *policy = twin_random(arch, chunk, 2, 2, 0, 0, 0);
+    random_policy     r = ct_released(arch, 2, chunk, 0);
+    r.n_layers = r.enc_layers = r.dec_layers = 2;
+    mail_policy      *policy = ct_load(r);
     mail_cuda_options o = twin_options(policy, kind, 2);
     if (kind == TWIN_DDIM) {
         o.session.n_steps = 3;
@@ -247,7 +215,7 @@ static uint64_t picture_case(void) {
             if (size[0] % 4 == 0) {
                 images[1].data = there.data;
             }
-            mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0};
+            mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
             CHECK(mailp_cuda_image_check(t.robots, images[0], &t.err) == MAIL_OK && mailp_cuda_image_check(t.robots, images[1], &t.err) == MAIL_OK);
             mailp_cuda_queue_pictures(&q, t.robots, images, 2);
             CHECK(q.error == cudaSuccess);
@@ -330,7 +298,10 @@ static uint64_t robot_camera_case(int on_plain_path) {
     if (!CT_LARGE) {
         return 0;
     }
-    mail_policy      *policy = twin_random(MAIL_D_MA, 5, 2, 1, 2, 128, 256);
+    random_policy     r = ct_released(MAIL_D_MA, 1, 5, 2);
+    r.n_layers = 2;
+    r.width[0] = r.height[1] = r.width[1] = 256;
+    mail_policy      *policy = ct_load(r);
     mail_cuda_options o = mail_cuda_options_init();
     o.session.sampler = MAIL_SAMPLER_DDIM;
     o.session.n_steps = 2;
