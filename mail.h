@@ -3787,6 +3787,9 @@ MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_co
 #    include <cpuid.h>
 #  endif
 #endif
+#if defined(MAILP_EMULATED_AVX512) || (defined(__clang__) ? __clang_major__ >= 9 : defined(__GNUC__) && __GNUC__ >= 10)
+#  define MAILP_HAS_BF16 1  /* the compiler knows AVX512-BF16 */
+#endif
 #ifdef MAILP_ARM
 #  include <arm_neon.h>
 #  if defined(__linux__)
@@ -3967,14 +3970,14 @@ typedef struct mailp_kernels {
     void (*conv_stream)(float *y, const float *x, const void *w, const float *scale, const mailp_conv_shape *shape, size_t pixels,
                         mail_weights type);
 
-    /* The same convolution with 8-bit operands and exact sums in 32 bits; NULL where the set has no such product.
-       Defined, with quantize, at the end of the vision kernels. */
-    void (*conv_u8)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const int8_t *w, const float *w_scale,
-                    const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels, size_t panels,
-                    const unsigned char *ahead, size_t lines);
-    void (*quantize)(uint8_t *q, float *scale, const float *x, size_t n);
-    size_t u8_rate;    /* its products in the time of one of floats */
-    int    stem_most;  /* largest weight of a stem in 8 bits; 0: it has to be done in float */
+    /* The same convolution with operands of 16 bits (bf16) or 8, [mail_weights], and what makes such operands of a map; NULL where the
+       set has no such product. Defined at the end of the vision kernels. */
+    void (*conv_low[3])(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w, const float *w_scale,
+                        const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels,
+                        size_t panels, const unsigned char *ahead, size_t lines);
+    void (*lower[3])(unsigned char *q, float *scale, const float *x, size_t n);
+    size_t low_rate[3];  /* its products in the time of one of floats */
+    int    stem_most;    /* largest weight of a stem in 8 bits; 0: it has to be done in float */
 
     /* Winograd's F(tile x tile, 3 x 3), tile 2 or 4, on one block; described where they are defined. */
     void (*winograd_weights)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group, size_t panels,
@@ -4801,11 +4804,12 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
     }
 }
 
-/* ---- vision, 8 bits ----
+/* ---- vision, 8 and 16 bits ----
 
-   A vector holds 16, 8 or 4 output channels by four input channels, whose products of 8 bits are summed in 32 bits. VNNI (AVX-512)
+   A vector holds 16, 8 or 4 output channels by four input channels of 8 bits, whose products are summed in 32 bits. VNNI (AVX-512)
    and sdot (NEON) do that in one instruction; AVX2 in three, of which the first sums pairs in 16 bits, so there activations
-   have 7 bits, and so they have for sdot, whose operands are both signed. */
+   have 7 bits, and so they have for sdot, whose operands are both signed. AVX512-BF16 does it for two input channels of 16 bits, with
+   sums in float32. */
 
 #if MAILP_PASS == MAILP_PASS_AVX512 && !defined(MAILP_NO_VNNI)
 #  define MAILP_U8_ATTR           __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
@@ -4842,6 +4846,10 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
 #  define mailp_ifloat(a)         vcvtq_f32_s32(a)
 #endif
 
+#if MAILP_PASS == MAILP_PASS_AVX512 && defined(MAILP_HAS_BF16)
+#  define MAILP_BF16_ATTR         __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#endif
+
 #ifdef MAILP_U8_ATTR
 #  if defined(__GNUC__) && MAILP_PASS == MAILP_PASS_AVX512 && !defined(MAILP_EMULATED_AVX512)
 #    define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
@@ -4873,116 +4881,168 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
     }
 #endif
 
-/* q[i] = round(x[i] / scale), scale = largest x / MAILP_U8_MOST;  x [n] >= 0, n a multiple of 16 */
-MAILP_KERNEL void MAILP_FN(quantize)(uint8_t *q, float *scale, const float *x, size_t n) {
-    mailp_vec most = mailp_vzero(), f;
-    float     lanes[MAILP_W], m = 0;
+/* q[i] = round(x[i] / scale), scale = largest x / MAILP_U8_MOST, or NaN if one of them is not finite;  x [n] >= 0, n a multiple of 16 */
+MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float *x, size_t n) {
+    mailp_vec most = mailp_vzero(), odd = mailp_vzero(), f;
+    float     lanes[MAILP_W], odds[MAILP_W], m = 0, bad = 0;
     size_t    i;
     for (i = 0; i < n; i += MAILP_W) {
         most = mailp_vmax(most, mailp_vload(x + i));
+        odd  = mailp_vmadd(mailp_vload(x + i), mailp_vzero(), odd);
     }
     mailp_vstore(lanes, most);
+    mailp_vstore(odds, odd);
     for (i = 0; i < MAILP_W; i++) {
         m = lanes[i] > m ? lanes[i] : m;
+        bad += odds[i];
     }
-    *scale = m / (float)MAILP_U8_MOST;
+    *scale = m / (float)MAILP_U8_MOST + bad;
     f = mailp_vset(m > 1e-30f ? (float)MAILP_U8_MOST / m : 0.0f);
     for (i = 0; i < n; i += MAILP_LANES) {
         MAILP_QUANTIZE16(q + i, x + i, f)
     }
 }
 
-#define MAILP_U8_INIT(r, n)   const uint8_t *x##r = x + at[r]; MAILP_C##n(MAILP_U8_SUM, r)
-#define MAILP_U8_SUM(r, c)    mailp_ints s##r##c;
-#define MAILP_U8_ZERO(r, c)   s##r##c = mailp_izero();
-#define MAILP_U8_GETW(r, c)   const MAILP_U8_W w##c = mailp_iload(w + (c) * 4 * MAILP_W);
-#define MAILP_U8_SCALE(r, c)  const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_W));
-#define MAILP_U8_MUL(r, c)    s##r##c = mailp_idot(s##r##c, xv, w##c); MAILP_IN_PLACE(s##r##c)
-#define MAILP_U8_PUT(r, c)                                                                                                 \
-    {                                                                                                                      \
-        float *to = y + (size_t)((c) / MAILP_V) * ldy + (r) * MAILP_LANES + ((c) % MAILP_V) * MAILP_W;                     \
-        mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c, block > 0 ? mailp_vload(to) :                            \
-                                     bias != NULL ? mailp_vload(bias + (c) * MAILP_W) : mailp_vzero()));                   \
-    }
-#define MAILP_U8_ROW_ZERO(r, n) MAILP_C##n(MAILP_U8_ZERO, r)
-#define MAILP_U8_ROW_PUT(r, n)  MAILP_C##n(MAILP_U8_PUT, r)
-#define MAILP_U8_ROW_STEP(r, n) { int32_t four; MAILP_U8_W xv; memcpy(&four, x##r + i, 4); xv = mailp_iset(four); MAILP_C##n(MAILP_U8_MUL, r) }
 #if MAILP_PASS == MAILP_PASS_NEON
 #  define MAILP_U8_W int8x16_t
 #else
 #  define MAILP_U8_W mailp_ints
 #endif
-#define MAILP_U8_TILE(mr, nv)                                                                                          \
-    MAILP_U8_ATTR static void MAILP_FN(conv_u8_##mr##x##nv)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, \
-                                                            const size_t *at, const int8_t *w, const float *w_scale,   \
-                                                            const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, \
-                                                            size_t end, const unsigned char *ahead, size_t ahead_step) { \
-        MAILP_R##mr(MAILP_U8_INIT, nv)                                                                                 \
-        for (; block < end; block++) {                                                                                 \
-            size_t t;                                                                                                  \
-            MAILP_C##nv(MAILP_U8_SCALE, 0)                                                                             \
-            MAILP_R##mr(MAILP_U8_ROW_ZERO, nv)                                                                         \
-            for (t = 0; t < shape->n_taps; t++) {                                                                      \
-                size_t i = shape->tap[t] + block * shape->plane, stop = i + shape->depth;                              \
-                for (; i < stop; i += 4, w += step, ahead += ahead_step) {                                             \
-                    MAILP_C##nv(MAILP_U8_GETW, 0)                                                                      \
-                    MAILP_PREFETCH(ahead);                                                                             \
-                    MAILP_R##mr(MAILP_U8_ROW_STEP, nv)                                                                 \
-                }                                                                                                      \
-            }                                                                                                          \
-            MAILP_R##mr(MAILP_U8_ROW_PUT, nv)                                                                          \
-        }                                                                                                              \
+
+/* A tile of pixels by vectors of output channels for operands of 8 bits (u8) and of 16 (bf16): what is said for each kind are the words
+   that the tile is made of. bytes: of an activation; a step takes four bytes of activations of every pixel. */
+#define MAILP_BYTES_u8          1
+#define MAILP_SUMS_u8(r, c)     mailp_ints s##r##c;
+#define MAILP_ZEROS_u8(r, c)    s##r##c = mailp_izero();
+#define MAILP_LOADS_u8(r, c)    const MAILP_U8_W w##c = mailp_iload((const int8_t *)(w + (c) * 4 * MAILP_W));
+#define MAILP_SCALES_u8(r, c)   const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_W));
+#define MAILP_DOTS_u8(r, c)     s##r##c = mailp_idot(s##r##c, xv, w##c); MAILP_IN_PLACE(s##r##c)
+#define MAILP_STEP_u8(r, n)     { int32_t four; MAILP_U8_W xv; memcpy(&four, x##r + i, 4); xv = mailp_iset(four); MAILP_C##n(MAILP_DOTS_u8, r) }
+#define MAILP_PUTS_u8(r, c)                                                                                                \
+    {                                                                                                                      \
+        float *to = y + (size_t)((c) / MAILP_V) * ldy + (r) * MAILP_LANES + ((c) % MAILP_V) * MAILP_W;                     \
+        mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c, block > 0 ? mailp_vload(to) :                            \
+                                     bias != NULL ? mailp_vload(bias + (c) * MAILP_W) : mailp_vzero()));                   \
     }
-#define MAILP_U8_TILES(nv) \
-    MAILP_U8_TILE(1, nv) MAILP_U8_TILE(2, nv) MAILP_U8_TILE(3, nv) \
-    MAILP_U8_TILE(4, nv) MAILP_U8_TILE(5, nv) MAILP_U8_TILE(6, nv)
-#define MAILP_U8_ROW(nv) \
-    { MAILP_FN(conv_u8_1x##nv), MAILP_FN(conv_u8_2x##nv), MAILP_FN(conv_u8_3x##nv), \
-      MAILP_FN(conv_u8_4x##nv), MAILP_FN(conv_u8_5x##nv), MAILP_FN(conv_u8_6x##nv) }
-typedef void (*MAILP_FN(conv_u8_tile))(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const size_t *at, const int8_t *w,
-                                       const float *w_scale, const float *bias, size_t step, const mailp_conv_shape *shape,
-                                       size_t block, size_t end,
-                                       const unsigned char *ahead, size_t ahead_step);
+#define MAILP_BYTES_bf16        2
+#define MAILP_SUMS_bf16(r, c)   mailp_vec s##r##c;
+#define MAILP_ZEROS_bf16(r, c)  s##r##c = mailp_vzero();
+#define MAILP_LOADS_bf16(r, c)  const __m512i w##c = _mm512_loadu_si512((const void *)(w + (c) * 4 * MAILP_W));
+#define MAILP_SCALES_bf16(r, c)
+#define MAILP_DOTS_bf16(r, c)   s##r##c = _mm512_dpbf16_ps(s##r##c, (__m512bh)xv, (__m512bh)w##c); MAILP_IN_PLACE(s##r##c)
+#define MAILP_STEP_bf16(r, n)   { int32_t two; __m512i xv; memcpy(&two, x##r + i, 4); xv = _mm512_set1_epi32(two); MAILP_C##n(MAILP_DOTS_bf16, r) }
+#define MAILP_PUTS_bf16(r, c)                                                                                              \
+    {                                                                                                                      \
+        float *to = y + (size_t)(c) * ldy + (r) * MAILP_LANES;                                                             \
+        mailp_vstore(to, block > 0 ? mailp_vadd(s##r##c, mailp_vload(to)) : s##r##c);                                      \
+    }
+
+#define MAILP_LOW_SUMS(kind, r, n)  MAILP_C##n(MAILP_SUMS_##kind, r) const unsigned char *x##r = x + at[r] * MAILP_BYTES_##kind;
+#define MAILP_ROW_SUMS_u8(r, n)     MAILP_LOW_SUMS(u8, r, n)
+#define MAILP_ROW_SUMS_bf16(r, n)   MAILP_LOW_SUMS(bf16, r, n)
+#define MAILP_ROW_ZEROS_u8(r, n)    MAILP_C##n(MAILP_ZEROS_u8, r)
+#define MAILP_ROW_ZEROS_bf16(r, n)  MAILP_C##n(MAILP_ZEROS_bf16, r)
+#define MAILP_ROW_PUTS_u8(r, n)     MAILP_C##n(MAILP_PUTS_u8, r)
+#define MAILP_ROW_PUTS_bf16(r, n)   MAILP_C##n(MAILP_PUTS_bf16, r)
+#define MAILP_LOW_ARGS                                                                                                     \
+    float *y, size_t ldy, const unsigned char *x, const float *x_scale, const size_t *at, const unsigned char *w,          \
+    const float *w_scale, const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, size_t end,         \
+    const unsigned char *ahead, size_t ahead_step
+#define MAILP_LOW_TILE(kind, attr, mr, nv)                                                                                 \
+    attr static void MAILP_FN(conv_##kind##_##mr##x##nv)(MAILP_LOW_ARGS) {                                                 \
+        MAILP_R##mr(MAILP_ROW_SUMS_##kind, nv)                                                                             \
+        (void)x_scale;                                                                                                     \
+        (void)w_scale;                                                                                                     \
+        (void)bias;                                                                                                        \
+        for (; block < end; block++) {                                                                                     \
+            size_t t;                                                                                                      \
+            MAILP_C##nv(MAILP_SCALES_##kind, 0)                                                                            \
+            MAILP_R##mr(MAILP_ROW_ZEROS_##kind, nv)                                                                        \
+            for (t = 0; t < shape->n_taps; t++) {                                                                          \
+                size_t i = (shape->tap[t] + block * shape->plane) * MAILP_BYTES_##kind, stop = i + shape->depth * MAILP_BYTES_##kind; \
+                for (; i < stop; i += 4, w += step, ahead += ahead_step) {                                                 \
+                    MAILP_C##nv(MAILP_LOADS_##kind, 0)                                                                     \
+                    MAILP_PREFETCH(ahead);                                                                                 \
+                    MAILP_R##mr(MAILP_STEP_##kind, nv)                                                                     \
+                }                                                                                                          \
+            }                                                                                                              \
+            MAILP_R##mr(MAILP_ROW_PUTS_##kind, nv)                                                                         \
+        }                                                                                                                  \
+    }
+#define MAILP_LOW_TILES(kind, attr, nv)                                                                              \
+    MAILP_LOW_TILE(kind, attr, 1, nv) MAILP_LOW_TILE(kind, attr, 2, nv) MAILP_LOW_TILE(kind, attr, 3, nv)            \
+    MAILP_LOW_TILE(kind, attr, 4, nv) MAILP_LOW_TILE(kind, attr, 5, nv) MAILP_LOW_TILE(kind, attr, 6, nv)
+#define MAILP_LOW_ROW(kind, nv)                                                                                      \
+    { MAILP_FN(conv_##kind##_1x##nv), MAILP_FN(conv_##kind##_2x##nv), MAILP_FN(conv_##kind##_3x##nv),                \
+      MAILP_FN(conv_##kind##_4x##nv), MAILP_FN(conv_##kind##_5x##nv), MAILP_FN(conv_##kind##_6x##nv) }
+typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
 #if MAILP_PASS == MAILP_PASS_AVX512
-MAILP_U8_TILES(1)
-MAILP_U8_TILES(2)
-MAILP_U8_TILES(3)
-MAILP_U8_TILES(4)
-static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[4][6] = { MAILP_U8_ROW(1), MAILP_U8_ROW(2), MAILP_U8_ROW(3), MAILP_U8_ROW(4) };
+#  define MAILP_LOW_ALL(kind, attr) MAILP_LOW_TILES(kind, attr, 1) MAILP_LOW_TILES(kind, attr, 2)                     \
+                                    MAILP_LOW_TILES(kind, attr, 3) MAILP_LOW_TILES(kind, attr, 4)
+#  define MAILP_LOW_TABLE(kind)     { MAILP_LOW_ROW(kind, 1), MAILP_LOW_ROW(kind, 2), MAILP_LOW_ROW(kind, 3), MAILP_LOW_ROW(kind, 4) }
 #elif MAILP_PASS == MAILP_PASS_AVX2
-MAILP_U8_TILES(2)
-static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[1][6] = { MAILP_U8_ROW(2) };
+#  define MAILP_LOW_ALL(kind, attr) MAILP_LOW_TILES(kind, attr, 2)
+#  define MAILP_LOW_TABLE(kind)     { MAILP_LOW_ROW(kind, 2) }
 #else
-MAILP_U8_TILES(4)
-static const MAILP_FN(conv_u8_tile) MAILP_FN(conv_u8_tiles)[1][6] = { MAILP_U8_ROW(4) };
+#  define MAILP_LOW_ALL(kind, attr) MAILP_LOW_TILES(kind, attr, 4)
+#  define MAILP_LOW_TABLE(kind)     { MAILP_LOW_ROW(kind, 4) }
 #endif
 
 /* y[p][m][j] = (block > 0 ? y[p][m][j] : bias[p][j]) + sum over blocks block <= b < end of x_scale[b] * w_scale[p][j] *
-                sum over taps t, i < depth of x[at(m) + tap[t] + b * plane + i] * w[(b, t, i / 4)][p][j][i % 4]
+                sum over taps t, i < depth of x[at(m) + tap[t] + b * plane + i] * w[(b, t, i / n)][p][j][i % n]
 
-   x  maps of 8 bits laid out as those of floats (mailp_conv_shape), a scale for each block;
-   w  [end - block][n_taps][depth / 4][group][16][4], of which the first `panels` panels are used;
-   w_scale, bias [panels][16];  bias NULL: zeros
-   Numbers: the inner sums are exact, so results do not depend on their order. */
-MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, const float *x_scale, const int8_t *w, const float *w_scale,
-                                    const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end,
-                                    size_t pixels, size_t panels, const unsigned char *ahead, size_t lines) {
-    const size_t tiles = (pixels + 5) / 6, steps = (end - block) * shape->n_taps * (shape->depth / 4),
-                 ahead_step = mailp_pace(lines, tiles * steps);
-    size_t       t, m = 0, row = 0, column = 0;
-    for (t = 0; t < tiles; t++) {
-        size_t mr = (pixels - m) / (tiles - t), at[6];
-        mailp_conv_places(at, mr, &row, &column, shape);
-        MAILP_FN(conv_u8_tiles)[panels - 1][mr - 1](y + m * MAILP_LANES, ldy, x, x_scale, at, w, w_scale, bias, group * 4 * MAILP_LANES, shape,
-                                                    block, end, ahead, ahead_step);
-        ahead += steps * ahead_step;
-        m += mr;
+   x  maps of n = 4 values of 8 bits or 2 of bf16 in four bytes, laid out as those of floats (mailp_conv_shape); x_scale: one for each block;
+   w  [end - block][n_taps][depth / n][group][16][n], of which the first `panels` panels are used;
+   w_scale, bias [panels][16];  bias NULL: zeros.   bf16 has no scales and no bias.
+   Numbers: with 8 bits the inner sums are exact, so results do not depend on their order. */
+#define MAILP_LOW_CONV(kind, attr)                                                                                                          \
+    MAILP_LOW_ALL(kind, attr)                                                                                                               \
+    static const MAILP_FN(conv_low_tile) MAILP_FN(conv_##kind##_tiles)[MAILP_CONV_PANELS][6] = MAILP_LOW_TABLE(kind);                       \
+    MAILP_KERNEL void MAILP_FN(conv_##kind)(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w,     \
+                                            const float *w_scale, const float *bias, size_t group, const mailp_conv_shape *shape,           \
+                                            size_t block, size_t end, size_t pixels, size_t panels, const unsigned char *ahead,             \
+                                            size_t lines) {                                                                                 \
+        const size_t tiles = (pixels + 5) / 6, steps = (end - block) * shape->n_taps * (shape->depth * MAILP_BYTES_##kind / 4);             \
+        const size_t ahead_step = mailp_pace(lines, tiles * steps);                                                                         \
+        size_t       t, m = 0, row = 0, column = 0;                                                                                         \
+        for (t = 0; t < tiles; t++) {                                                                                                       \
+            size_t mr = (pixels - m) / (tiles - t), at[6];                                                                                  \
+            mailp_conv_places(at, mr, &row, &column, shape);                                                                                \
+            MAILP_FN(conv_##kind##_tiles)[panels - 1][mr - 1](y + m * MAILP_LANES, ldy, x, x_scale, at, w, w_scale, bias,                   \
+                                                              group * 4 * MAILP_LANES, shape, block, end, ahead, ahead_step);               \
+            ahead += steps * ahead_step;                                                                                                    \
+            m += mr;                                                                                                                        \
+        }                                                                                                                                   \
+    }
+MAILP_LOW_CONV(u8, MAILP_U8_ATTR)
+
+#ifdef MAILP_BF16_ATTR
+MAILP_LOW_CONV(bf16, MAILP_BF16_ATTR)
+
+/* q[i] = x[i] as bf16, rounded to nearest even; NaN stays NaN.   scale: not used;  n a multiple of 16 */
+MAILP_KERNEL void MAILP_FN(round)(unsigned char *q, float *scale, const float *x, size_t n) {
+    size_t i;
+    (void)scale;
+    for (i = 0; i < n; i += MAILP_LANES) {
+        const mailp_vec v = mailp_vload(x + i);
+        const __m512i   bits = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        __m512i         r = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        r = _mm512_mask_mov_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+        _mm256_storeu_si256((__m256i *)(void *)(q + 2 * i), _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
     }
 }
+#  define MAILP_CONV_BF16 MAILP_FN(conv_bf16)
+#  define MAILP_ROUND     MAILP_FN(round)
+#  define MAILP_BF16_RATE 2
+#endif
+
 #  define MAILP_CONV_U8  MAILP_FN(conv_u8)
 #  define MAILP_QUANTIZE MAILP_FN(quantize)
 #  undef MAILP_U8_ATTR
+#  undef MAILP_BF16_ATTR
 #  undef MAILP_U8_W
+#  undef MAILP_LOW_ALL
+#  undef MAILP_LOW_TABLE
 #  undef MAILP_IN_PLACE
 #  undef MAILP_QUANTIZE16
 #  undef mailp_ints
@@ -4996,6 +5056,11 @@ MAILP_KERNEL void MAILP_FN(conv_u8)(float *y, size_t ldy, const uint8_t *x, cons
 #  define MAILP_U8_STEM  0
 #  define MAILP_CONV_U8  NULL
 #  define MAILP_QUANTIZE NULL
+#endif
+#ifndef MAILP_CONV_BF16
+#  define MAILP_CONV_BF16 NULL
+#  define MAILP_ROUND     NULL
+#  define MAILP_BF16_RATE 0
 #endif
 
 /* ---- sequences ---------------------------------------------------------------------------------------------------- */
@@ -5448,9 +5513,9 @@ static const mailp_kernels MAILP_FN(kernels) = {
     MAILP_FN(max_pool),
     MAILP_FN(widen),
     MAILP_CONV_STREAM,
-    MAILP_CONV_U8,
-    MAILP_QUANTIZE,
-    MAILP_U8_RATE,
+    { NULL, MAILP_CONV_BF16, MAILP_CONV_U8 },
+    { NULL, MAILP_ROUND, MAILP_QUANTIZE },
+    { 0, MAILP_BF16_RATE, MAILP_U8_RATE },
     MAILP_U8_STEM,
     MAILP_FN(winograd_weights),
     MAILP_FN(winograd_in),
@@ -5490,6 +5555,9 @@ static const mailp_kernels MAILP_FN(kernels) = {
 #undef MAILP_U8_RATE
 #undef MAILP_U8_STEM
 #undef MAILP_QUANTIZE
+#undef MAILP_CONV_BF16
+#undef MAILP_ROUND
+#undef MAILP_BF16_RATE
 #undef MAILP_NAME
 #endif /* MAILP_PASS: end of >>kernels */
 
@@ -6533,24 +6601,34 @@ static size_t mailp_map_side(size_t n) {
     return (n + 3) / 4 * 4 + 2;
 }
 
-/* Has the processor the products of 8 bits that these kernels use? AVX2's belong to AVX2 itself. */
-static int mailp_cpu_u8(const mailp_kernels *kernels) {
+/* Has the processor the products of 8 or 16 bits that these kernels use with such weights? AVX2's of 8 bits belong to AVX2 itself. */
+static int mailp_cpu_low(const mailp_kernels *kernels, mail_weights type) {
+    if (kernels->conv_low[type] == NULL) {
+        return 0;
+    }
 #if defined(MAILP_EMULATED_AVX512)
-    return kernels->conv_u8 != NULL;
+    return 1;
 #elif defined(MAILP_X86) && defined(_MSC_VER) && !defined(__clang__)
-    int r[4];
-    __cpuidex(r, 7, 0);
-    return kernels->conv_u8 != NULL && (kernels != &mailp_kernels_avx512 || (r[2] >> 11 & 1) != 0);
+    if (kernels == &mailp_kernels_avx512) {
+        int r[4];
+        __cpuidex(r, 7, type == MAIL_WEIGHTS_BF16);
+        return type == MAIL_WEIGHTS_BF16 ? (r[0] >> 5 & 1) != 0 : (r[2] >> 11 & 1) != 0;
+    }
+    return 1;
 #elif defined(MAILP_X86)
-    unsigned a, b, c, d;
-    return kernels->conv_u8 != NULL &&
-           (kernels != &mailp_kernels_avx512 || (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 11 & 1) != 0));
+    if (kernels == &mailp_kernels_avx512) {
+        unsigned a, b, c, d;
+        if (!__get_cpuid_count(7, type == MAIL_WEIGHTS_BF16, &a, &b, &c, &d)) {
+            return 0;
+        }
+        return type == MAIL_WEIGHTS_BF16 ? (a >> 5 & 1) != 0 : (c >> 11 & 1) != 0;
+    }
+    return 1;
 #elif defined(MAILP_NEON_DOT) && defined(__linux__)
-    return kernels->conv_u8 != NULL && (getauxval(AT_HWCAP) >> 20 & 1) != 0;  /* HWCAP_ASIMDDP */
+    return (getauxval(AT_HWCAP) >> 20 & 1) != 0;  /* HWCAP_ASIMDDP */
 #elif defined(MAILP_NEON_DOT) && defined(__ARM_FEATURE_DOTPROD)
-    return kernels->conv_u8 != NULL;
+    return 1;
 #else
-    (void)kernels;
     return 0;
 #endif
 }
@@ -6564,7 +6642,7 @@ typedef struct mailp_conv {
     mail_weights     type;         /* of w */
     size_t           group;        /* panels packed side by side */
     int              stream;       /* 1: by conv_stream */
-    int              u8;           /* 1: int8 weights meet activations of 8 bits; 0: they are widened to float */
+    int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
     const void      *w;            /* see mailp_conv_pack */
     const float     *scale;        /* [c_out] for int8 */
     const float     *bias;         /* [c_out] for the stem in 8 bits: what the pictures' mean takes away; or NULL */
@@ -6598,7 +6676,7 @@ typedef struct mailp_resnet_buffers {
     float         *u;          /* [threads][u_floats], weights made ready: transformed or widened */
     size_t         u_floats;
     uint8_t       *image_u8;   /* the same in 8 bits, border mailp_image_mean, for a stem in 8 bits */
-    uint8_t       *q[2];       /* maps of 8 bits for this convolution and the next */
+    unsigned char *q[2];       /* maps of 8 or 16 bits for this convolution and the next */
     float         *q_scale[2]; /* one for each of their blocks */
     unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
     double        *sums;       /* [threads][width][3] */
@@ -6650,8 +6728,8 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
             v      = MAILP_MAX(v, mailp_winograd_floats(conv));
             planes = MAILP_MAX(planes, (conv->tile + 2) * (conv->tile + 2));
         }
-        if (conv->u8) {
-            q      = MAILP_MAX(q, conv->c_in * mailp_map_side(conv->h_in) * mailp_map_side(conv->w_in));
+        if (conv->low) {
+            q      = MAILP_MAX(q, conv->c_in * mailp_map_side(conv->h_in) * mailp_map_side(conv->w_in) * mailp_weight_bytes(conv->type));
             blocks = MAILP_MAX(blocks, conv->c_in / MAILP_LANES);
         }
     }
@@ -6685,9 +6763,9 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->map[1]    = mailp_take_floats(arena, map);
     buffers->map[2]    = mailp_take_floats(arena, map);
     buffers->v[0]      = mailp_take_floats(arena, v);
-    buffers->image_u8  = (uint8_t *)mailp_take(arena, net->stem.u8 ? (net->height + 6) * (net->width + 6) * 3 + MAILP_ALIGN : 0);
-    buffers->q[0]      = (uint8_t *)mailp_take(arena, q);
-    buffers->q[1]      = (uint8_t *)mailp_take(arena, q);
+    buffers->image_u8  = (uint8_t *)mailp_take(arena, net->stem.low ? (net->height + 6) * (net->width + 6) * 3 + MAILP_ALIGN : 0);
+    buffers->q[0]      = (unsigned char *)mailp_take(arena, q);
+    buffers->q[1]      = (unsigned char *)mailp_take(arena, q);
     buffers->q_scale[0] = mailp_take_floats(arena, blocks);
     buffers->q_scale[1] = mailp_take_floats(arena, blocks);
     buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAIL_MAX_IMAGE);
@@ -6727,15 +6805,16 @@ static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_
     return MAILP_MIN(panels - *first, group);
 }
 
-typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_U8 } mailp_packing;
+typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_LOW } mailp_packing;
 
 /* Weights [c_out][c_in][taps] -> [groups][taps][c_in][group][16], or for Winograd [groups][c_in][group][taps][16], or for products
-   of 8 bits [groups][c_in / 16][taps][4][group][16][4]. The stem's taps are rows of the picture: their depth is 7 pixels of 3
+   of 8 or 16 bits [groups][c_in / 16][taps][16 / n][group][16][n], n = 4 or 2. The stem's taps are rows of the picture: their depth is 7 pixels of 3
    channels, which is the same order.
    scale  out, [c_out] for int8: weights are multiples of it, the largest of a channel being +-127 */
 static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group,
                             mailp_packing packing, mail_weights type) {
-    size_t o, t, i, first;
+    const size_t together = 4 / mailp_weight_bytes(type);  /* values in four bytes */
+    size_t       o, t, i, first;
     for (o = 0; o < mailp_pad(c_out); o++) {
         const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), group);
         const float *v = from + o * c_in * taps;
@@ -6750,9 +6829,10 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
         for (t = 0; t < taps; t++) {
             for (i = 0; i < c_in; i++) {
                 const size_t k = packing == MAILP_WINOGRAD ? (i * n + panel - first) * taps + t : (t * c_in + i) * n + panel - first;
-                const size_t four = (i / MAILP_LANES * taps + t) * 4 + i % MAILP_LANES / 4;
-                const size_t at = packing == MAILP_U8 ?
-                                  first * taps * c_in * MAILP_LANES + ((four * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * 4 + i % 4 :
+                const size_t low = (i / MAILP_LANES * taps + t) * (MAILP_LANES / together) + i % MAILP_LANES / together;
+                const size_t at = packing == MAILP_LOW ?
+                                  first * taps * c_in * MAILP_LANES +
+                                  ((low * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * together + i % together :
                                   (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
                 const float  value = o < c_out ? v[i * taps + t] : 0.0f;
                 if (type == MAIL_WEIGHTS_F32) {
@@ -6811,9 +6891,10 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     size_t            y, x;
 
     conv->type  = norm == NULL ? MAIL_WEIGHTS_F32 : loader->weights;  /* the keypoints' keep all bits */
-    conv->u8    = conv->type == MAIL_WEIGHTS_INT8 && mailp_cpu_u8(loader->kernels) && (size != 7 || loader->kernels->stem_most > 0);
+    conv->low   = mailp_cpu_low(loader->kernels, conv->type) &&
+                  (size != 7 || (conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->stem_most > 0));
     conv->bias  = NULL;
-    if (size == 7 && !conv->u8) {
+    if (size == 7 && !conv->low) {
         conv->type = MAIL_WEIGHTS_F32;
     }
     conv->c_in  = c_in;
@@ -6833,7 +6914,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         for (y = 0; y < 7; y++) {
             shape->tap[y] = y * (w_in + 6) * c_in;
         }
-        if (conv->u8) {
+        if (conv->low) {
             shape->depth = 24;  /* 21, and three of no weight */
         }
     } else {
@@ -6853,10 +6934,10 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
     conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out) : 0;
-    if (conv->u8 && conv->tile == 4 && loader->kernels->u8_rate < 4) {
-        conv->u8 = 0;  /* a quarter of the products in float32 is less work (AVX2: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
+    if (conv->low && conv->tile == 4 && loader->kernels->low_rate[conv->type] < 4) {
+        conv->low = 0;  /* a quarter of the products in float32 is less work (AVX2: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
     }
-    if (conv->u8) {
+    if (conv->low) {
         conv->tile = 0;
     }
     if (conv->tile != 0) {
@@ -6870,16 +6951,16 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         shape->n_taps     = 1;
         shape->tap[0]     = 0;
     }
-    conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->u8 && size != 7 && conv->w_out % 4 == 0 &&
+    conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
                    conv->h_out * conv->w_out <= 16;
     conv->group  = conv->stream ? 1 : loader->kernels->conv_group;
     conv->scale  = NULL;
     if (conv->type == MAIL_WEIGHTS_INT8) {
         conv->scale = scale = mailp_take_floats(&loader->arena, mailp_pad(c_out));
     }
-    w = mailp_take(&loader->arena, size == 7 && conv->u8 ? c_out * 7 * 24 :
+    w = mailp_take(&loader->arena, size == 7 && conv->low ? c_out * 7 * 24 :
                                    mailp_pad(c_out) * c_in * size * size * mailp_weight_bytes(conv->type));
-    if (size == 7 && conv->u8) {
+    if (size == 7 && conv->low) {
         float *bias = mailp_take_floats(&loader->arena, c_out);
         if (from != NULL && w != NULL) {
             mailp_stem_pack_u8((int8_t *)w, scale, bias, from, c_out, conv->group, loader->kernels->stem_most);
@@ -6887,7 +6968,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         conv->bias = bias;
     } else if (from != NULL && w != NULL) {
         mailp_conv_pack(w, scale, from, c_out, c_in, size * size, conv->group,
-                        conv->tile != 0 ? MAILP_WINOGRAD : conv->u8 ? MAILP_U8 : MAILP_DIRECT, conv->type);
+                        conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT, conv->type);
     }
     conv->w = w;
     conv->gamma = conv->beta = NULL;
@@ -7060,7 +7141,7 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
     mailp_share(&y, &end, net->height + 6, i, step->n_shares);
     for (; y < end; y++) {
         float *to = step->buffers.image + y * row;
-        if (net->stem.u8) {
+        if (net->stem.low) {
             uint8_t *q = step->buffers.image_u8 + y * row;
             size_t   x;
             if (y >= 3 && y < net->height + 3) {
@@ -7104,7 +7185,7 @@ static void mailp_map_border(float *block, size_t h, size_t w) {
    m, u  scratch for Winograd's products and for weights made ready
    While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
 static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
-                           const uint8_t *q, const float *q_scale, size_t begin, size_t n) {
+                           const unsigned char *q, const float *q_scale, size_t begin, size_t n) {
     const size_t   pixels = conv->h_out * conv->w_out, size = mailp_weight_bytes(conv->type) * MAILP_LANES;
     mailp_conv_shape shape = conv->shape;
     const float   *scale = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
@@ -7114,15 +7195,17 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
             kernels->conv_stream(y + i * pixels * MAILP_LANES, in, (const unsigned char *)conv->w + (begin + i) * shape.n_taps * conv->c_in * size,
                                  scale == NULL ? NULL : scale + i * MAILP_LANES, &shape, pixels, conv->type);
         }
-    } else if (conv->u8) {
-        const size_t  bytes = shape.n_taps * shape.depth * group * MAILP_LANES;  /* of a block */
-        const int8_t *w = (const int8_t *)conv->w + (first * shape.n_taps * shape.n_blocks * shape.depth + (begin - first) * 4) * MAILP_LANES;
-        const float  *bias = conv->bias == NULL ? NULL : conv->bias + begin * MAILP_LANES;
-        size_t        b, end;
-        for (b = 0; b < shape.n_blocks; b = end, w += bytes * 2) {
-            end = MAILP_MIN(b + 2, shape.n_blocks);
-            kernels->conv_u8(y, pixels * MAILP_LANES, q, q_scale, w, scale, bias, group, &shape, b, end, pixels, n,
-                             (const unsigned char *)w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
+    } else if (conv->low) {
+        const size_t bytes = shape.n_taps * shape.depth * group * size;  /* of a block */
+        const float *bias = conv->bias == NULL ? NULL : conv->bias + begin * MAILP_LANES;
+        const unsigned char *w = (const unsigned char *)conv->w + first * shape.n_taps * shape.n_blocks * shape.depth * size +
+                                 (begin - first) * 4 * MAILP_LANES;
+        size_t b, end;
+        for (b = 0; b < shape.n_blocks; b = end) {
+            end = MAILP_MIN(b + 2 * MAILP_LANES / size, shape.n_blocks);  /* two blocks of 8 bits, one of 16 */
+            kernels->conv_low[conv->type](y, pixels * MAILP_LANES, q, q_scale, w, scale, bias, group, &shape, b, end, pixels, n,
+                                          w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
+            w += (end - b) * bytes;
         }
     } else if (conv->tile == 0) {
         const size_t         n_blocks = shape.n_blocks, depth = n_blocks * shape.depth;
@@ -7178,11 +7261,11 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
 
 /* What the convolution `next` reads beside the bordered map `block`, the b-th, that has just been made: Winograd's input, or
    8 bits. */
-static void mailp_conv_prepare(float *v, uint8_t *q, float *q_scale, const mailp_conv *next, const mailp_kernels *kernels,
+static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, const mailp_conv *next, const mailp_kernels *kernels,
                                const float *block, size_t b) {
-    if (next != NULL && next->u8) {
+    if (next != NULL && next->low) {
         const size_t floats = mailp_map_side(next->h_in) * mailp_map_side(next->w_in) * MAILP_LANES;
-        kernels->quantize(q + b * floats, q_scale + b, block, floats);
+        kernels->lower[next->type](q + b * floats * mailp_weight_bytes(next->type), q_scale + b, block, floats);
     } else if (next != NULL && next->tile != 0) {
         const size_t tiles = next->tiles_h * next->tiles_w;
         kernels->winograd_in(v + b * tiles * MAILP_LANES, next->c_in * tiles + MAILP_PLANE_PAD, block, mailp_map_side(next->w_in) * MAILP_LANES,

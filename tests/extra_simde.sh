@@ -1,7 +1,7 @@
 #!/bin/sh
-# The AVX-512 kernels on a machine without AVX-512: the tests of kernels, pictures and blocks and the golden cases, with SIMDe's portable
+# The AVX-512 kernels on a machine without AVX-512: the tests of kernels, pictures, blocks, numbers and sessions and the golden cases, with SIMDe's portable
 # intrinsics in the place of the compiler's (tests/simde/avx512.h). Wants gcc, SIMDe (Debian: libsimde-dev) and a processor with AVX2;
-# 77: not all there. Most of its minute is spent compiling.
+# 77: not all there. Most of its minute and a half is spent compiling.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 out=build/simde
@@ -12,14 +12,14 @@ echo '#include <simde/x86/avx512.h>' | gcc -E -x c - >/dev/null 2>&1 || { echo "
 build() {
     gcc -O1 -include tests/simde/avx512.h -mavx2 -mfma -Wno-psabi -I. "tests/$1.c" -o "$out/$1" -lm -pthread
 }
-for pair in 'test_kernels test_vision' 'test_blocks run_case'; do  # two at a time
+for pair in 'test_kernels test_vision' 'test_blocks run_case' 'test_numbers test_session'; do  # two at a time
     one=${pair% *} two=${pair#* }
     build "$one" & pid=$!
     build "$two" || exit 1
     wait $pid || exit 1
 done
 checks=0
-for t in test_kernels test_vision test_blocks; do
+for t in test_kernels test_vision test_blocks test_numbers test_session; do
     if ! $out/$t >$out/$t.log 2>&1 || grep -q 'avx512.*not on this machine' $out/$t.log; then
         grep -e FAIL -e avx512 $out/$t.log | head -n 20
         tail -n 1 $out/$t.log

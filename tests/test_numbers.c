@@ -104,6 +104,33 @@ static void test_kernels(const mailp_kernels *k) {
         }
         CHECK_MSG(ok, "%s: scan, NaN in operand %d", k->name, (int)at);
     }
+    /* maps of 8 and 16 bits: what is not finite must not be rounded away */
+    for (at = 0; at < 2; at++) {
+        unsigned char q[96];
+        float         scale = 0;
+        fill(in, 48, 0, 2);
+        in[29] = at == 0 ? NAN : INFINITY;
+        if (k->lower[MAIL_WEIGHTS_INT8] != NULL) {
+            k->lower[MAIL_WEIGHTS_INT8](q, &scale, in, 48);
+            CHECK_MSG(is_nan(scale), "%s: the scale of a map with %g", k->name, (double)in[29]);
+            in[29] = 1;
+            k->lower[MAIL_WEIGHTS_INT8](q, &scale, in, 48);
+            for (ok = 1, i = 0; i < 48; i++) {
+                ok = ok && fabsf((float)q[i] * scale - in[i]) <= 0.51f * scale;
+            }
+            CHECK_MSG(ok, "%s: a map in 8 bits", k->name);
+            in[29] = at == 0 ? NAN : INFINITY;
+        }
+        if (k->lower[MAIL_WEIGHTS_BF16] != NULL) {
+            k->lower[MAIL_WEIGHTS_BF16](q, &scale, in, 48);
+            for (ok = 1, i = 0; i < 48; i++) {
+                uint16_t v;
+                memcpy(&v, q + 2 * i, sizeof v);
+                ok = ok && (i == 29 ? v == (at == 0 ? 0x7fc0 : 0x7f80) : v == (uint16_t)mailp_bf16(in[i]));
+            }
+            CHECK_MSG(ok, "%s: a map in 16 bits", k->name);
+        }
+    }
     /* vision: GroupNorm spreads it over its group, with relu or not */
     for (relu = 0; relu < 2; relu++) {
         fill(in, 6 * 5 * 16, -1, 1);
