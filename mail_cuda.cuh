@@ -2243,6 +2243,27 @@ struct mailp_cuda_loop_shared {
     mailp_cuda_bar      weights[2], hop[3];
 };
 
+/* Layer norm without gain and bias of the Q * 32 values that a warp holds. */
+template <int Q>
+static __device__ __forceinline__ void mailp_cuda_normalise(float (&v)[Q]) {
+    float sum = 0.0f, sq = 0.0f;
+#pragma unroll
+    for (int q = 0; q < Q; q++) {
+        sum += v[q];
+    }
+    const float mean = mailp_dev_sum<32>(sum) * (1.0f / (Q * 32));
+#pragma unroll
+    for (int q = 0; q < Q; q++) {
+        v[q] -= mean;
+        sq += v[q] * v[q];
+    }
+    const float inv = rsqrtf(mailp_dev_sum<32>(sq) * (1.0f / (Q * 32)) + 1e-5f);
+#pragma unroll
+    for (int q = 0; q < Q; q++) {
+        v[q] *= inv;
+    }
+}
+
 /* One block: its slice of every layer for the M tokens of its cluster. Threads: a warp norms a token; KI (KO) lanes share
    a row of in_proj (out_proj) for all tokens; LPC lanes share a channel of the scan. */
 template <int DS, int T, int CS, int R, bool COND>
@@ -2328,7 +2349,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             __syncthreads();
         }
         for (int m = warp; m < M; m += NT / 32) { /* residual sum and layer norm */
-            float v[DM / 32], sum = 0.0f, sq = 0.0f;
+            float v[DM / 32];
 #pragma unroll
             for (int q = 0; q < DM / 32; q++) {
                 const int k = q * 32 + lane;
@@ -2337,18 +2358,11 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     v[q] += COND ? s->out[m][k] + s->cond[call & 1][m][k] : s->out[m][k];
                     s->res[m][k] = v[q];
                 }
-                sum += v[q];
             }
-            const float mean = mailp_dev_sum<32>(sum) * (1.0f / DM);
+            mailp_cuda_normalise(v);
 #pragma unroll
             for (int q = 0; q < DM / 32; q++) {
-                v[q] -= mean;
-                sq += v[q] * v[q];
-            }
-            const float inv = rsqrtf(mailp_dev_sum<32>(sq) * (1.0f / DM) + 1e-5f);
-#pragma unroll
-            for (int q = 0; q < DM / 32; q++) {
-                s->norm[m][q * 32 + lane] = v[q] * inv;
+                s->norm[m][q * 32 + lane] = v[q];
             }
         }
         __syncthreads();
@@ -2533,23 +2547,16 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             const float *c = p.s.table + step * 5;
             const bool   last = call + 1 == p.calls;
             for (int m = warp; m < M; m += NT / 32) {
-                float v[DM / 32], sum = 0.0f, sq = 0.0f;
+                float v[DM / 32];
 #pragma unroll
                 for (int q = 0; q < DM / 32; q++) {
                     const int k = q * 32 + lane;
                     v[q] = s->res[m][k] + (COND ? s->out[m][k] + s->cond[call & 1][m][k] : s->out[m][k]);
-                    sum += v[q];
                 }
-                const float mean = mailp_dev_sum<32>(sum) * (1.0f / DM);
+                mailp_cuda_normalise(v);
 #pragma unroll
                 for (int q = 0; q < DM / 32; q++) {
-                    v[q] -= mean;
-                    sq += v[q] * v[q];
-                }
-                const float inv = rsqrtf(mailp_dev_sum<32>(sq) * (1.0f / DM) + 1e-5f);
-#pragma unroll
-                for (int q = 0; q < DM / 32; q++) {
-                    v[q] = v[q] * inv * p.s.norm_w[q * 32 + lane] + p.s.norm_b[q * 32 + lane];
+                    v[q] = v[q] * p.s.norm_w[q * 32 + lane] + p.s.norm_b[q * 32 + lane];
                 }
                 const size_t row = (size_t)robot_at(m / T) * T + m % T; /* of [robots][T] */
                 const bool   store = rank == 0 && robot0 + m / T < robots;
