@@ -19,15 +19,16 @@
               }
               mail_session_free(session);  mail_policy_free(policy);
 
-   Options (define before the include that carries MAIL_IMPLEMENTATION):
+   Options (define before the include that carries MAIL_IMPLEMENTATION; MAIL_STATIC and MAIL_THREADS before every include):
               MAIL_STATIC      every function static: the library stays private to this file
               MAIL_NO_STDIO    no files: only the _memory functions remain
               MAIL_NO_SIMD     plain C kernels only
               MAIL_NO_MMAP     files are read into memory, never mapped
-              MAIL_THREADS     offer mail_pool, a small thread pool (POSIX threads)
+              MAIL_THREADS     offer mail_pool, a small thread pool (POSIX threads; -pthread where the C library wants it)
               MAIL_SELF        this file's name as the compiler finds it, if it is not "mail.h"
 
-   Limits:    MAIL_MAX_* below. Widths of the ResNet-18 must be multiples of 16.
+   Limits:    MAIL_MAX_* below. Widths of the ResNet-18 must be multiples of 16, at most 4096; d_state at most 256. Names of
+              cameras and actions have at most 63 bytes, a description 1023.
 
    Exact:     the same seed gives the same actions, bit for bit, on one instruction set: for any number of threads, any
               batch, from .pth or .safetensors. Between instruction sets results agree to float32 rounding.
@@ -37,8 +38,19 @@
 
 #if !defined(MAILP_PASS) /* ---- everything but >>kernels is seen once; see >>simd ---- */
 
+#if defined(MAIL_H) && ((defined(MAIL_THREADS) && !defined(MAILP_SEEN_THREADS)) || (defined(MAIL_STATIC) && !defined(MAILP_SEEN_STATIC)))
+#  error "mail.h was included before without MAIL_THREADS or MAIL_STATIC; define them before every include of it"
+#endif
+
 #ifndef MAIL_H
 #define MAIL_H
+
+#ifdef MAIL_THREADS
+#  define MAILP_SEEN_THREADS
+#endif
+#ifdef MAIL_STATIC
+#  define MAILP_SEEN_STATIC
+#endif
 
 #include <stddef.h>
 #include <stdint.h>
@@ -114,7 +126,10 @@ typedef struct mail_parallel {
 } mail_parallel;
 
 #ifdef MAIL_THREADS
-/* A small thread pool for mail_session_options.parallel. Workers spin for a moment after a task and then sleep. */
+/* A small thread pool for mail_session_options.parallel. n_threads counts the caller's, so 1 starts none. Workers spin for a moment
+   after a task and then sleep; handing out work takes locks and may wake them, which are system calls. Sessions may share a pool:
+   the one that finds it busy works alone. Free it when nothing uses it any more. After fork the child has no workers: its
+   sessions go on, alone. */
 typedef struct mail_pool mail_pool;
 MAIL_API mail_status   mail_pool_create(mail_pool **pool, size_t n_threads, mail_error *err);
 MAIL_API void          mail_pool_free(mail_pool *pool);
@@ -222,7 +237,8 @@ MAIL_API mail_options mail_options_init(void);
    options NULL: defaults.   On failure *policy is NULL, everything is released, and err names what was expected. */
 #ifndef MAIL_NO_STDIO
 MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err);
-/* Write a self-contained safetensors file: dtype MAIL_F32 or MAIL_BF16. Written to path + ".tmp" first, then renamed. */
+/* Write a self-contained safetensors file: dtype MAIL_F32 or MAIL_BF16. Written beside path (path + ".tmp", or ".tmp1" and so on
+   where there is such a file) and then renamed, so path may be the file that was loaded; Windows refuses that one. */
 MAIL_API mail_status mail_policy_save(const mail_policy *policy, const char *path, mail_dtype dtype, mail_error *err);
 #endif
 MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *data, size_t size,
@@ -265,7 +281,8 @@ typedef struct mail_session_options {
     mail_allocator allocator;      /* for mail_session_create */
     int            align_plan;     /* 1: mail_plan_end leaves out as many actions as mail_act gave since mail_plan_begin, so that the
                                       new chunk goes on at the action whose time has come */
-    double       (*now)(void *now_user);    /* clock in seconds for mail_plan_within; NULL: the system's monotonic clock */
+    double       (*now)(void *now_user);    /* clock in seconds for mail_plan_within; NULL: the system's monotonic clock (its wall clock where a
+                                               strict -std hides that one) */
     void          *now_user;
 } mail_session_options;
 
@@ -581,13 +598,13 @@ MAILP_UNUSED static float *mailp_take_floats(mailp_arena *arena, uint64_t n) {
 #if defined(__SSE__) || defined(_M_X64)
 #  include <xmmintrin.h>
 #  define MAILP_FLUSH_BITS 0x8040u  /* flush to zero, denormals are zero */
-MAILP_INLINE unsigned mailp_flush_on(void) {
+MAILP_INLINE uint64_t mailp_flush_on(void) {
     const unsigned before = _mm_getcsr();
     _mm_setcsr(before | MAILP_FLUSH_BITS);
     return before;
 }
-MAILP_INLINE void mailp_flush_restore(unsigned before) {
-    _mm_setcsr(before);
+MAILP_INLINE void mailp_flush_restore(uint64_t before) {
+    _mm_setcsr((unsigned)before);
 }
 #elif defined(__aarch64__) && defined(__GNUC__)
 MAILP_INLINE uint64_t mailp_flush_on(void) {
@@ -614,7 +631,7 @@ static void mailp_task_run(void *arg, size_t i) {
     const mailp_task *t = (const mailp_task *)arg;
     const uint64_t    before = mailp_flush_on();
     t->task(t->arg, i);
-    mailp_flush_restore((unsigned)before);
+    mailp_flush_restore(before);
 }
 
 /* Run task(arg, i) for i < n through the caller's threads, or one after the other. */
@@ -645,7 +662,8 @@ MAILP_UNUSED static size_t mailp_threads(const mail_parallel *parallel) {
 #  error "MAIL_THREADS needs the atomic built-ins of gcc or clang; without it, mail_parallel takes threads of your own"
 #endif
 #include <pthread.h>
-#include <sched.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 #define MAILP_SPINS 2000  /* looks for a job before a thread goes to sleep: 20 to 100 us, more than a phase of a layer takes */
 
@@ -687,6 +705,7 @@ struct mail_pool {
     pthread_mutex_t one;       /* held while a job runs */
     pthread_mutex_t lock;
     pthread_cond_t  wake, finished;
+    pid_t           process;   /* that has the workers: a forked child has not */
 };
 
 /* Take hands of the job until none is left, beginning with that of thread t. */
@@ -792,16 +811,20 @@ static void mailp_pool_run(void *user, size_t n, mail_task task, void *arg) {
 
 MAIL_API mail_status mail_pool_create(mail_pool **pool, size_t n_threads, mail_error *err) {
     mail_pool *p;
-    if (pool == NULL || n_threads < 1 || n_threads > MAIL_MAX_THREADS) {
+    if (pool == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_pool_create: pool is NULL");
+    }
+    *pool = NULL;
+    if (n_threads < 1 || n_threads > MAIL_MAX_THREADS) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_pool_create: n_threads is %llu, expected 1 to %d", (unsigned long long)n_threads,
                           MAIL_MAX_THREADS);
     }
-    *pool = NULL;
-    p     = (mail_pool *)mailp_alloc(NULL, sizeof *p);
+    p = (mail_pool *)mailp_alloc(NULL, sizeof *p);
     if (p == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a thread pool");
     }
     memset(p, 0, sizeof *p);
+    p->process = getpid();
     (void)pthread_mutex_init(&p->one, NULL);
     (void)pthread_mutex_init(&p->lock, NULL);
     (void)pthread_cond_init(&p->wake, NULL);
@@ -823,6 +846,10 @@ MAIL_API mail_status mail_pool_create(mail_pool **pool, size_t n_threads, mail_e
 MAIL_API void mail_pool_free(mail_pool *pool) {
     size_t i;
     if (pool == NULL) {
+        return;
+    }
+    if (pool->process != getpid()) {  /* nobody to join or to wake here */
+        mailp_free(NULL, pool);
         return;
     }
     pthread_mutex_lock(&pool->lock);
@@ -883,6 +910,7 @@ MAIL_API mail_parallel mail_pool_parallel(mail_pool *pool) {
 #    include <fcntl.h>
 #    include <sys/mman.h>
 #    include <sys/stat.h>
+#    include <sys/time.h>
 #    include <unistd.h>
 #    define MAILP_POSIX 1
 #    ifndef MAIL_NO_MMAP
@@ -959,6 +987,16 @@ typedef struct mailp_file {
 
 #ifndef MAIL_NO_STDIO
 
+/* A path: the end of a long one says more. */
+static mailp_shown mailp_show_path(const char *path) {
+    const size_t n = strlen(path), most = sizeof(mailp_shown) - 4;
+    mailp_shown  shown = mailp_show(n > most ? path + n - most : path, n > most ? most : n);
+    if (n > most) {
+        memcpy(shown.text, "...", 3);
+    }
+    return shown;
+}
+
 /* All of a file into memory from the allocator. An empty file is an error. */
 static mail_status mailp_read_file(unsigned char **data, size_t *size, const char *path, const mail_allocator *allocator, mail_error *err) {
     mail_status status = MAIL_OK;
@@ -966,21 +1004,21 @@ static mail_status mailp_read_file(unsigned char **data, size_t *size, const cha
     FILE       *f = fopen(path, "rb");
     *data = NULL;
     if (f == NULL) {
-        return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
+        return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", mailp_show_path(path).text, strerror(errno));
     }
     if (fseek(f, 0, SEEK_END) == 0) {
         n = ftell(f);
     }
     if (n < 0 || fseek(f, 0, SEEK_SET) != 0) {
-        status = mailp_fail(err, MAIL_E_IO, "%s: its size cannot be told: %s", path, strerror(errno));
+        status = mailp_fail(err, MAIL_E_IO, "%s: its size cannot be told: %s", mailp_show_path(path).text, strerror(errno));
     } else if (n == 0) {
-        status = mailp_fail(err, MAIL_E_FORMAT, "%s: the file is empty", path);
+        status = mailp_fail(err, MAIL_E_FORMAT, "%s: the file is empty", mailp_show_path(path).text);
     } else if ((*data = (unsigned char *)mailp_alloc(allocator, (size_t)n)) == NULL) {
-        status = mailp_fail(err, MAIL_E_MEMORY, "%s: no memory for its %ld bytes", path, n);
+        status = mailp_fail(err, MAIL_E_MEMORY, "%s: no memory for its %ld bytes", mailp_show_path(path).text, n);
     } else if (fread(*data, 1, (size_t)n, f) != (size_t)n) {
         mailp_free(allocator, *data);
         *data  = NULL;
-        status = mailp_fail(err, MAIL_E_IO, "%s: cannot be read: %s", path, strerror(errno));
+        status = mailp_fail(err, MAIL_E_IO, "%s: cannot be read: %s", mailp_show_path(path).text, strerror(errno));
     }
     *size = status ? 0 : (size_t)n;
     (void)fclose(f);
@@ -995,11 +1033,11 @@ static mail_status mailp_file_open(mailp_file *file, const char *path, const mai
     struct stat st;
     int         fd = open(path, O_RDONLY | O_NONBLOCK);  /* a pipe is refused below, not waited for */
     if (fd < 0) {
-        return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
+        return mailp_fail(err, MAIL_E_IO, "%s: cannot be opened: %s", mailp_show_path(path).text, strerror(errno));
     }
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         (void)close(fd);
-        return mailp_fail(err, MAIL_E_IO, "%s: not a regular file", path);
+        return mailp_fail(err, MAIL_E_IO, "%s: not a regular file", mailp_show_path(path).text);
     }
 #  if defined(MAILP_MAP_POSIX)
     if (st.st_size > 0 && (uint64_t)st.st_size <= SIZE_MAX) {
@@ -1464,7 +1502,8 @@ static int mailp_json_number(double *number, mailp_json v) {
    again.
 
    Limits that hold for every file: time n log n in its size; memory at most 128 times the bytes that are not tensor data
-   (safetensors header; zip directory and pickle), plus 4 KiB.
+   (safetensors header; zip directory and pickle), plus 4 KiB; the tensors have at most 16 times the bytes that the file has,
+   which bounds what a policy made of them takes.
    ============================================================================================================= */
 
 typedef struct mailp_pair {
@@ -1957,7 +1996,10 @@ typedef struct mailp_pickle {
     uint64_t             n_dicts;
 } mailp_pickle;
 
-enum { MAILP_G_STORAGE = MAIL_DTYPE_COUNT, MAILP_G_ORDERED_DICT = MAIL_DTYPE_COUNT, MAILP_G_REBUILD_TENSOR, MAILP_G_REBUILD_PARAMETER };
+enum {
+    MAILP_G_STORAGE = MAIL_DTYPE_COUNT, MAILP_G_ORDERED_DICT = MAIL_DTYPE_COUNT, MAILP_G_REBUILD_TENSOR, MAILP_G_REBUILD_PARAMETER,
+    MAILP_G_REBUILD_PARAMETER_WITH_STATE  /* attributes, such as mamba_ssm's _no_weight_decay, are left out */
+};
 
 /* the storages stand in the order of mail_dtype */
 static const struct {
@@ -1966,7 +2008,8 @@ static const struct {
     { "torch", "FloatStorage" }, { "torch", "HalfStorage" },  { "torch", "BFloat16Storage" }, { "torch", "DoubleStorage" },
     { "torch", "CharStorage" },  { "torch", "ByteStorage" },  { "torch", "ShortStorage" },    { "torch", "IntStorage" },
     { "torch", "LongStorage" },  { "torch", "BoolStorage" },  { "collections", "OrderedDict" },
-    { "torch._utils", "_rebuild_tensor_v2" }, { "torch._utils", "_rebuild_parameter" }
+    { "torch._utils", "_rebuild_tensor_v2" }, { "torch._utils", "_rebuild_parameter" },
+    { "torch._utils", "_rebuild_parameter_with_state" }
 };
 
 #define MAILP_ARG_LINES   (-2)  /* two lines of text */
@@ -2144,10 +2187,10 @@ static mail_status mailp_pickle_reduce(mailp_pickle *vm, uint64_t at, mail_error
     vm->n_stack -= 2;
     if (f->n == MAILP_G_ORDERED_DICT && tuple->n == 0) {
         mailp_pickle_push(vm, MAILP_P_DICT, 0, vm->n_dicts++);
-    } else if (f->n == MAILP_G_REBUILD_TENSOR && tuple->n >= 4 && v[0].kind == MAILP_P_STORAGE && v[1].kind == MAILP_P_INT &&
+    } else if (f->n == MAILP_G_REBUILD_TENSOR && tuple->n >= 4 && tuple->n <= 6 && v[0].kind == MAILP_P_STORAGE && v[1].kind == MAILP_P_INT &&
                v[2].kind == MAILP_P_TUPLE && v[3].kind == MAILP_P_TUPLE) {
         mailp_pickle_push(vm, MAILP_P_TENSOR, 0, tuple->at);
-    } else if (f->n == MAILP_G_REBUILD_PARAMETER && tuple->n >= 1 && v[0].kind == MAILP_P_TENSOR) {
+    } else if (f->n >= MAILP_G_REBUILD_PARAMETER && tuple->n >= 1 && v[0].kind == MAILP_P_TENSOR) {
         mailp_pickle_push(vm, MAILP_P_TENSOR, 0, v[0].at);
     } else {
         return mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: before byte %llu: %s.%s is called with arguments that a state_dict does not have",
@@ -2326,22 +2369,49 @@ static mail_status mailp_pickle_tensor(mail_tensor *x, const mailp_pickle *vm, c
     return MAIL_OK;
 }
 
-/* The tensors of dictionary top become the table. If it holds none but a dictionary 'state_dict', that one's. */
+/* The dictionary that is meant: top's member 'state_dict' if that holds tensors, else top. */
+static uint64_t mailp_pickle_choose(const mailp_pickle *vm, uint64_t top) {
+    const mailp_pickle_item *item, *end = vm->item + vm->n_items, *inner = NULL;
+    for (item = vm->item; item < end; item++) {
+        if (item->dict == top && item->value.kind == MAILP_P_DICT && mailp_pickle_is(vm, &item->key, "state_dict")) {
+            inner = item;
+        }
+    }
+    for (item = vm->item; item < end && inner != NULL; item++) {
+        if (item->dict == inner->value.at && item->value.kind == MAILP_P_TENSOR) {
+            return item->dict;
+        }
+    }
+    return top;
+}
+
+/* Says in which member of top there are tensors, if in one. */
+static mail_status mailp_pickle_empty(const mailp_pickle *vm, uint64_t top, mail_error *err) {
+    const mailp_pickle_item *item, *end = vm->item + vm->n_items, *tensor = NULL;
+    for (item = vm->item; item < end && tensor == NULL; item++) {
+        tensor = item->value.kind == MAILP_P_TENSOR ? item : NULL;
+    }
+    for (item = vm->item; item < end && tensor != NULL; item++) {
+        if (item->dict == top && item->value.kind == MAILP_P_DICT && item->value.at == tensor->dict && item->key.kind == MAILP_P_STRING) {
+            return mailp_fail(err, MAIL_E_FORMAT, "pickle: there is no tensor in it, nor in a 'state_dict', but in its '%s'; save that alone",
+                              mailp_show(vm->p + item->key.at, item->key.n).text);
+        }
+    }
+    return mailp_fail(err, MAIL_E_FORMAT, "pickle: there is no tensor in it; expected a state_dict");
+}
+
+#define MAILP_MOST_SHARED 16  /* bytes of tensors for each byte stored: layers may share weights, but a small file must stay small */
+
+/* The tensors of dictionary top, or of its state_dict, become the table. */
 static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, uint64_t top, mail_error *err) {
     const mailp_pickle_item *item, *end = vm->item + vm->n_items;
-    uint64_t                 inner = top, text_size = 0;  /* one long name, said often, would not fit into 32 bits */
-    size_t                   n = 0;
+    const uint64_t           dict = mailp_pickle_choose(vm, top);
+    uint64_t                 text_size = 0, bytes = 0, stored = 0;  /* text_size: one long name, said often, would not fit into 32 bits */
+    size_t                   n = 0, i;
     char                    *text;
     mail_status              status;
     for (item = vm->item; item < end; item++) {
-        if (item->dict == top && item->value.kind == MAILP_P_DICT && mailp_pickle_is(vm, &item->key, "state_dict")) {
-            inner = item->value.at;
-        }
-        n += item->dict == top && item->value.kind == MAILP_P_TENSOR;
-    }
-    top = n == 0 ? inner : top;
-    for (item = vm->item, n = 0; item < end; item++) {
-        if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
+        if (item->dict == dict && item->value.kind == MAILP_P_TENSOR) {
             if (item->key.kind != MAILP_P_STRING || memchr(vm->p + item->key.at, 0, item->key.n) != NULL) {
                 return mailp_fail(err, MAIL_E_FORMAT, "pickle: a tensor's name is not a plain string");
             }
@@ -2350,14 +2420,14 @@ static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, u
         }
     }
     if (n == 0) {
-        return mailp_fail(err, MAIL_E_FORMAT, "pickle: there is no tensor in it; expected a state_dict");
+        return mailp_pickle_empty(vm, top, err);
     }
     if (text_size > vm->size) {  /* every name was written once, with a length before it */
         return mailp_fail(err, MAIL_E_FORMAT, "pickle: a name is there twice");
     }
     status = mailp_tensors_reserve(t, &text, n, 0, (size_t)text_size, err);
     for (item = vm->item; item < end && status == MAIL_OK; item++) {
-        if (item->dict == top && item->value.kind == MAILP_P_TENSOR) {
+        if (item->dict == dict && item->value.kind == MAILP_P_TENSOR) {
             mail_tensor *x = &t->tensor[t->n++];
             memset(x, 0, sizeof *x);
             x->name = text;
@@ -2365,7 +2435,15 @@ static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, u
             text[item->key.n] = 0;
             text += item->key.n + 1;
             status = mailp_pickle_tensor(x, vm, vm->pool + item->value.at, err);
+            bytes += x->count * mail_dtype_size(x->dtype);
         }
+    }
+    for (i = 0; i < vm->zip->n; i++) {
+        stored += vm->zip->entry[i].size;
+    }
+    if (status == MAIL_OK && bytes / MAILP_MOST_SHARED > stored) {
+        status = mailp_fail(err, MAIL_E_UNSUPPORTED, "pickle: its tensors share their storage: %llu bytes of them, %llu in the file",
+                            MAILP_LLU(bytes), MAILP_LLU(stored));
     }
     return status ? status : mailp_tensors_finish(t, err);
 }
@@ -2490,6 +2568,9 @@ static mail_status mailp_tensors_open(mail_tensors **tensors, const char *path, 
 
 MAIL_API mail_status mail_tensors_open_memory(mail_tensors **tensors, const void *data, size_t size, const mail_allocator *allocator,
                                               mail_error *err) {
+    if (tensors != NULL) {
+        *tensors = NULL;
+    }
     if (tensors == NULL || data == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open_memory: tensors or data is NULL");
     }
@@ -2498,6 +2579,9 @@ MAIL_API mail_status mail_tensors_open_memory(mail_tensors **tensors, const void
 
 #ifndef MAIL_NO_STDIO
 MAIL_API mail_status mail_tensors_open(mail_tensors **tensors, const char *path, const mail_allocator *allocator, mail_error *err) {
+    if (tensors != NULL) {
+        *tensors = NULL;
+    }
     if (tensors == NULL || path == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_tensors_open: tensors or path is NULL");
     }
@@ -2711,6 +2795,8 @@ typedef struct mailp_camera_config {
     size_t feature_dim;
 } mailp_camera_config;
 
+#define MAILP_MOST_TEXT 1024  /* bytes of the longest text, the description, with its NUL */
+
 typedef struct mailp_config {
     mail_arch           arch;
     mail_algorithm      algorithm;
@@ -2731,8 +2817,8 @@ typedef struct mailp_config {
     float               mean[MAIL_MAX_ACTION_DIM], std[MAIL_MAX_ACTION_DIM];
     float               min[MAIL_MAX_ACTION_DIM], max[MAIL_MAX_ACTION_DIM];
     int                 has_action_names;
-    char                action_names[MAIL_MAX_ACTION_DIM][32];
-    char                description[256];
+    char                action_names[MAIL_MAX_ACTION_DIM][64];
+    char                description[MAILP_MOST_TEXT];
 } mailp_config;
 
 /* ---- settings: their names and where they were given --------------------------------------------------------------- */
@@ -2797,6 +2883,10 @@ static const struct {
                                          { "scaler.std", offsetof(mailp_config, std), 1.0f },
                                          { "scaler.min", offsetof(mailp_config, min), -FLT_MAX },
                                          { "scaler.max", offsetof(mailp_config, max), FLT_MAX } };
+
+static float *mailp_scaler_vector(const mailp_config *cfg, int k) {
+    return (float *)((uintptr_t)cfg + mailp_scaler[k].offset);
+}
 
 /* The first failure sticks in status, and every function below then does nothing. */
 typedef struct mailp_config_reader {
@@ -2865,6 +2955,11 @@ static void mailp_config_trunk(mailp_config_reader *r, const char *name, int mam
     }
 }
 
+static int mailp_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 /* Algorithm, architecture and trunks from the names of tensors; see the head keys of each system in the official code. */
 static void mailp_config_arch(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
@@ -2873,8 +2968,14 @@ static void mailp_config_arch(mailp_config_reader *r) {
     cfg->algorithm = ddpm ? MAIL_DDPM : MAIL_BC;
     r->head        = ddpm ? "model.model." : "model.";
     if (!ddpm && mail_tensors_find(r->t, "model.tok_emb.weight") == NULL) {
+        const char *like = NULL;  /* as DataParallel (module.) and torch.compile (_orig_mod.) save it */
+        size_t      i;
+        for (i = 0; i < r->t->n && like == NULL; i++) {
+            like = mailp_ends_with(mail_tensors_at(r->t, i)->name, ".model.tok_emb.weight") ? mail_tensors_at(r->t, i)->name : NULL;
+        }
         MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "not a MaIL policy: neither 'model.model.tok_emb.weight' (DDPM) nor 'model.tok_emb.weight' (BC) "
-                          "is among its %llu tensors", MAILP_LLU(r->t->n));
+                          "is among its %llu tensors%s%s%s", MAILP_LLU(r->t->n), like == NULL ? "" : "; it has '",
+                          like == NULL ? "" : mailp_show_text(like).text, like == NULL ? "" : "': save the model inside its wrapper");
         return;
     }
     if (mailp_config_layers(r, "mamba", 1) > 0) {  /* DDPM only */
@@ -2985,19 +3086,6 @@ static void mailp_config_cameras(mailp_config_reader *r) {
     }
 }
 
-/* A file may hold the vision tensors under both of their names. If x has the second: the tensor with the first, or NULL. */
-static const mail_tensor *mailp_first_name(const mail_tensors *t, const mail_tensor *x) {
-    const char *part = strncmp(x->name, MAILP_CAMERA_NAMES, sizeof MAILP_CAMERA_NAMES - 1) != 0 ? NULL
-                       : strchr(x->name + sizeof MAILP_CAMERA_NAMES - 1, '.');
-    const char *first = part == NULL ? NULL : strncmp(part, ".nets.0.", 8) == 0 ? "backbone." : strncmp(part, ".nets.1.", 8) == 0 ? "pool." : NULL;
-    char        name[320];
-    if (first == NULL || strlen(x->name) > sizeof name - 8) {
-        return NULL;
-    }
-    (void)snprintf(name, sizeof name, "%.*s%s%s", (int)(part + 1 - x->name), x->name, first, part + 8);
-    return mail_tensors_find(t, name);
-}
-
 /* 1 if two tensors have as many elements and the same values, however each of them lies in the file. */
 static int mailp_tensors_alike(const mail_tensor *x, const mail_tensor *y) {
     float    a[256], b[256];
@@ -3021,18 +3109,6 @@ static int mailp_tensors_alike(const mail_tensor *x, const mail_tensor *y) {
     return 1;
 }
 
-/* The values under both names must be the same. */
-static void mailp_config_aliases(mailp_config_reader *r) {
-    size_t i;
-    for (i = 0; i < r->t->n && r->status == MAIL_OK; i++) {
-        const mail_tensor *x = mail_tensors_at(r->t, i), *y = mailp_first_name(r->t, x);
-        if (y != NULL && !mailp_tensors_alike(x, y)) {
-            MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one tensor, but they differ",
-                              mailp_show_text(x->name).text, mailp_show_text(y->name).text);
-        }
-    }
-}
-
 static void mailp_config_shapes(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
     const char   *table = NULL;
@@ -3048,7 +3124,6 @@ static void mailp_config_shapes(mailp_config_reader *r) {
     cfg->lang_dim   = cfg->lang ? mailp_config_size(r, "", "linear.weight", 2, 1) : 0;
     cfg->pos_rows   = mailp_config_size(r, r->head, "pos_emb", 3, 1);
     mailp_config_cameras(r);
-    mailp_config_aliases(r);
     if (cfg->algorithm == MAIL_BC) {
         table = cfg->arch == MAIL_D_MA || cfg->arch == MAIL_D_TR ? "query_embed.weight" : "action_token.weight";
     } else if (cfg->arch == MAIL_ED_MA) {
@@ -3194,7 +3269,7 @@ static void mailp_config_take(mailp_config_reader *r, mailp_setting s) {
 
 static void mailp_config_vector(mailp_config_reader *r, int k) {
     const char *name = mailp_scaler[k].name, *at = NULL, *before = r->vector_where[k];
-    float      *vector = (float *)(void *)((char *)r->cfg + mailp_scaler[k].offset);
+    float      *vector = mailp_scaler_vector(r->cfg, k);
     mailp_json  v, key, item;
     size_t      n;
     double      value;
@@ -3267,11 +3342,12 @@ static void mailp_config_camera_sizes(mailp_config_reader *r) {
     }
 }
 
-/* Copy a string to text, of at most 256 bytes. before: NULL, or the source that gave it before: then both must be alike.
+/* Copy a string to text. before: NULL, or the source that gave it before: then both must be alike.
    plain: v is the text itself and not a JSON string. */
 static void mailp_config_text(mailp_config_reader *r, char *text, size_t capacity, const char *name, const char *before, mailp_json v, int plain) {
-    char   found[256] = "", expected[48];
+    char   found[MAILP_MOST_TEXT] = "", expected[48];
     size_t n = (size_t)(v.end - v.at);
+    assert(capacity <= sizeof found);
     if (plain && n < capacity) {
         memcpy(found, v.at, n);
     } else if (plain || !mailp_json_type(v, '"') || mailp_json_string(found, capacity, v) == 0) {
@@ -3363,6 +3439,11 @@ static void mailp_config_sequence(mailp_config_reader *r) {
     if (cfg->act_seq == 0 && r->where[MAILP_S_ACT_SEQ] != NULL) {
         cfg->act_seq = (size_t)r->value[MAILP_S_ACT_SEQ];
         mailp_config_range(r, MAILP_S_ACT_SEQ, cfg->act_seq, 1, total - 1);
+        if (r->where[MAILP_S_OBS_SEQ] != NULL && cfg->act_seq + r->value[MAILP_S_OBS_SEQ] != total) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "obs_seq and act_seq: %llu in %s and %llu in %s, but by the tensors' shapes their sum is %llu",
+                              MAILP_LLU(r->value[MAILP_S_OBS_SEQ]), r->where[MAILP_S_OBS_SEQ], MAILP_LLU(cfg->act_seq),
+                              r->where[MAILP_S_ACT_SEQ], MAILP_LLU(total));
+        }
     } else if (cfg->act_seq == 0 && r->where[MAILP_S_OBS_SEQ] != NULL) {
         cfg->act_seq = total - (size_t)r->value[MAILP_S_OBS_SEQ];
         mailp_config_range(r, MAILP_S_OBS_SEQ, (size_t)r->value[MAILP_S_OBS_SEQ], 1, total - 1);
@@ -3379,7 +3460,7 @@ static void mailp_config_sequence(mailp_config_reader *r) {
     mailp_config_range(r, MAILP_S_ACT_SEQ, cfg->act_seq, 1, MAIL_MAX_CHUNK);
     cfg->n_action_steps = mailp_config_value(r, MAILP_S_N_ACTION_STEPS, mailp_config_value(r, MAILP_S_CHUNK, cfg->act_seq));
     mailp_config_agree(r, MAILP_S_CHUNK, cfg->n_action_steps, "n_action_steps");
-    mailp_config_range(r, MAILP_S_N_ACTION_STEPS, cfg->n_action_steps, 1, cfg->act_seq);
+    mailp_config_range(r, r->where[MAILP_S_N_ACTION_STEPS] == NULL ? MAILP_S_CHUNK : MAILP_S_N_ACTION_STEPS, cfg->n_action_steps, 1, cfg->act_seq);
 }
 
 static void mailp_config_trunks(mailp_config_reader *r) {
@@ -3394,8 +3475,9 @@ static void mailp_config_trunks(mailp_config_reader *r) {
         if (mamba) {
             mailp_config_shape(r, (mailp_setting)(s + 1), cfg->trunk[i].d_state);
             mailp_config_shape(r, (mailp_setting)(s + 2), cfg->trunk[i].d_conv);
-            if (r->value[MAILP_S_EXPAND] * cfg->d_model != cfg->trunk[i].d_inner) {
-                mailp_config_shape(r, MAILP_S_EXPAND, cfg->trunk[i].d_inner / cfg->d_model);
+            if (r->where[MAILP_S_EXPAND] != NULL && r->value[MAILP_S_EXPAND] * cfg->d_model != cfg->trunk[i].d_inner) {
+                MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "expand: %llu in %s, but d_inner is %llu and d_model %llu", MAILP_LLU(r->value[MAILP_S_EXPAND]),
+                                  r->where[MAILP_S_EXPAND], MAILP_LLU(cfg->trunk[i].d_inner), MAILP_LLU(cfg->d_model));
             }
         }
     }
@@ -3428,8 +3510,9 @@ static void mailp_config_scaler(mailp_config_reader *r) {
     size_t        i;
     cfg->scale_data = (int)mailp_config_require(r, MAILP_S_SCALE_DATA);
     for (k = 0; k < MAILP_SCALER_VECTORS; k++) {
-        float *vector = (float *)(void *)((char *)cfg + mailp_scaler[k].offset);
-        if (r->vector_where[k] == NULL && (k < 2 ? cfg->scale_data : cfg->algorithm == MAIL_DDPM)) {
+        float    *vector = mailp_scaler_vector(cfg, k);
+        const int scales = k < 2;  /* mean and std */
+        if (r->vector_where[k] == NULL && (scales ? cfg->scale_data : cfg->algorithm == MAIL_DDPM)) {
             mailp_config_missing(r, mailp_scaler[k].name);
         }
         for (i = 0; i < cfg->action_dim && r->vector_where[k] == NULL; i++) {
@@ -3600,7 +3683,7 @@ static void mailp_put_config(mailp_writer *w, const mailp_config *cfg) {
     }
     mailp_put_setting(w, MAILP_S_SCALE_DATA, cfg->scale_data != 0);
     for (k = 0; k < MAILP_SCALER_VECTORS; k++) {
-        const float *vector = (const float *)(const void *)((const char *)cfg + mailp_scaler[k].offset);
+        const float *vector = mailp_scaler_vector(cfg, k);
         for (n = 0; n < cfg->action_dim && fabsf(vector[n]) < FLT_MAX; n++) {
         }
         if (n == cfg->action_dim) {  /* a limit of FLT_MAX is not known */
@@ -3626,9 +3709,17 @@ static void mailp_put_config(mailp_writer *w, const mailp_config *cfg) {
     mailp_put_text(w, 0, "}");
 }
 
-static int mailp_ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
+/* A file may hold the vision tensors under both of their names. If x has the second: the tensor with the first, or NULL. */
+static const mail_tensor *mailp_first_name(const mail_tensors *t, const mail_tensor *x) {
+    const char *part = strncmp(x->name, MAILP_CAMERA_NAMES, sizeof MAILP_CAMERA_NAMES - 1) != 0 ? NULL
+                       : strchr(x->name + sizeof MAILP_CAMERA_NAMES - 1, '.');
+    const char *first = part == NULL ? NULL : strncmp(part, ".nets.0.", 8) == 0 ? "backbone." : strncmp(part, ".nets.1.", 8) == 0 ? "pool." : NULL;
+    char        name[320];
+    if (first == NULL || strlen(x->name) > sizeof name - 8) {
+        return NULL;
+    }
+    (void)snprintf(name, sizeof name, "%.*s%s%s", (int)(part + 1 - x->name), x->name, first, part + 8);
+    return mail_tensors_find(t, name);
 }
 
 /* The k-th of 2 * t->n tensors to save, in the order of the file: those of float32, then the others, so that all are aligned to
@@ -3709,9 +3800,26 @@ static void mailp_put_file(mailp_writer *w, const mail_tensors *t, const mailp_c
     }
 }
 
-/* Put tmp in path's place. */
+/* An empty file where there is none yet; 0: there is one, or it cannot be made (errno). */
+static int mailp_file_create(const char *path) {
+#if defined(MAILP_POSIX)
+    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    return fd >= 0 && close(fd) == 0;
+#elif defined(_WIN32)
+    HANDLE h = CreateFileA(path, GENERIC_WRITE, 0, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL);
+    errno = GetLastError() == ERROR_FILE_EXISTS ? EEXIST : EACCES;
+    return h != INVALID_HANDLE_VALUE && CloseHandle(h);
+#else
+    FILE *f = fopen(path, "rb");
+    errno = EEXIST;
+    return f == NULL || (fclose(f), 0);
+#endif
+}
+
+/* Put tmp in path's place; 0: that cannot be done (errno). */
 static int mailp_file_replace(const char *tmp, const char *path) {
 #if defined(_WIN32)
+    errno = EACCES;  /* as a rule: somebody, or this policy's own mapping, has path open */
     return MoveFileExA(tmp, path, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
 #else
     return rename(tmp, path) == 0;
@@ -3725,32 +3833,41 @@ MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_co
     size_t       n = strlen(path);
     char        *tmp;
     mail_status  status = MAIL_OK;
-    int          reason;
+    int          reason, tries = 0, created;
     if (dtype != MAIL_F32 && dtype != MAIL_BF16) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "%s: a policy is saved as F32 or BF16, not as %s", path, mail_dtype_name(dtype));
     }
     memset(&w, 0, sizeof w);
-    tmp = (char *)mailp_alloc(&t->allocator, n + 5);
+    tmp = (char *)mailp_alloc(&t->allocator, n + 16);
     if (tmp == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a file name");
     }
     memcpy(tmp, path, n);
-    memcpy(tmp + n, ".tmp", 5);
-    w.file = fopen(tmp, "wb");
+    do {  /* never over a file that is there: it may be anybody's, even the source of t */
+        (void)snprintf(tmp + n, 16, tries == 0 ? ".tmp" : ".tmp%d", tries);
+        created = mailp_file_create(tmp);
+    } while (!created && errno == EEXIST && ++tries < 1000);
+    w.file = created ? fopen(tmp, "wb") : NULL;
     if (w.file == NULL) {
-        status = mailp_fail(err, MAIL_E_IO, "%s: cannot be opened for writing: %s", tmp, strerror(errno));
+        status = mailp_fail(err, MAIL_E_IO, "%s: cannot be opened for writing: %s", mailp_show_path(tmp).text, strerror(errno));
+        if (created) {
+            (void)remove(tmp);
+        }
     } else {
         mailp_put_file(&w, t, cfg, dtype);
         w.failed = fflush(w.file) != 0 || w.failed;
 #if defined(MAILP_POSIX) && (!defined(__STRICT_ANSI__) || defined(_POSIX_C_SOURCE))
         w.failed = w.failed || fsync(fileno(w.file)) != 0;  /* on the disk before it takes the old file's place */
 #endif
-        reason   = errno;
-        w.failed = fclose(w.file) != 0 || w.failed;
+        reason = errno;
+        if (fclose(w.file) != 0 && !w.failed) {
+            reason   = errno;
+            w.failed = 1;
+        }
         if (w.failed || !mailp_file_replace(tmp, path)) {
             reason = w.failed ? reason : errno;
             (void)remove(tmp);
-            status = mailp_fail(err, MAIL_E_IO, "%s: cannot be written: %s", path, strerror(reason));
+            status = mailp_fail(err, MAIL_E_IO, "%s: cannot be written: %s", mailp_show_path(path).text, strerror(reason));
         }
     }
     mailp_free(&t->allocator, tmp);
@@ -5641,6 +5758,7 @@ typedef struct mailp_loader {
     float               *tmp;      /* one tensor at a time, as float32; NULL while measuring */
     size_t               tmp_need; /* floats; grows while measuring */
     const mail_tensor   *held;     /* the tensor whose values were given out last, or NULL */
+    const mail_tensor   *twin;     /* what the file has under the other name of the tensor that was found last, or NULL */
     unsigned char       *used;     /* [mail_tensors_count] tensors that were asked for */
     size_t               n_parameters;
     mail_status          status;
@@ -5658,7 +5776,7 @@ static int mailp_alias(char *out, size_t size, const char *name, const char *fro
 }
 
 /* The tensor of that name. Modules that a checkpoint registers twice (robomimic's backbone = nets.0 and pool = nets.1) are found
-   under either name; both are marked as used, and if a file carries both they must be equal. */
+   under either name; both are marked as used, and if a file carries both, mailp_load wants them equal. */
 static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
     char               other[256];
     const mail_tensor *a = mail_tensors_find(l->tensors, name), *b = NULL;
@@ -5671,10 +5789,7 @@ static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
     if (b != NULL) {
         l->used[b - l->tensors->tensor] = 1;
     }
-    if (a != NULL && b != NULL && !mailp_tensors_alike(a, b)) {
-        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one thing, but their values differ", name, other);
-        return NULL;
-    }
+    l->twin = a != NULL ? b : NULL;
     return a != NULL ? a : b;
 }
 
@@ -5702,9 +5817,6 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
         return NULL;
     }
     t = mailp_find(l, name);
-    if (l->status != MAIL_OK) {
-        return NULL;
-    }
     if (t == NULL) {
         l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' is missing", name);
         return NULL;
@@ -5732,6 +5844,10 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
         return NULL;
     }
     if (l->tmp == NULL) {
+        if (l->twin != NULL && !mailp_tensors_alike(t, l->twin)) {
+            l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensors '%s' and '%s' are two names of one thing, but their values differ",
+                                   t->name, mailp_show_text(l->twin->name).text);
+        }
         l->tmp_need = MAILP_MAX(l->tmp_need, n);
         l->n_parameters += n;
         return NULL;
@@ -7501,10 +7617,12 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
     memset(&none, 0, sizeof none);
     memset(&camera, 0, sizeof camera);
     memset(&loader, 0, sizeof loader);
+    if (encoder != NULL) {
+        *encoder = NULL;
+    }
     if (encoder == NULL || tensors == NULL || prefix == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "%s", missing);
     }
-    *encoder = NULL;
     if (options != NULL) {
         allocator      = &options->allocator;
         loader.weights = options->weights;
@@ -8674,10 +8792,12 @@ MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *d
     const mail_options o = options == NULL ? mail_options_init() : *options;
     mail_policy       *p;
     mail_status        status;
+    if (policy != NULL) {
+        *policy = NULL;
+    }
     if (policy == NULL || (data == NULL && size != 0)) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load_memory: policy or data is NULL");
     }
-    *policy = NULL;
     p = mailp_policy_new(&o);
     if (p == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
@@ -8715,13 +8835,15 @@ static mail_status mailp_open_beside(mailp_file *file, const char *path, const m
     }
     stem = stem > folder ? stem - 1 : len;
     for (turn = 0; turn < 2 && file->data == NULL && status == MAIL_OK; turn++) {
-        FILE *f;
+        mail_error why;
         memcpy(name, path, turn ? folder : stem);
         strcpy(name + (turn ? folder : stem), turn ? "config.json" : ".json");
-        f = fopen(name, "rb");
-        if (f != NULL) {
-            (void)fclose(f);
-            status = mailp_file_open(file, name, allocator, err);
+        errno  = 0;
+        status = mailp_file_open(file, name, allocator, &why);
+        if (status == MAIL_E_IO && errno == ENOENT) {
+            status = MAIL_OK;
+        } else if (status != MAIL_OK) {
+            status = mailp_fail(err, status, "%s", why.text);
         }
     }
     mailp_free(allocator, name);
@@ -8733,10 +8855,12 @@ MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, co
     mail_policy       *p;
     mail_status        status;
     mailp_file         beside;
+    if (policy != NULL) {
+        *policy = NULL;
+    }
     if (policy == NULL || path == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load: policy or path is NULL");
     }
-    *policy = NULL;
     p = mailp_policy_new(&o);
     if (p == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
@@ -9255,7 +9379,14 @@ static double mailp_now(const mail_session *s) {
     if (s->options.now != NULL) {
         return s->options.now(s->options.now_user);
     }
-#if defined(CLOCK_MONOTONIC)
+#if defined(_WIN32) && !defined(MAIL_NO_STDIO)
+    {
+        LARGE_INTEGER ticks, rate;
+        QueryPerformanceCounter(&ticks);
+        QueryPerformanceFrequency(&rate);
+        return (double)ticks.QuadPart / (double)rate.QuadPart;
+    }
+#elif defined(CLOCK_MONOTONIC) && !defined(_WIN32)
     {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
@@ -9266,6 +9397,12 @@ static double mailp_now(const mail_session *s) {
         struct timespec t;
         timespec_get(&t, TIME_UTC);
         return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    }
+#elif defined(MAILP_POSIX)
+    {
+        struct timeval t;
+        gettimeofday(&t, NULL);
+        return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
     }
 #else
     return (double)clock() / (double)CLOCKS_PER_SEC;
@@ -9567,10 +9704,12 @@ MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *t
     mail_mamba        *b;
     mailp_loader       l;
     int                pass;
+    if (block != NULL) {
+        *block = NULL;
+    }
     if (block == NULL || tensors == NULL || prefix == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_mamba_create: a pointer is NULL");
     }
-    *block = NULL;
     memset(&l, 0, sizeof l);
     b      = (mail_mamba *)mailp_alloc(&o.allocator, sizeof *b);
     l.used = (unsigned char *)mailp_alloc(&o.allocator, mail_tensors_count(tensors) + 1);

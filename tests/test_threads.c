@@ -10,6 +10,9 @@
 #include "../mail.h"
 #include "test.h"
 #include "small.h"
+#ifdef MAILP_POSIX
+#  include <sys/wait.h>
+#endif
 
 #define N_THREADS 6
 
@@ -243,7 +246,7 @@ static void test_pool(void) {
     int           round, i;
     CHECK(mail_pool_create(&pool, 0, &err) == MAIL_E_ARGUMENT && strstr(err.text, "1 to 64") != NULL);
     CHECK(mail_pool_create(&pool, MAIL_MAX_THREADS + 1, &err) == MAIL_E_ARGUMENT && strstr(err.text, "65") != NULL);
-    CHECK(mail_pool_create(NULL, 2, &err) == MAIL_E_ARGUMENT);
+    CHECK(mail_pool_create(NULL, 2, &err) == MAIL_E_ARGUMENT && strstr(err.text, "pool is NULL") != NULL);
     mail_pool_free(NULL);
     for (round = 0; round < 30 * rounds; round++) {
         CHECK(mail_pool_create(&pool, 1 + (size_t)round % 8, &err) == MAIL_OK);
@@ -268,6 +271,32 @@ static void test_pool(void) {
     }
     CHECK_MSG(wrong == 0, "%d tasks not run exactly once", (int)wrong);
     mail_pool_free(pool);
+}
+
+/* A forked child has no workers: its tasks run, and the pool can be freed. */
+static void test_fork(void) {
+#if defined(MAILP_POSIX)
+    mail_pool *pool = NULL;
+    mail_error err;
+    pid_t      child;
+    int        status = 1;
+    CHECK(mail_pool_create(&pool, 4, &err) == MAIL_OK);
+    child = fork();
+    if (child == 0) {
+        const mail_parallel parallel = mail_pool_parallel(pool);
+        unsigned            count[64] = { 0 }, n, wrong = 0;
+        parallel.run(parallel.user, 64, count_task, count);
+        for (n = 0; n < 64; n++) {
+            wrong += count[n] != 1;
+        }
+        mail_pool_free(pool);
+        _exit(wrong != 0);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    mail_pool_free(pool);
+#else
+    test_skipped++;
+#endif
 }
 
 static void hashes(mail_pool **pool) {
@@ -307,6 +336,9 @@ int main(int argc, char **argv) {
         hashes(pool);
     } else {
         test_pool();
+        if (!races) {
+            test_fork();
+        }
         for (i = races ? SMALL_EACH - 2 : 0; i < SMALL_EACH + (races ? 1 : sizeof more / sizeof *more); i++) {
             const char *name = i < SMALL_EACH ? small_each[i] : more[i - SMALL_EACH];
             for (j = 0; j < sizeof isas / sizeof *isas; j++) {
