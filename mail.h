@@ -218,6 +218,7 @@ typedef struct mail_info {
     size_t                  n_cameras;       /* 0: the policy takes features, mail_observe_features */
     const mail_camera_info *cameras;         /* in the order in which mail_observe wants them (sorted names) */
     size_t                  n_timesteps;     /* 0 for BC */
+    size_t                  diffusion_x;     /* steps that a plan has beyond n_timesteps (or the options' n_steps) */
     mail_schedule           schedule;
     const char *const      *action_names;    /* [action_dim], or NULL */
     const float            *action_mean, *action_std, *action_min, *action_max;  /* [action_dim], robot's units */
@@ -241,6 +242,7 @@ MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, co
    where there is such a file) and then renamed, so path may be the file that was loaded; Windows refuses that one. */
 MAIL_API mail_status mail_policy_save(const mail_policy *policy, const char *path, mail_dtype dtype, mail_error *err);
 #endif
+/* The same from memory. data must outlive the policy, unless drop_source is set. */
 MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *data, size_t size,
                                              const mail_options *options, mail_error *err);
 MAIL_API void             mail_policy_free(mail_policy *policy);
@@ -270,17 +272,20 @@ typedef struct mail_session_options {
     size_t        batch;           /* robots in this session; default 1 */
     uint64_t      seed;
     size_t        n_action_steps;  /* actions executed per chunk (receding horizon); 0: the policy's own */
-    int           ensemble;        /* 1: temporal ensembling: plan at every action and average what all chunks say of it */
+    int           ensemble;        /* 1: temporal ensembling: plan at every action, whatever n_action_steps is, and average what all
+                                      chunks say of it */
     float         ensemble_decay;  /* weight exp(-decay * i) for the i-th oldest chunk; default 0.01 */
     mail_sampler  sampler;         /* DDPM (official) or DDIM with eta 0 */
     size_t        n_steps;         /* denoising steps; 0: the policy's n_timesteps; fewer need MAIL_SAMPLER_DDIM */
     const float  *action_min, *action_max;  /* [action_dim] limits in the robot's units, copied; NULL: none */
-    const float  *action_max_step;          /* [action_dim] largest change from one action to the next; NULL: none */
+    const float  *action_max_step;          /* [action_dim] largest change from one action to the next of an episode; the first after
+                                               a reset is free, since the robot's pose is not known; NULL: none */
     mail_parallel  parallel;
     mail_profile   profile;
     mail_allocator allocator;      /* for mail_session_create */
     int            align_plan;     /* 1: mail_plan_end leaves out as many actions as mail_act gave since mail_plan_begin, so that the
-                                      new chunk goes on at the action whose time has come */
+                                      new chunk goes on at the action whose time has come; n_action_steps are then executed, or
+                                      what is left of it. Not together with ensemble */
     double       (*now)(void *now_user);    /* clock in seconds for mail_plan_within; NULL: the system's monotonic clock (its wall clock where a
                                                strict -std hides that one) */
     void          *now_user;
@@ -307,7 +312,8 @@ MAIL_API void        mail_session_reset(mail_session *session, uint64_t seed);
 MAIL_API mail_status mail_session_reset_robot(mail_session *session, size_t robot, mail_error *err);
 
 /* Language goal: a CLIP ViT-B/32 text feature, not normalised (512 floats; lang_dim in mail_info).
-   n = lang_dim: the same for every robot; n = batch * lang_dim: one each. */
+   n = lang_dim: the same for every robot; n = batch * lang_dim: one each. It counts from the next plan that begins; the present
+   chunk goes on. On error the goal is as it was. */
 MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *embedding, size_t n, mail_error *err);
 
 /* Give the newest frame of every camera: n = batch * n_cameras images, robot by robot, cameras in mail_info order.
@@ -324,25 +330,28 @@ MAIL_API int         mail_observe_due(const mail_session *session);
    On error actions and session are as they were. */
 MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error *err);
 
-/* Plan a chunk now, [batch][act_seq][action_dim] (or NULL), and put it in place of the present one. */
+/* Actions that mail_act can still give without a new plan; of a batch, the fewest. */
+MAIL_API size_t      mail_actions_left(const mail_session *session);
+
+/* Plan a chunk now, [batch][act_seq][action_dim] (or NULL), and put it in place of the present one and of a plan in progress. */
 MAIL_API mail_status mail_plan(mail_session *session, float *actions, mail_error *err);
 /* The same spread over calls: begin once, step until *left (steps still to do) is 0, end. mail_act goes on with the old
-   chunk meanwhile, and mail_observe may be called: the plan keeps the history it began with. begin again: start over. */
+   chunk meanwhile, and mail_observe may be called: the plan keeps the history and goal it began with. begin again: start over.
+   A step or an end that fails discards the plan; the present chunk stays. */
 MAIL_API mail_status mail_plan_begin(mail_session *session, mail_error *err);
 MAIL_API mail_status mail_plan_step(mail_session *session, size_t *left, mail_error *err);
 MAIL_API mail_status mail_plan_end(mail_session *session, float *actions, mail_error *err);
 MAIL_API void        mail_plan_cancel(mail_session *session);
 /* The plan in progress as it stands after the steps done so far, to look at: noisy actions in the robot's units, not clamped or
-   limited. Rows of robots that are not planned for stay as they are. MAIL_E_STATE if no plan is in progress, or of BC before
-   its step. */
+   limited. MAIL_E_STATE if no plan is in progress, or of BC before its step. */
 MAIL_API mail_status mail_plan_sample(const mail_session *session, float *actions, mail_error *err);
 /* Plan within a time: as many of the steps as fit, the rest jumped over by DDIM; at least one. *steps (or NULL): done.
    What a step costs is learnt from one call to the next: the first call of a session may take longer. */
 MAIL_API mail_status mail_plan_within(mail_session *session, float *actions, double seconds, size_t *steps, mail_error *err);
 
-/* Noise for the next plan in place of the seed's: x_T [batch][act_seq][action_dim] and noise
+/* Noise for the plan that begins next, in place of the seed's: x_T [batch][act_seq][action_dim] and noise
    [n_timesteps + diffusion_x][batch][act_seq][action_dim] in the order of the steps; either may be NULL.
-   Both must stay valid until that plan ends. */
+   Both must stay valid until that plan has ended, failed, or been cancelled. mail_session_reset drops what no plan has taken. */
 MAIL_API void mail_session_set_noise(mail_session *session, const float *x_T, const float *noise);
 
 /* ---- building blocks: each works without the rest ------------------------------------------------------------------ */
@@ -7953,14 +7962,14 @@ struct mail_session {
     void                *block;          /* of mail_session_create */
     size_t               batch, n_exec;  /* robots; actions executed per chunk */
     int                  has_goal;
-    size_t               max_rows, longest;
+    size_t               longest;
     float               *features;       /* [batch][obs_seq][state_dim] ring of frames */
     float               *incoming;       /* [batch][state_dim] frame being encoded */
     float               *goal;           /* [batch][state_dim] language token */
     size_t              *frames;         /* [batch] frames seen, at most obs_seq matter */
     size_t              *newest;         /* [batch] ring slot of the next frame */
     float               *chunk;          /* [batch][act_seq][action_dim] present chunk, robot's units */
-    size_t              *used;           /* [batch] actions of it already given out; n_exec: a new one is due */
+    size_t              *next, *due;     /* [batch] its next action; where a new chunk is due */
     float               *last;           /* [batch][action_dim] last action given out */
     int                 *has_last;       /* [batch] */
     uint32_t            *plans;          /* [batch] chunks planned since reset: counter of the noise */
@@ -7980,9 +7989,9 @@ struct mail_session {
     size_t               slot_floats;
     float               *kv;             /* [batch][kv_floats] transformers: keys and values of a step, trunk that sees the actions */
     size_t               kv_floats, kv_capacity;
-    const float         *given_x_T, *given_noise;
+    const float         *x_T, *noise;    /* the caller's, or NULL: from the seed */
+    const float         *next_x_T, *next_noise;  /* for the plan that begins next */
     float               *x;              /* [n_active][act_seq][action_dim] noisy actions, then the result */
-    float               *x_start;        /* the same: last clipped prediction of clean actions */
     float               *noise_pred;     /* the same: last output of the head */
     float               *out;            /* the same: result in the robot's units */
     double               step_seconds, encode_seconds;  /* of a step, and of the encoder for one, measured by mail_plan_within;
@@ -8009,7 +8018,8 @@ static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
     s->frames     = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
     s->newest     = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
     s->chunk      = mailp_take_floats(arena, B * A * D);
-    s->used       = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
+    s->next       = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
+    s->due        = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
     s->last       = mailp_take_floats(arena, B * D);
     s->has_last   = (int *)mailp_take(arena, mailp_bytes(B, sizeof(int)));
     s->plans      = (uint32_t *)mailp_take(arena, mailp_bytes(B, sizeof(uint32_t)));
@@ -8027,12 +8037,10 @@ static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
     s->kv_floats   = (size_t)rows;
     s->kv          = mailp_take_floats(arena, B * rows);
     s->x          = mailp_take_floats(arena, B * A * D + MAILP_LANES);
-    s->x_start    = mailp_take_floats(arena, B * A * D);
     s->noise_pred = mailp_take_floats(arena, B * A * D);
     s->out        = mailp_take_floats(arena, B * A * D);
     s->longest  = (size_t)(1 + t + A);
     rows        = MAILP_MAX(B, c->n_trunks == 2 ? slots : one) * (1 + t + A);
-    s->max_rows = (size_t)rows;
     s->seqs     = (mailp_seq *)mailp_take(arena, mailp_bytes(MAILP_MAX(B, MAILP_MAX(slots, one)), sizeof(mailp_seq)));
     s->r        = mailp_take_floats(arena, rows * dp);
     s->cond     = mailp_take_floats(arena, rows * dp);
@@ -8329,8 +8337,7 @@ static float mailp_rounded(float x) {
 MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule, size_t n_timesteps, float *memory, mail_error *err) {
     const size_t n = n_timesteps;
     const double T = (double)n;
-    float       *betas = memory, *bar = betas + n, *prev = bar + n, *recip = prev + n, *recipm1 = recip + n, *coef1 = recipm1 + n;
-    float       *coef2 = coef1 + n, *variance = coef2 + n, *std = variance + n;
+    float       *betas, *bar, *prev, *recip, *recipm1, *coef1, *coef2, *variance, *std;
     double       product = 1.0;
     size_t       i;
     if (ddpm == NULL || memory == NULL) {
@@ -8342,6 +8349,15 @@ MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule,
     if (schedule != MAIL_COSINE && schedule != MAIL_LINEAR && schedule != MAIL_VP) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "schedule %d is not cosine, linear or vp", (int)schedule);
     }
+    betas    = memory;
+    bar      = betas + n;
+    prev     = bar + n;
+    recip    = prev + n;
+    recipm1  = recip + n;
+    coef1    = recipm1 + n;
+    coef2    = coef1 + n;
+    variance = coef2 + n;
+    std      = variance + n;
     for (i = 0; i < n; i++) {
         double beta, at = (double)i, root;
         float  alpha, rest, inverse;
@@ -8408,14 +8424,13 @@ MAIL_API void mail_ddpm_step(float *x, float *x_start, const mail_ddpm *ddpm, si
 
 /* DDIM with eta 0 (arXiv 2010.02502, equation 12) from step t to the next, which may lie further down; next < 0: the end.
    The direction is taken from the clamped x0, so that it stays on the way to what is returned. */
-static void mailp_ddim_step(float *x, float *x_start, const mail_ddpm *d, size_t t, long next, const float *output,
+static void mailp_ddim_step(float *x, const mail_ddpm *d, size_t t, long next, const float *output,
                             const float *lo, const float *hi, size_t n, size_t dim, int predict_epsilon) {
     const double bar = (double)d->alphas_cumprod[t], to = next < 0 ? 1.0 : (double)d->alphas_cumprod[next];
     size_t       i;
     for (i = 0; i < n; i++) {
         float  x0   = mailp_x_start(d, t, x[i], output[i], lo, hi, i % dim, predict_epsilon);
         double away = ((double)x[i] - sqrt(bar) * (double)x0) / sqrt(1.0 - bar);
-        x_start[i]  = x0;
         x[i]        = (float)(sqrt(to) * (double)x0 + sqrt(1.0 - to) * away);
     }
 }
@@ -8484,6 +8499,7 @@ static void mailp_order(size_t *order, size_t from, size_t n) {
 static mail_status mailp_plan_start(mail_session *s, mail_error *err) {
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
+    const int           again = s->plan != MAILP_PLAN_NONE;
     size_t              a, i;
     s->plan = MAILP_PLAN_NONE;
     if (c->lang && !s->has_goal) {
@@ -8494,6 +8510,12 @@ static mail_status mailp_plan_start(mail_session *s, mail_error *err) {
             return mailp_fail(err, MAIL_E_STATE, "robot %llu: no observation since the session began or was reset",
                               (unsigned long long)s->active[a]);
         }
+    }
+    if (!again || s->next_x_T != NULL || s->next_noise != NULL) {  /* a plan that starts over keeps its noise */
+        s->x_T        = s->next_x_T;
+        s->noise      = s->next_noise;
+        s->next_x_T   = NULL;
+        s->next_noise = NULL;
     }
     mailp_tokens(s);
     s->acts    = 0;
@@ -8510,7 +8532,7 @@ static mail_status mailp_plan_start(mail_session *s, mail_error *err) {
     for (i = 0; i < c->diffusion_x; i++) {
         s->order[s->n_order++] = 0;
     }
-    mailp_draw(s, s->x, s->given_x_T, 0);
+    mailp_draw(s, s->x, s->x_T, 0);
     return MAIL_OK;
 }
 
@@ -8550,11 +8572,11 @@ static mail_status mailp_plan_step(mail_session *s, mail_error *err) {
         if (s->options.sampler == MAIL_SAMPLER_DDPM && one_down) {
             float *noise = s->out;  /* free until the plan ends */
             if (k > 0) {
-                mailp_draw(s, noise, s->given_noise == NULL ? NULL : s->given_noise + s->at * s->batch * one, 1 + (uint32_t)s->at);
+                mailp_draw(s, noise, s->noise == NULL ? NULL : s->noise + s->at * s->batch * one, 1 + (uint32_t)s->at);
             }
-            mail_ddpm_step(s->x, s->x_start, &p->ddpm, k, s->noise_pred, noise, lo, hi, n, D, c->predict_epsilon);
+            mail_ddpm_step(s->x, NULL, &p->ddpm, k, s->noise_pred, noise, lo, hi, n, D, c->predict_epsilon);
         } else {
-            mailp_ddim_step(s->x, s->x_start, &p->ddpm, k, last || k == 0 ? -1 : (long)s->order[s->at + 1], s->noise_pred, lo, hi, n, D,
+            mailp_ddim_step(s->x, &p->ddpm, k, last || k == 0 ? -1 : (long)s->order[s->at + 1], s->noise_pred, lo, hi, n, D,
                             c->predict_epsilon);
         }
         bad = mailp_not_finite(s->x, n);
@@ -8599,6 +8621,7 @@ static mail_status mailp_plan_finish(mail_session *s, float *actions, size_t ski
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
     const size_t        A = c->act_seq, D = c->action_dim, one = A * D, n = s->n_active * one;
+    const size_t        first = MAILP_MIN(skip, A - 1);
     size_t              a, i, bad;
     for (i = 0; i < n; i++) {
         const size_t j = i % D;
@@ -8619,23 +8642,22 @@ static mail_status mailp_plan_finish(mail_session *s, float *actions, size_t ski
         const size_t robot    = s->active[a];
         const float *previous = s->has_last[robot] ? s->last + robot * D : NULL;
         if (s->ensemble != NULL) {  /* as predicted: the limits are for the mean; a chunk that gave no action yet is replaced */
-            s->ensemble_n[robot] -= s->ensemble_n[robot] > 0 && s->used[robot] == 0;
+            s->ensemble_n[robot] -= s->ensemble_n[robot] > 0 && s->next[robot] == 0;
             memcpy(s->ensemble + (robot * A + s->ensemble_n[robot] % A) * one, s->out + a * one, one * sizeof(float));
             s->ensemble_n[robot]++;
         }
-        for (i = 0; i < A; i++) {
-            mailp_limit(s, s->out + a * one + i * D, previous);
-            previous = s->out + a * one + i * D;
+        for (i = 0; i < A; i++) {  /* those before the first are not given out: no step leads to them or from them */
+            mailp_limit(s, s->out + a * one + i * D, i < first ? NULL : previous);
+            previous = i < first ? previous : s->out + a * one + i * D;
         }
         memcpy(s->chunk + robot * one, s->out + a * one, one * sizeof(float));
-        s->used[robot] = MAILP_MIN(skip, s->n_exec - 1);
+        s->next[robot] = first;
+        s->due[robot]  = MAILP_MIN(first + s->n_exec, A);
         s->plans[robot]++;
         if (actions != NULL) {
             memcpy(actions + robot * one, s->out + a * one, one * sizeof(float));
         }
     }
-    s->given_x_T   = NULL;
-    s->given_noise = NULL;
     return MAIL_OK;
 }
 
@@ -8692,6 +8714,7 @@ static void mailp_info_fill(mail_policy *p, const mailp_loader *l, mail_weights 
     i->d_model        = c->d_model;
     i->n_cameras      = c->n_cameras;
     i->cameras        = p->cameras;
+    i->diffusion_x    = c->diffusion_x;
     i->n_timesteps    = c->algorithm == MAIL_DDPM ? c->n_timesteps : 0;
     i->schedule       = c->schedule;
     i->action_names   = c->has_action_names ? p->action_names : NULL;
@@ -8949,6 +8972,9 @@ static mail_status mailp_session_check(const mail_policy *p, const mail_session_
         return mailp_fail(err, MAIL_E_ARGUMENT, "parallel.n_threads is %llu, at most %d is supported",
                           (unsigned long long)o->parallel.n_threads, MAIL_MAX_THREADS);
     }
+    if (o->ensemble && o->align_plan) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "ensemble and align_plan exclude each other: chunks to average begin with the action that is due");
+    }
     if (o->ensemble && !(o->ensemble_decay >= 0 && o->ensemble_decay <= FLT_MAX)) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "ensemble_decay must be 0 or more");
     }
@@ -9083,7 +9109,8 @@ MAIL_API void mail_session_free(mail_session *session) {
 static void mailp_forget(mail_session *s, size_t robot) {
     s->frames[robot]     = 0;
     s->newest[robot]     = 0;
-    s->used[robot]       = s->n_exec;
+    s->next[robot]       = 0;
+    s->due[robot]        = 0;
     s->has_last[robot]   = 0;
     s->ensemble_n[robot] = 0;
 }
@@ -9094,6 +9121,7 @@ MAIL_API void mail_session_reset(mail_session *session, uint64_t seed) {
         return;
     }
     mail_plan_cancel(session);
+    mail_session_set_noise(session, NULL, NULL);
     session->options.seed = seed;
     for (robot = 0; robot < session->batch; robot++) {
         mailp_forget(session, robot);
@@ -9114,6 +9142,7 @@ MAIL_API mail_status mail_session_reset_robot(mail_session *session, size_t robo
 MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *embedding, size_t n, mail_error *err) {
     const mailp_config *c;
     size_t              robot, bad;
+    int                 pass;
     if (session == NULL || embedding == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_session_set_goal: session or embedding is NULL");
     }
@@ -9129,11 +9158,17 @@ MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *e
     if (bad < n) {
         return mailp_fail(err, MAIL_E_NUMBER, "value %llu of the goal is not finite", (unsigned long long)bad);
     }
-    for (robot = 0; robot < session->batch; robot++) {
-        float *row = session->goal + robot * c->state_dim;
-        mailp_linear(&session->ctx, session->incoming, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim), c->lang_dim,
-                     &session->policy->lang, 1, 0);
-        memcpy(row, session->incoming, c->state_dim * sizeof(float));  /* whole panels were written; that has room for them */
+    for (pass = 0; pass < 2; pass++) {  /* check all, then take them */
+        for (robot = 0; robot < session->batch; robot++) {
+            mailp_linear(&session->ctx, session->incoming, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim),
+                         c->lang_dim, &session->policy->lang, 1, 0);  /* whole panels are written; incoming has room for them */
+            if (pass == 0 && mailp_not_finite(session->incoming, c->state_dim) < c->state_dim) {
+                return mailp_fail(err, MAIL_E_NUMBER, "the goal of robot %llu is so large that its token is not finite", (unsigned long long)robot);
+            }
+            if (pass == 1) {
+                memcpy(session->goal + robot * c->state_dim, session->incoming, c->state_dim * sizeof(float));
+            }
+        }
     }
     session->has_goal = 1;
     return MAIL_OK;
@@ -9214,12 +9249,20 @@ MAIL_API mail_status mail_observe_features(mail_session *session, const float *f
 MAIL_API int mail_observe_due(const mail_session *session) {
     size_t robot;
     for (robot = 0; session != NULL && robot < session->batch; robot++) {
-        const size_t before = session->n_exec - session->used[robot];  /* actions still to give out before the next decision */
+        const size_t before = session->due[robot] - session->next[robot];  /* actions still to give out before the next decision */
         if (before < session->policy->cfg.obs_seq) {
             return 1;
         }
     }
     return 0;
+}
+
+MAIL_API size_t mail_actions_left(const mail_session *session) {
+    size_t robot, left = session == NULL ? 0 : SIZE_MAX;
+    for (robot = 0; session != NULL && robot < session->batch; robot++) {
+        left = MAILP_MIN(left, session->due[robot] - session->next[robot]);
+    }
+    return left;
 }
 
 /* Plan for all robots whose chunk is used up (all: for every robot), in one go. */
@@ -9228,7 +9271,7 @@ static mail_status mailp_plan_now(mail_session *s, float *actions, int all, mail
     size_t      robot;
     s->n_active = 0;
     for (robot = 0; robot < s->batch; robot++) {
-        if (all || s->used[robot] >= s->n_exec) {
+        if (all || s->next[robot] >= s->due[robot]) {
             s->active[s->n_active++] = robot;
         }
     }
@@ -9250,7 +9293,7 @@ MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error 
     }
     c = &session->policy->cfg;
     for (robot = 0; robot < session->batch; robot++) {
-        due += session->used[robot] >= session->n_exec;
+        due += session->next[robot] >= session->due[robot];
     }
     if (due != 0) {
         mail_status status;
@@ -9268,7 +9311,7 @@ MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error 
         float       *action = actions + robot * D;
         size_t       i, j;
         if (session->ensemble == NULL) {
-            memcpy(action, session->chunk + robot * one + session->used[robot] * D, D * sizeof(float));
+            memcpy(action, session->chunk + robot * one + session->next[robot] * D, D * sizeof(float));
         } else {
             /* chunk number m was planned m actions after the first; its action n - 1 - m is meant for now (arXiv 2304.13705) */
             const size_t n = session->ensemble_n[robot], oldest = n > A ? n - A : 0;
@@ -9285,7 +9328,7 @@ MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error 
         mailp_limit(session, action, session->has_last[robot] ? session->last + robot * D : NULL);
         memcpy(session->last + robot * D, action, D * sizeof(float));
         session->has_last[robot] = 1;
-        session->used[robot]++;
+        session->next[robot]++;
     }
     session->acts++;
     return MAIL_OK;
@@ -9361,17 +9404,15 @@ MAIL_API void mail_plan_cancel(mail_session *session) {
     if (session == NULL) {
         return;
     }
-    session->plan        = MAILP_PLAN_NONE;
-    session->given_x_T   = NULL;
-    session->given_noise = NULL;
+    session->plan = MAILP_PLAN_NONE;
 }
 
 MAIL_API void mail_session_set_noise(mail_session *session, const float *x_T, const float *noise) {
     if (session == NULL) {
         return;
     }
-    session->given_x_T   = x_T;
-    session->given_noise = noise;
+    session->next_x_T   = x_T;
+    session->next_noise = noise;
 }
 
 /* seconds of a clock that does not jump, as far as the C library offers one */

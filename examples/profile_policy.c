@@ -58,6 +58,8 @@ static void add(void *user, const char *part, size_t layer, double seconds) {
 int main(int argc, char **argv) {
     static unsigned char picture[128 * 128 * 3];
     static table         times;
+    static const char *const names[] = { "f32", "bf16", "int8" };  /* as in mail_weights */
+    int                  weights = 0;
     mail_options         load    = mail_options_init();
     mail_session_options options = mail_session_options_init();
     mail_policy         *policy;
@@ -67,11 +69,14 @@ int main(int argc, char **argv) {
     const mail_info     *info;
     double               total = 0;
     size_t               i, d;
-    if (argc < 2) {
+    while (argc > 2 && weights < 3 && strcmp(argv[2], names[weights]) != 0) {
+        weights++;
+    }
+    if (argc < 2 || weights == 3) {
         fprintf(stderr, "usage: profile_policy CHECKPOINT [f32|bf16|int8]\n");
         return 2;
     }
-    load.weights = argc < 3 || strcmp(argv[2], "f32") == 0 ? MAIL_WEIGHTS_F32 : strcmp(argv[2], "bf16") == 0 ? MAIL_WEIGHTS_BF16 : MAIL_WEIGHTS_INT8;
+    load.weights = (mail_weights)weights;
     options.profile.user = &times;
     options.profile.now  = now;
     options.profile.add  = add;

@@ -1,5 +1,9 @@
 /* robot_loop: the control loop of a robot. Fixed period, memory given by the caller, no allocation in the loop, the
-   denoising steps spread over the ticks so that no tick is long.
+   denoising steps spread over the last ticks of a chunk so that no tick is long.
+
+   That has a price: a chunk is planned from a frame that is AHEAD ticks old when its first action is executed. align_plan
+   keeps the time right (actions whose tick has passed are left out), but what happened since is not seen: keep AHEAD small,
+   or let mail_act plan by itself (AHEAD 0) where a whole decision fits into a tick.
 
        cc -O2 -I.. robot_loop.c -o robot_loop -lm
        ./robot_loop policy.safetensors [ticks]
@@ -13,6 +17,8 @@
 #include <time.h>
 
 #define PERIOD 0.05  /* seconds: 20 Hz */
+#define AHEAD  3     /* ticks over which the steps of the next chunk are shared out */
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 static unsigned char frame[MAIL_MAX_CAMERAS][96 * 96 * 3];
 
@@ -58,9 +64,10 @@ int main(int argc, char **argv) {
     float                action[MAIL_MAX_ACTION_DIM];
     unsigned char       *memory, *aligned;
     const long           ticks = argc > 2 ? strtol(argv[2], NULL, 10) : 60;
-    size_t               size, i, left = 0, per_tick, due;
+    size_t               size, steps, ahead, left = 0, i;
+    int                  planning = 0;
     long                 tick;
-    double               worst = 0;
+    double               worst = 0, next;
     if (argc < 2) {
         fprintf(stderr, "usage: robot_loop CHECKPOINT [TICKS]\n");
         return 2;
@@ -70,6 +77,7 @@ int main(int argc, char **argv) {
     }
     info = mail_policy_info(policy);
     options.seed = 7;
+    options.align_plan = 1;
 
     /* everything the session will ever need, in one block of ours */
     size    = mail_session_size(policy, &options);
@@ -84,54 +92,53 @@ int main(int argc, char **argv) {
             return fail(&err);
         }
     }
-    /* a chunk lasts n_action_steps ticks; the steps of the next one are shared out over them */
-    per_tick = (info->n_timesteps + info->n_action_steps - 1) / info->n_action_steps;
-    per_tick = per_tick == 0 ? 1 : per_tick;
-    due      = 0;  /* actions left in the present chunk */
+    steps = info->algorithm == MAIL_BC ? 1 : info->n_timesteps + info->diffusion_x;
+    ahead = MIN(MIN(AHEAD, info->n_action_steps), info->act_seq / 2);
+    next  = seconds();
     for (tick = 0; tick < ticks; tick++) {
         const double start = seconds();
-        struct timespec wait;
-        double took;
+        double       took;
         for (i = 0; i < info->n_cameras; i++) {
             camera(&image[i], i, tick);
         }
         if (mail_observe(session, image, info->n_cameras, &err) != MAIL_OK) {
             return fail(&err);
         }
-        if (due == 0) {
-            if (tick == 0) {  /* nothing planned ahead yet: one whole decision */
-                if (mail_plan(session, NULL, &err) != MAIL_OK) {
-                    return fail(&err);
-                }
-            } else {
-                while (left > 0 && mail_plan_step(session, &left, &err) == MAIL_OK) {
-                }
-                if (mail_plan_end(session, NULL, &err) != MAIL_OK) {
-                    return fail(&err);
-                }
+        if (planning && left == 0 && mail_actions_left(session) == 0) {  /* the new chunk goes on where the old one ends */
+            if (mail_plan_end(session, NULL, &err) != MAIL_OK) {
+                return fail(&err);
             }
-            due = info->n_action_steps;
+            planning = 0;
+        }
+        if (!planning && mail_actions_left(session) > 0 && mail_actions_left(session) <= ahead) {
             if (mail_plan_begin(session, &err) != MAIL_OK) {
                 return fail(&err);
             }
-            left = 1;
+            planning = 1;
+            left     = steps;
         }
-        for (i = 0; i < per_tick && left > 0; i++) {
-            if (mail_plan_step(session, &left, &err) != MAIL_OK) {
-                return fail(&err);
+        if (planning) {  /* this tick's share of what is to do before the old chunk is used up */
+            for (i = (left + mail_actions_left(session) - 1) / mail_actions_left(session); i > 0; i--) {
+                if (mail_plan_step(session, &left, &err) != MAIL_OK) {
+                    return fail(&err);
+                }
             }
         }
-        if (mail_act(session, action, &err) != MAIL_OK) {
+        if (mail_act(session, action, &err) != MAIL_OK) {  /* the first one plans: there is no old chunk yet */
             return fail(&err);
         }
         move(action, info->action_dim);
-        due--;
         took  = seconds() - start;
         worst = took > worst && tick > 0 ? took : worst;
-        if (took < PERIOD) {
-            wait.tv_sec  = 0;
-            wait.tv_nsec = (long)((PERIOD - took) * 1e9);
+        next += PERIOD;
+        if (next > seconds()) {
+            struct timespec wait;
+            took         = next - seconds();
+            wait.tv_sec  = (time_t)took;
+            wait.tv_nsec = took > 0 ? (long)((took - (double)wait.tv_sec) * 1e9) : 0;
             nanosleep(&wait, NULL);
+        } else {
+            next = seconds();  /* late: go on from here, do not hurry after */
         }
     }
     printf("%ld ticks of %.0f ms, longest computation in one of them %.2f ms, %lu bytes for the session\n", ticks, PERIOD * 1e3, worst * 1e3,

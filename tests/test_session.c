@@ -249,6 +249,17 @@ static void test_goal(const char *name) {
     CHECK(mail_session_set_goal(s, goal, 2 * n, &err) == MAIL_OK);
     CHECK(mail_plan(s, c, &err) == MAIL_OK);
     CHECK_MSG(same(a, c, one) && !same(a + one, c + one, one), "%s: a goal for each robot", name);
+    {   /* a goal whose token overflows for the second robot changes nothing for the first either */
+        size_t i;
+        for (i = n; i < 2 * n; i++) {
+            goal[i] = 3e38f;
+        }
+        goal[0] = 5;
+        CHECK(mail_session_set_goal(s, goal, 2 * n, &err) == MAIL_E_NUMBER && strstr(err.text, "robot 1") != NULL);
+        mail_session_reset(s, 0);
+        CHECK(small_observe(s, policy, 2, 0, 0, &err) == MAIL_OK);
+        CHECK(mail_plan(s, b, &err) == MAIL_OK && same(b, c, 2 * one));
+    }
     mail_session_free(s);
     mail_policy_free(policy);
 }
@@ -362,6 +373,115 @@ static void test_align(void) {
     } while (left > 0);
     CHECK(mail_plan_end(s, chunk, &err) == MAIL_OK);
     CHECK(mail_act(s, action, &err) == MAIL_OK && same(action, chunk, D));
+    mail_session_free(s);
+    mail_policy_free(policy);
+}
+
+/* align_plan where fewer actions than the chunk has are executed, and with limits: the first action is that of the tick, a step leads
+   to it from the last one given out, and n_action_steps follow. */
+static void test_align_limits(void) {
+    mail_policy         *policy = small_load("long_d_ma");
+    const size_t         D = mail_policy_info(policy)->action_dim;
+    mail_session_options o = mail_session_options_init();
+    mail_session        *s;
+    mail_error           err;
+    float                chunk[MAX_VALUES], free_chunk[MAX_VALUES], action[MAIL_MAX_ACTION_DIM], last[MAIL_MAX_ACTION_DIM], step[MAIL_MAX_ACTION_DIM];
+    size_t               left, i, j, acts;
+    int                  limited;
+    for (j = 0; j < D; j++) {
+        step[j] = 0.05f;
+    }
+    for (limited = 0; limited < 2; limited++) {
+        for (acts = 0; acts <= 4; acts++) {
+            o.align_plan      = 1;
+            o.n_action_steps  = 4;
+            o.action_max_step = limited ? step : NULL;
+            s = small_session(policy, &o);
+            CHECK(mail_actions_left(s) == 0);
+            CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK && mail_plan(s, NULL, &err) == MAIL_OK && mail_actions_left(s) == 4);
+            CHECK(mail_plan_begin(s, &err) == MAIL_OK);
+            memset(last, 0, sizeof last);
+            for (i = 0; i < acts; i++) {
+                CHECK(mail_act(s, last, &err) == MAIL_OK);
+            }
+            CHECK(mail_actions_left(s) == 4 - acts);
+            do {
+                CHECK(mail_plan_step(s, &left, &err) == MAIL_OK);
+            } while (left > 0);
+            CHECK(mail_plan_sample(s, free_chunk, &err) == MAIL_OK);  /* as predicted; inside the scaler's limits here */
+            CHECK(mail_plan_end(s, chunk, &err) == MAIL_OK && mail_actions_left(s) == 4);
+            for (i = acts; i < acts + 4; i++) {
+                CHECK(mail_act(s, action, &err) == MAIL_OK && same(action, chunk + i * D, D));
+                for (j = 0; j < D && limited && (i > 0 || acts > 0); j++) {
+                    const float wish = free_chunk[i * D + j], down = last[j] - step[j], up = last[j] + step[j];
+                    CHECK(fabsf(action[j] - (wish < down ? down : wish > up ? up : wish)) < 1e-6f);
+                }
+                CHECK(limited || same(action, free_chunk + i * D, D));
+                memcpy(last, action, sizeof last);
+            }
+            mail_session_free(s);
+        }
+    }
+    o.ensemble = 1;
+    CHECK(mail_session_create(&s, policy, &o, &err) == MAIL_E_ARGUMENT && strstr(err.text, "align_plan") != NULL);
+    mail_policy_free(policy);
+}
+
+/* The caller's noise belongs to the plan that begins next, to no other. */
+static void test_given_noise(void) {
+    mail_policy         *policy = small_load("long_d_ma");
+    const mail_info     *info = mail_policy_info(policy);
+    const size_t         one = info->act_seq * info->action_dim;
+    mail_session_options o = mail_session_options_init();
+    mail_session        *s = small_session(policy, &o);
+    mail_error           err;
+    static float         noise[2][MAX_VALUES * 16];
+    float                seeded[MAX_VALUES], given[MAX_VALUES], got[MAX_VALUES];
+    size_t               left;
+    int                  i;
+    small_fill(noise[0], one * 16, 1, 1);
+    small_fill(noise[1], one * 16, 1, 2);
+    CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK && mail_plan(s, seeded, &err) == MAIL_OK);
+    mail_session_reset(s, o.seed);
+    mail_session_set_noise(s, noise[0], noise[0]);
+    CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK && mail_plan(s, given, &err) == MAIL_OK && !same(given, seeded, one));
+    for (i = 0; i < 4; i++) {
+        mail_session_reset(s, o.seed);
+        CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK);
+        if (i == 0) {  /* given in the middle of a plan: for the next */
+            CHECK(mail_plan_begin(s, &err) == MAIL_OK && mail_plan_step(s, &left, &err) == MAIL_OK);
+            mail_session_set_noise(s, noise[0], noise[0]);
+            while (left > 0) {
+                CHECK(mail_plan_step(s, &left, &err) == MAIL_OK);
+            }
+            CHECK(mail_plan_end(s, got, &err) == MAIL_OK && same(got, seeded, one));
+            CHECK(mail_plan(s, got, &err) == MAIL_OK && same(got, given, one));
+        } else if (i == 1) {  /* a plan that starts over keeps its noise; a cancelled one takes it along */
+            mail_session_set_noise(s, noise[0], noise[0]);
+            CHECK(mail_plan_begin(s, &err) == MAIL_OK && mail_plan_step(s, &left, &err) == MAIL_OK);
+            CHECK(mail_plan(s, got, &err) == MAIL_OK && same(got, given, one));
+            mail_session_reset(s, o.seed);
+            CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK);
+            mail_session_set_noise(s, noise[1], noise[1]);
+            CHECK(mail_plan_begin(s, &err) == MAIL_OK);
+            mail_plan_cancel(s);
+            CHECK(mail_plan(s, got, &err) == MAIL_OK && same(got, seeded, one));
+        } else if (i == 2) {  /* a plan that fails lets go of it */
+            noise[1][0] = NAN;
+            mail_session_set_noise(s, noise[1], NULL);
+            CHECK(mail_plan(s, got, &err) == MAIL_E_NUMBER);
+            small_fill(noise[1], one * 16, 1, 3);
+            CHECK(mail_plan(s, got, &err) == MAIL_OK && same(got, seeded, one));
+        } else {  /* a plan that cannot begin does not take it; reset drops it */
+            mail_session_reset(s, o.seed);
+            mail_session_set_noise(s, noise[0], noise[0]);
+            CHECK(mail_plan(s, got, &err) == MAIL_E_STATE);
+            CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK && mail_plan(s, got, &err) == MAIL_OK && same(got, given, one));
+            mail_session_set_noise(s, noise[0], noise[0]);
+            mail_session_reset(s, o.seed);
+            CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK && mail_plan(s, got, &err) == MAIL_OK && same(got, seeded, one));
+        }
+    }
     mail_session_free(s);
     mail_policy_free(policy);
 }
@@ -905,6 +1025,8 @@ int main(void) {
     test_ensemble("odd_ed_ma", 0.5f);
     test_ensemble("ed_tr_bc_lang_h5", 0.1f);
     test_align();
+    test_align_limits();
+    test_given_noise();
     test_within("cosine50_ed_tr");
     test_within("dx3_vp_d_ma");
     test_deadline("cosine50_ed_tr");

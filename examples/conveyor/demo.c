@@ -84,13 +84,14 @@ static int draw_denoising(mail_session *session, const mail_info *info, const co
     static float   chunk[MAIL_MAX_CHUNK * CONVEYOR_ACTION_DIM];
     static uint8_t rgb[STRIP * PART * PART * 3];
     picture        strip = picture_of(rgb, STRIP * PART, PART);
-    size_t         left = info->n_timesteps, done;
+    const size_t   steps = info->n_timesteps + info->diffusion_x;
+    size_t         left = steps, done;
     int            part = 0;
     char           path[400];
     *status = mail_plan_begin(session, err);
     while (*status == MAIL_OK) {
-        done = info->n_timesteps - left;
-        if (left == 0 || (part < STRIP - 1 && done == (size_t)part * info->n_timesteps / (STRIP - 1))) {
+        done = steps - left;
+        if (left == 0 || (part < STRIP - 1 && done == (size_t)part * steps / (STRIP - 1))) {
             *status = mail_plan_sample(session, chunk, err);
             picture_paste(strip, part * PART, 0, draw_scene(sim, PART, chunk, (int)info->act_seq, 0), 1);
             part++;

@@ -89,7 +89,7 @@ int main(int argc, char **argv) {
     info = mail_policy_info(policy);
     if (info->n_cameras != CONVEYOR_CAMERAS || info->action_dim != CONVEYOR_ACTION_DIM || info->has_lang ||
         info->cameras[0].width * info->cameras[0].height > MAX_PIXELS ||
-        info->cameras[1].width * info->cameras[1].height > MAX_PIXELS || (spread && info->n_timesteps % SPREAD != 0)) {
+        info->cameras[1].width * info->cameras[1].height > MAX_PIXELS || (spread && (info->n_timesteps % SPREAD != 0 || info->diffusion_x != 0))) {
         fprintf(stderr, "play: %s: this policy is for another robot\n", path);
         mail_policy_free(policy);
         return 2;
