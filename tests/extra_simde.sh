@@ -1,7 +1,7 @@
 #!/bin/sh
-# The AVX-512 kernels on a machine without AVX-512: the tests of kernels, pictures, blocks, numbers and sessions and the golden cases, with SIMDe's portable
-# intrinsics in the place of the compiler's (tests/simde/avx512.h). Wants gcc, SIMDe (Debian: libsimde-dev) and a processor with AVX2;
-# 77: not all there. Most of its minute and a half is spent compiling.
+# The AVX-512 kernels, and AVX2's with AVX-VNNI, on a machine that has neither: the tests of kernels, pictures, blocks, numbers and sessions and the golden
+# cases, these also with int8 weights, with SIMDe's portable intrinsics in the place of the compiler's (tests/simde/avx512.h). Wants gcc, SIMDe
+# (Debian: libsimde-dev) and a processor with AVX2; 77: not all there. Most of its minute and a half is spent compiling.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 out=build/simde
@@ -20,8 +20,8 @@ for pair in 'test_kernels test_vision' 'test_blocks run_case' 'test_numbers test
 done
 checks=0
 for t in test_kernels test_vision test_blocks test_numbers test_session; do
-    if ! $out/$t >$out/$t.log 2>&1 || grep -q 'avx512.*not on this machine' $out/$t.log; then
-        grep -e FAIL -e avx512 $out/$t.log | head -n 20
+    if ! $out/$t >$out/$t.log 2>&1 || grep -q 'avx.*not on this machine' $out/$t.log; then
+        grep -e FAIL -e avx $out/$t.log | head -n 20
         tail -n 1 $out/$t.log
         exit 1
     fi
@@ -31,4 +31,10 @@ if ! ISAS=avx512 sh tests/test_golden.sh $out/run_case >$out/golden.log 2>&1 || 
     tail -n 20 $out/golden.log
     exit 1
 fi
-echo "$checks checks; golden: $(tail -n 1 $out/golden.log)"
+for isa in avx2 avx512; do
+    if ! $out/run_case --isa $isa --weights int8 tests/golden/cases/*/ >$out/golden_int8_$isa.log 2>&1; then
+        grep -v ' ok$' $out/golden_int8_$isa.log | head -n 20
+        exit 1
+    fi
+done
+echo "$checks checks; golden: $(tail -n 1 $out/golden.log); int8, avx2 with AVX-VNNI: $(grep -c ' ok$' $out/golden_int8_avx2.log) outputs ok"

@@ -144,6 +144,146 @@ static void test_conv_stream(const mailp_kernels *k) {
     }
 }
 
+enum { LOW_BLOCKS = 2, LOW_TAPS = 9, LOW_LANES = 64, LOW_PLANE = 28 * 16 * 16, LOW_PIXELS = 13 };
+
+/* conv_low on values in q, with every number of panels, at once and block by block, against sums of integers. Scales are powers of two
+   and sums fit into float32's 24 bits, so not a bit may differ.
+   x  the values of q as integers, times x_scale [n_blocks];  w [n_blocks][n_taps][depth][LOW_LANES] */
+static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, const unsigned char *q, const float *x_scale, const int *w,
+                            const mailp_conv_shape *shape, size_t pixels) {
+    static float         y[LOW_LANES / 16 * LOW_PIXELS * 16];
+    static unsigned char packed[2 * LOW_BLOCKS * LOW_TAPS * 16 * LOW_LANES];
+    const size_t         n = type == MAIL_WEIGHTS_INT8 ? 4 : 2, group = k->conv_group, steps = shape->n_taps * shape->depth;
+    const int            scaled = type == MAIL_WEIGHTS_INT8;
+    float                scale[LOW_LANES], bias[LOW_LANES];
+    size_t               block, i, o, m, t, panels, split, wrong = 0;
+    for (o = 0; o < LOW_LANES; o++) {
+        scale[o] = scaled && o % 2 ? 0.5f : 1.0f;
+        bias[o]  = scaled ? (float)o - 20.0f : 0.0f;
+    }
+    for (i = 0; i < shape->n_blocks * steps; i++) {
+        for (o = 0; o < group * 16; o++) {
+            const size_t at = ((i / n * group + o / 16) * 16 + o % 16) * n + i % n;
+            if (scaled) {
+                ((int8_t *)packed)[at] = (int8_t)w[i * LOW_LANES + o];
+            } else {
+                const uint16_t value = (uint16_t)mailp_bf16((float)w[i * LOW_LANES + o]);
+                memcpy(packed + 2 * at, &value, 2);
+            }
+        }
+    }
+    for (panels = 1; panels <= group; panels++) {
+        for (split = 0; split < 2; split++) {
+            fill(y, sizeof y / sizeof *y, 100, 200);  /* what was there before does not matter */
+            for (block = 0; block < shape->n_blocks; block += split ? 1 : shape->n_blocks) {
+                const unsigned char *from = packed + block * steps * group * 16 * 4 / n;
+                k->conv_low[type](y, pixels * 16, q, x_scale, from, scaled ? scale : NULL, scaled ? bias : NULL, group, shape, block,
+                                  split ? block + 1 : shape->n_blocks, pixels, panels, from, 0);
+            }
+            for (o = 0; o < panels * 16; o++) {
+                for (m = 0; m < pixels; m++) {
+                    double sum = (double)bias[o];
+                    for (block = 0; block < shape->n_blocks; block++) {
+                        int whole = 0;
+                        for (t = 0; t < shape->n_taps; t++) {
+                            const size_t at = block * shape->plane + shape->tap[t] + m / shape->width * shape->row_step +
+                                              m % shape->width * shape->pixel_step;
+                            for (i = 0; i < shape->depth; i++) {
+                                whole += x[at + i] * w[((block * shape->n_taps + t) * shape->depth + i) * LOW_LANES + o];
+                            }
+                        }
+                        sum += (double)x_scale[block] * (double)scale[o] * whole;
+                    }
+                    wrong += (double)y[(o / 16 * pixels + m) * 16 + o % 16] != sum;
+                }
+            }
+        }
+    }
+    CHECK_MSG(wrong == 0, "%s: conv_low, weights %d, %lu pixels: %lu values differ from sums of integers", k->name, type, (unsigned long)pixels,
+              (unsigned long)wrong);
+}
+
+/* the operands of 8 and 16 bits where the processor has their products; in channels 0 and 1 all weights are as large as can be */
+static void test_conv_low(const mailp_kernels *k) {
+    static const size_t  heights[] = { 1, 1, 2, 1, 3, LOW_PIXELS }, widths[] = { 1, 5, 3, 7, 4, 1 };
+    static float         map[LOW_BLOCKS * LOW_PLANE];
+    static unsigned char q[2 * LOW_BLOCKS * LOW_PLANE];
+    static int           x[LOW_BLOCKS * LOW_PLANE], w[LOW_BLOCKS * LOW_TAPS * 16 * LOW_LANES];
+    size_t               i, size, t;
+    int                  type;
+    for (type = MAIL_WEIGHTS_BF16; type <= MAIL_WEIGHTS_INT8; type++) {
+        int most = 255;
+        if (!mailp_cpu_low(k, (mail_weights)type)) {
+            continue;
+        }
+        if (type == MAIL_WEIGHTS_INT8) {
+            float scale[1];
+            fill(map, 16, 3, 3);
+            k->lower[type](q, scale, map, 16);
+            most = q[15];
+            CHECK(most == 127 || most == 255);
+        }
+        for (size = 0; size < 2 * sizeof heights / sizeof *heights; size++) {
+            const size_t     h = heights[size / 2], width = widths[size / 2], step = 1 + size % 2;
+            mailp_conv_shape shape;
+            float            x_scale[LOW_BLOCKS] = { 1.0f, 0.5f };
+            memset(&shape, 0, sizeof shape);
+            shape.width      = width;
+            shape.pixel_step = step * 16;
+            shape.row_step   = step * 16 * 16;
+            shape.plane      = LOW_PLANE;
+            shape.depth      = 16;
+            shape.n_blocks   = LOW_BLOCKS;
+            shape.n_taps     = size % 3 == 0 ? 1 : LOW_TAPS;
+            for (t = 0; t < LOW_TAPS; t++) {
+                shape.tap[t] = (t / 3 * 16 + t % 3) * 16;
+            }
+            for (i = 0; i < sizeof x / sizeof *x; i++) {
+                x[i]   = i % 4 < 2 ? most : (int)((most + 1) * test_uniform());
+                map[i] = (float)x[i] * x_scale[i / LOW_PLANE];
+            }
+            for (i = 0; i < sizeof w / sizeof *w; i++) {
+                w[i] = i % LOW_LANES == 0 ? 127 : i % LOW_LANES == 1 ? -127 : (int)(255 * test_uniform()) - 127;
+            }
+            for (i = 0; i < LOW_BLOCKS; i++) {
+                const float as_made = x_scale[i];
+                k->lower[type](q + i * LOW_PLANE * (type == MAIL_WEIGHTS_INT8 ? 1 : 2), &x_scale[i], map + i * LOW_PLANE, LOW_PLANE);
+                CHECK(x_scale[i] == as_made);
+            }
+            if (type == MAIL_WEIGHTS_BF16) {
+                for (i = 0; i < sizeof x / sizeof *x; i++) {
+                    x[i] *= i < LOW_PLANE ? 2 : 1;  /* what q holds, in halves */
+                }
+                x_scale[0] = x_scale[1] = 0.5f;
+            }
+            conv_low_agrees(k, type, x, q, x_scale, w, &shape, h * width);
+        }
+        if (type == MAIL_WEIGHTS_INT8 && k->stem_most > 0) {  /* a picture's rows of 7 pixels, all of their 8 bits in use */
+            const float      one = 1.0f;
+            mailp_conv_shape shape;
+            memset(&shape, 0, sizeof shape);
+            shape.width      = 4;
+            shape.pixel_step = 6;
+            shape.row_step   = 60;
+            shape.depth      = 24;
+            shape.n_blocks   = 1;
+            shape.n_taps     = 7;
+            for (t = 0; t < 7; t++) {
+                shape.tap[t] = t * 30;
+            }
+            for (i = 0; i < 600; i++) {
+                x[i] = i % 4 < 2 ? 255 : (int)(256 * test_uniform());
+                q[i] = (unsigned char)x[i];
+            }
+            for (i = 0; i < 7 * 24 * LOW_LANES; i++) {
+                w[i] = i % LOW_LANES == 0 ? k->stem_most : i % LOW_LANES == 1 ? -k->stem_most :
+                       (int)((2 * k->stem_most + 1) * test_uniform()) - k->stem_most;
+            }
+            conv_low_agrees(k, type, x, q, &one, w, &shape, 12);
+        }
+    }
+}
+
 static void test_layer_norm(const mailp_kernels *k) {
     static const size_t widths[] = { 128, 24, 40, 1, 17, 64 };
     size_t w, m, i;
@@ -331,11 +471,25 @@ int main(void) {
         test_gemm(k);
         test_gemm_narrow(k);
         test_conv_stream(k);
+        test_conv_low(k);
         test_layer_norm(k);
         test_elementwise(k);
         test_sequences(k);
         test_attend(k);
     }
     CHECK(mailp_kernels_choose("mmx") == NULL);
+#ifdef MAILP_HAS_AVX_VNNI
+    if (mailp_kernels_choose("avx2") != NULL) {
+        int avx2, avx512, vnni;
+        mailp_cpu(&avx2, &avx512, &vnni);
+        CHECK(mailp_kernels_choose("avx2") == (vnni ? &mailp_kernels_vnni_avx2 : &mailp_kernels_avx2));
+        if (vnni) {
+            test_conv_low(&mailp_kernels_avx2);  /* not chosen, but as right as elsewhere */
+        } else {
+            printf("avx2 with AVX-VNNI: not on this machine\n");
+            test_skipped++;
+        }
+    }
+#endif
     return test_end("test_kernels");
 }

@@ -1,6 +1,7 @@
-/* The AVX-512 kernels on a processor that has only AVX2: compiled with  -include tests/simde/avx512.h -mavx2 -mfma -Wno-psabi  the
-   library's AVX-512 pass is made of SIMDe's portable versions of the intrinsics (https://github.com/simd-everywhere/simde, Debian's
-   libsimde-dev), and the library believes that the processor has the set, VNNI and BF16 included. tests/extra_simde.sh runs the tests so.
+/* The AVX-512 and AVX-VNNI kernels on a processor that has only AVX2: compiled with  -include tests/simde/avx512.h -mavx2 -mfma -Wno-psabi
+   the library's AVX-512 pass and AVX2's products of 8 bits are made of SIMDe's portable versions of the intrinsics
+   (https://github.com/simd-everywhere/simde, Debian's libsimde-dev), and the library believes that the processor has AVX-512, its VNNI and
+   BF16 included, and AVX-VNNI. tests/extra_simde.sh runs the tests so.
 
    What this cannot show: how fast the kernels are, whether the compiler's own AVX-512 code is right, and which set a processor is
    found to have; the last is what `tests/emulation.sh cpu` is for. */
@@ -21,7 +22,7 @@
 
 /* No function may be compiled for more than the command line says: the vectors of 512 bits then are pairs of AVX2's. */
 #define target(sets)
-/* see mailp_cpu, mailp_cpu_low, MAILP_HAS_BF16 and MAILP_IN_PLACE in mail.h */
+/* see mailp_cpu, mailp_cpu_low, MAILP_HAS_BF16, MAILP_HAS_AVX_VNNI and MAILP_IN_PLACE in mail.h */
 #define MAILP_EMULATED_AVX512
 
 typedef union {
@@ -109,6 +110,7 @@ static inline __m512 simde512_reduce_floor_ps(__m512 a) {
 #undef _mm512_cvtusepi32_epi8
 #undef _mm512_cvtepi32_epi16
 #undef _mm512_reduce_ps
+#undef _mm256_dpbusd_avx_epi32
 #define _mm512_cvtepi32_ps(a)     simde512_cvtepi32_ps(a)
 #define _mm512_cvtps_epi32(a)     simde512_cvtps_epi32(a)
 #define _mm512_cvtepi8_epi32(a)   simde512_cvtepi8_epi32(a)
@@ -116,5 +118,6 @@ static inline __m512 simde512_reduce_floor_ps(__m512 a) {
 #define _mm512_cvtusepi32_epi8(a) simde512_cvtusepi32_epi8(a)
 #define _mm512_cvtepi32_epi16(a)  simde512_cvtepi32_epi16(a)
 #define _mm512_reduce_ps(a, mode) ((mode) == 0x09 ? simde512_reduce_floor_ps(a) : _mm512_setzero_ps())
+#define _mm256_dpbusd_avx_epi32(s, a, b) simde_mm256_dpbusd_epi32(s, a, b)
 
 #endif
