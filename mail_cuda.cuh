@@ -35,7 +35,7 @@
    As in mail.h: pictures of every format, size and stride, goals, histories, horizons, DDIM, ensembling, limits, robots that are
    reset one by one. Different: errors that only the network's numbers can show come from mail_cuda_session_check, after the
    fact; a plan is not spread over calls, because a queued one runs while the loop goes on; there is no plan within a time,
-   for which n_steps with DDIM is the tool.
+   for which n_steps with DDIM is the tool; a policy with cameras takes pictures only, no features.
 
    Not yet measured on a GPU. The kernels are tested on a CPU stand-in and compiled for sm_80, sm_90a and sm_120; what that
    cannot show (memory ordering, inline PTX, speed) waits for bench/device_run.sh. Needs the CUDA Toolkit 12 or later.
@@ -92,13 +92,16 @@ struct mailp_cuda_queue {
 };
 
 #ifndef MAIL_CUDA_ON_CPU
-/* Let a kernel be launched with smem bytes of dynamic shared memory, in clusters of that many blocks. The limit is only ever
-   raised: a graph recorded with more must stay right when a smaller session comes after it. */
+/* Let a kernel be launched with smem bytes of dynamic shared memory, in clusters of that many blocks. The limit is set to all that
+   the device has, whatever smem is: sessions of other sizes, perhaps in other threads, use the same kernel. */
 static inline cudaError_t mailp_cuda_allow(const void *kernel, size_t smem, unsigned cluster) {
     cudaFuncAttributes about;
+    int                device = 0, most = 0;
     cudaError_t        e = cudaFuncGetAttributes(&about, kernel);
     if (e == cudaSuccess && (size_t)about.maxDynamicSharedSizeBytes < smem) {
-        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
+        e = cudaGetDevice(&device);
+        e = e == cudaSuccess ? cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) : e;
+        e = e == cudaSuccess ? cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most - (int)about.sharedSizeBytes) : e;
     }
     if (e == cudaSuccess && cluster > 8) {
         e = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
@@ -1008,7 +1011,7 @@ static __global__ void __launch_bounds__(128) mailp_cuda_denoise(mailp_cuda_deno
                 x[a] = next;
             }
             if (lane == 0 && p.last) {
-                const float y = s.ddpm ? mailp_dev_clamp(x[a], s.lo[a], s.hi[a]) : x[a];
+                const float y = s.ddpm ? mailp_dev_clamp(mailp_dev_finite(x[a]), s.lo[a], s.hi[a]) : x[a];
                 s.actions[(size_t)row * D + a] = s.std ? __fadd_rn(__fmul_rn(y, s.std[a]), s.mean[a]) : y;
                 if (s.trace_norm) {
                     s.trace_norm[(size_t)row * D + a] = y;
@@ -1078,9 +1081,12 @@ static __global__ void __launch_bounds__(64) mailp_cuda_commit(mailp_cuda_commit
             if (c.ensemble) { /* as predicted: the limits are for the mean */
                 c.ensemble[(((size_t)b * c.A + n % c.A) * c.A + i) * c.D + j] = v;
             }
-            previous = mailp_dev_limit(c, j, v, limited, previous);
-            limited = true;
-            c.chunk[at] = previous;
+            const float given = mailp_dev_limit(c, j, v, limited, previous);
+            c.chunk[at] = given;
+            if (fabsf(given) <= FLT_MAX) { /* no step is measured from not-a-number */
+                previous = given;
+                limited = true;
+            }
         }
     }
     __syncthreads(); /* everyone has read the counters */
@@ -1107,8 +1113,13 @@ static __global__ void __launch_bounds__(64) mailp_cuda_give(mailp_cuda_chunks c
             v = (float)(sum / weights);
         }
         v = mailp_dev_limit(c, j, v, limited, c.last[(size_t)b * c.D + j]);
-        c.last[(size_t)b * c.D + j] = v;
         c.given[(size_t)b * c.D + j] = v;
+        if (!(fabsf(v) <= FLT_MAX)) { /* also of a chunk whose plan was told of before */
+            c.fault[2 * b + 1] = 1;
+        }
+        if (fabsf(v) <= FLT_MAX || !limited) { /* not-a-number limits nothing */
+            c.last[(size_t)b * c.D + j] = v;
+        }
     }
     __syncthreads();
     if (tid == 0) {
@@ -2586,7 +2597,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     }
                     s->x[m][a] = next;
                     if (last && store) {
-                        const float y = mailp_dev_clamp(next, p.s.lo[a], p.s.hi[a]);
+                        const float y = mailp_dev_clamp(mailp_dev_finite(next), p.s.lo[a], p.s.hi[a]);
                         p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y, p.s.std[a]), p.s.mean[a]) : y;
                         if (p.s.trace_norm) {
                             p.s.trace_norm[row * D + a] = y;
@@ -2743,7 +2754,8 @@ static inline void mailp_cuda_load_mamba(mailp_cuda_loader *l, mailp_cuda_trunk 
         mailp_cuda_load_transposed(l, &w->dt_w, E, R, at, "mixer.dt_proj.weight");
         float *A2 = mailp_cuda_load_transposed(l, &w->A2, E, N, at, "mixer.A_log");
         for (size_t j = 0; A2 && j < E * N; j++) {
-            A2[j] = (float)(-exp((double)A2[j]) * 1.4426950408889634);
+            const double a = -exp((double)A2[j]) * 1.4426950408889634;
+            A2[j] = (float)(a < -1e30 ? -1e30 : a); /* beyond float32 the decay is 0 all the same, but not 0 times infinity */
         }
         /* [E][1][d_conv] -> [taps][E], zeros before */
         float *conv = mailp_cuda_take(l, &w->conv_w, taps * E);
@@ -3841,6 +3853,7 @@ static inline mail_status mailp_cuda_check(cudaError_t error, const char *doing,
     if (error == cudaSuccess) {
         return MAIL_OK;
     }
+    (void)cudaGetLastError(); /* it is told here; the caller's next question is not about it */
     return mailp_fail(err, error == cudaErrorMemoryAllocation ? MAIL_E_MEMORY : MAIL_E_UNSUPPORTED, "CUDA, %s: %s", doing,
                       cudaGetErrorString(error));
 }
@@ -3883,6 +3896,7 @@ static inline int mailp_cuda_largest_cluster(void) {
 static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const mailp_config *config, mailp_cuda_source source,
                                                   mail_error *err) {
     mailp_cuda_loader l;
+    void             *raw = NULL;
     int               device = 0, major = 0, minor = 0, smem = 0, sms = 0;
     mail_status       status;
     *out = NULL;
@@ -3897,6 +3911,8 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         return mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for a policy", sizeof *p);
     }
     p->config = *config;
+    cudaError_t e = cudaGetDevice(&device);
+    p->device = device;
     if (config->algorithm == MAIL_DDPM) {
         p->ddpm_memory = (float *)malloc(MAIL_DDPM_TABLES * config->n_timesteps * sizeof(float));
         if (!p->ddpm_memory) {
@@ -3909,7 +3925,6 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
             return status;
         }
     }
-    cudaError_t e = cudaGetDevice(&device);
     if (e == cudaSuccess) {
         e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     }
@@ -3923,7 +3938,6 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         e = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
     }
     status = mailp_cuda_check(e, "asking the device what it is", err);
-    p->device = device;
     p->sm = major * 10 + minor;
     if (status == MAIL_OK) { /* a program compiled for an older architecture has no clusters on a newer GPU either */
         cudaFuncAttributes about;
@@ -3933,6 +3947,13 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     }
     p->smem = smem;
     p->sms = sms;
+    for (size_t i = 0; i < config->n_trunks && status == MAIL_OK; i++) { /* what mailp_cuda_queue_mixer takes for one token */
+        const size_t need = 4 * (config->trunk[i].d_inner + config->trunk[i].dt_rank + 2 * config->trunk[i].d_state);
+        if (need > (size_t)smem) {
+            status = mailp_fail(err, MAIL_E_UNSUPPORTED, "trunk '%s' with d_inner %zu takes %zu bytes of shared memory; a block of this GPU has %d",
+                                config->trunk[i].name, config->trunk[i].d_inner, need, smem);
+        }
+    }
     p->max_cluster = p->sm >= 90 ? mailp_cuda_largest_cluster() : 1;
 
     memset(&l, 0, sizeof l);
@@ -3942,7 +3963,8 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     mailp_cuda_load_policy(&l, p);
     const size_t bytes = l.used * sizeof(float);
     if (l.status == MAIL_OK) {
-        l.host = (float *)malloc(bytes);
+        raw = malloc(bytes + 128);
+        l.host = raw ? (float *)(((uintptr_t)raw + 127) / 128 * 128) : NULL; /* slices are structs aligned to 128 */
         l.tmp = (float *)malloc((l.tmp_need + 1) * sizeof(float));
         if (!l.host || !l.tmp) {
             l.status = mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for weights on their way to the GPU", bytes);
@@ -3963,7 +3985,7 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         }
         l.status = mailp_cuda_check(copied, "copying weights", err);
     }
-    free(l.host);
+    free(raw);
     free(l.tmp);
     if (l.status != MAIL_OK) {
         mail_cuda_policy_free(p);
@@ -3976,16 +3998,11 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
 /* Tensors of the file that mail_policy_load keeps open. Modules that a checkpoint registers twice are found under either
    name: backbone = nets.0, pool = nets.1. */
 static inline mail_status mailp_cuda_read_tensor(void *user, const char *name, float *values, size_t n, mail_error *err) {
-    static const char *const twice[2][2] = {{".backbone.", ".nets.0."}, {".pool.", ".nets.1."}};
-    const mail_policy       *policy = (const mail_policy *)user;
-    const mail_tensor       *t = mail_tensors_find(policy->tensors, name);
-    char                     other[256];
-    for (int i = 0; i < 2 && !t; i++) {
-        const char *at = strstr(name, twice[i][0]);
-        if (at) {
-            (void)snprintf(other, sizeof other, "%.*s%s%s", (int)(at - name), name, twice[i][1], at + strlen(twice[i][0]));
-            t = mail_tensors_find(policy->tensors, other);
-        }
+    const mail_policy *policy = (const mail_policy *)user;
+    const mail_tensor *t = mail_tensors_find(policy->tensors, name);
+    char               other[256];
+    if (!t && (mailp_alias(other, sizeof other, name, ".backbone.", ".nets.0.") || mailp_alias(other, sizeof other, name, ".pool.", ".nets.1."))) {
+        t = mail_tensors_find(policy->tensors, other);
     }
     if (!t || t->count != n) {
         return mailp_fail(err, MAIL_E_TENSOR, "tensor '%s' is missing or has not %zu elements", name, n);
@@ -3996,10 +4013,12 @@ static inline mail_status mailp_cuda_read_tensor(void *user, const char *name, f
 /* Put a loaded policy's weights on the present device, as float32. The policy is not needed afterwards.
    Returns  MAIL_E_STATE if it was loaded with drop_source; MAIL_E_UNSUPPORTED if it is larger than the kernels allow. */
 MAIL_CUDA_API mail_status mail_cuda_policy_create(mail_cuda_policy **out, const mail_policy *policy, mail_error *err) {
+    if (out) {
+        *out = NULL;
+    }
     if (!out || !policy) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_policy_create: out or policy is NULL");
     }
-    *out = NULL;
     if (!policy->tensors) {
         return mailp_fail(err, MAIL_E_STATE, "the policy was loaded with drop_source: its tensors are gone");
     }
@@ -4538,12 +4557,16 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
 }
 
 /* A session: histories, chunks, noise and work memory of some robots, on the device that is current (the policy's). What it
-   queues goes to the caller's stream; it belongs to the caller and must not be recording a graph.   options NULL: defaults.
+   queues goes to the caller's stream; it belongs to the caller and must not be recording a graph. Not cudaStreamPerThread, which is
+   another stream in every thread, if the session moves between threads.   options NULL: defaults.
    Memory: allocates here, and then never again.   The policy must outlive the session. */
 MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, const mail_cuda_policy *policy,
                                                    const mail_cuda_options *options, cudaStream_t stream, mail_error *err) {
     const mail_cuda_options o = options ? *options : mail_cuda_options_init();
     mailp_cuda_wish         wish = {};
+    if (session) {
+        *session = NULL;
+    }
     if (!session || !policy) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_create: session or policy is NULL");
     }
@@ -4669,8 +4692,8 @@ static inline mail_status mailp_cuda_image_check(const mail_cuda_session *s, con
 
 /* Give the newest frame of every camera, as mail_observe does: n = batch * n_cameras images, robot by robot, cameras in
    mail_info order; every format, size and stride that mail.h takes, on host or device. They are converted and encoded on the
-   stream. Memory of the device or page-locked memory must stay as it is until the stream has come this far; memory of other
-   kinds is copied before the call returns, which makes the call wait for what was queued before.
+   stream, and must stay as they are until it has come this far; with memory of the host that is not page-locked the call may wait
+   for what was queued before.
    On an error the histories are as they were; what is not finite in a float picture is told by mail_cuda_session_check. */
 MAIL_CUDA_API mail_status mail_cuda_observe(mail_cuda_session *session, const mail_image *images, size_t n, mail_error *err) {
     if (!session || !images) {
@@ -4743,13 +4766,13 @@ static inline mail_status mailp_cuda_plan_now(mail_cuda_session *s, float *actio
     const mailp_config &c = s->policy->config;
     const mailp_cuda_on on(s->policy);
     mailp_cuda_queue    q = {s->stream, on.error, 0, 0, 0, 0.0};
-    for (int b = 0; b < s->B; b++) {
-        if (!s->frames[b] && (all || s->used[b] >= s->chunks.n_exec)) {
-            return mailp_fail(err, MAIL_E_STATE, "robot %d has seen no frame since its reset", b);
-        }
-    }
     if (c.lang && !s->has_goal) {
         return mailp_fail(err, MAIL_E_STATE, "no goal was given: this policy needs mail_cuda_session_set_goal before it can plan");
+    }
+    for (int b = 0; b < s->B; b++) {
+        if (!s->frames[b] && (all || s->used[b] >= s->chunks.n_exec)) {
+            return mailp_fail(err, MAIL_E_STATE, "robot %d: no observation since the session began or was reset", b);
+        }
     }
     if (c.algorithm == MAIL_DDPM) {
         mailp_cuda_queue_noise(&q, s);
@@ -4770,8 +4793,8 @@ static inline mail_status mailp_cuda_plan_now(mail_cuda_session *s, float *actio
 
 /* Queue a decision for all robots, as mail_plan does; it takes the place of the present chunks in the order of the stream.
    actions [batch][act_seq][action_dim] in the robot's units, on host or device, or NULL; they are there when the stream has
-   come this far (mail_cuda_session_check asks without waiting), so a control loop may go on meanwhile. Memory of the host
-   that is not page-locked makes the call wait for them. */
+   come this far (mail_cuda_session_check asks without waiting), so a control loop may go on meanwhile; with memory of the host
+   that is not page-locked the call may wait for them. */
 MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *actions, mail_error *err) {
     if (!session) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_plan: session is NULL");
@@ -4835,8 +4858,9 @@ MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, ma
 }
 
 /* The selective scan of mail.h over `batch` sequences at once, for any length; see mailp_cuda_scan_args for the operands,
-   all in device memory, and >>scan for how. d_state is at most 64.
-   Memory   none.   Work is queued on the stream. */
+   all in device memory, and >>scan for how. d_state is at most 64, or 32 on a GPU whose blocks have less than 158 KB of shared
+   memory (compute capability 8.6, 8.9, 12.0).
+   Memory   none, but that the runtime loads a kernel when it is first used.   Work is queued on the stream. */
 typedef mailp_cuda_scan_args mail_cuda_scan;
 MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, size_t batch, cudaStream_t stream, mail_error *err) {
     mailp_cuda_queue q = {stream, cudaSuccess, 0, 0, 0, 0.0};
@@ -4866,7 +4890,17 @@ MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, s
     } else if (scan->d_state <= 32) {
         go(mailp_cuda_scan<32, 4, 4>, 4, 4, sizeof(mailp_cuda_scan_shared<32, 4, 4>));
     } else {
-        go(mailp_cuda_scan<64, 2, 4>, 2, 4, sizeof(mailp_cuda_scan_shared<64, 2, 4>));
+        const size_t need = sizeof(mailp_cuda_scan_shared<64, 2, 4>);
+        int          device = 0, have = 0;
+        q.error = cudaGetDevice(&device);
+        if (q.error == cudaSuccess) {
+            q.error = cudaDeviceGetAttribute(&have, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+        }
+        if (q.error == cudaSuccess && (size_t)have < need) {
+            return mailp_fail(err, MAIL_E_UNSUPPORTED, "a scan with d_state %d takes %zu bytes of shared memory; a block of this GPU has %d, enough for 32",
+                              scan->d_state, need, have);
+        }
+        go(mailp_cuda_scan<64, 2, 4>, 2, 4, need);
     }
     return mailp_cuda_check(q.error, "queueing a scan", err);
 }

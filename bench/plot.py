@@ -2,7 +2,7 @@
 
     python3 bench/plot.py build/bench_peers.json out.png|out.svg [--threads 1] [--table]
 
---table prints the README's tables instead.
+--table prints the tables of bench/RESULTS.md instead.
 """
 import argparse
 import json
@@ -38,7 +38,7 @@ NAMES.update({"%s_H%d" % (a, h): "%s, history %d, chunk 10" % (a, h) for a in ("
 
 
 def table(rows):
-    """The README's tables: one for each number of threads, a line for each work. Ratios are to the fastest float32 peer."""
+    """Markdown tables: one for each number of threads, a line for each work. Ratios are to the fastest float32 peer."""
     for threads in sorted({r["threads"] for r in rows}):
         here = {(r["work"], r["precision"]): r for r in rows if r["threads"] == threads}
         print("\n%d thread%s\n" % (threads, "s" if threads > 1 else ""))
@@ -77,7 +77,7 @@ def figure(data, out, threads):
     ax.set_yscale("log")
     ax.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
     ax.minorticks_off()
-    ax.set_ylim(0.8, 80)
+    ax.set_ylim(0.8, 60)
     ax.set_ylabel("time, mail.h = 1")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(ncols=len(ORDER), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.13))

@@ -367,7 +367,7 @@ static void rc_single(rc_case *c, rc_run *r, size_t batch, size_t frames, const 
     float             *actions = rc_floats(r, n), *again = rc_floats(r, n);
     float             *eps = rc_floats(r, calls * n), *x0 = rc_floats(r, calls * n), *x = rc_floats(r, calls * n);
     mail_error         err;
-    size_t             t, left = 0;
+    size_t             t, i, left = 0;
     double             gain;
     if (actions == NULL || again == NULL || eps == NULL || x0 == NULL || x == NULL) {
         rc_fail(c, "run", "out of memory");
@@ -395,13 +395,21 @@ static void rc_single(rc_case *c, rc_run *r, size_t batch, size_t frames, const 
     }
     t = 0;
     do {
+        if (t < calls) {
+            memcpy(x0 + t * n, r->session->x, n * sizeof *x0);
+        }
         if (mail_plan_step(r->session, &left, &err) != MAIL_OK) {
             rc_fail(c, "plan_step", err.text);
             return;
         }
         if (t < calls) {
             memcpy(eps + t * n, r->session->noise_pred, n * sizeof *eps);
-            memcpy(x0 + t * n, r->session->x_start, n * sizeof *x0);
+            for (i = 0; i < n; i++) {  /* as the step does, from what x was before it */
+                const mail_policy *p = r->policy;
+                const float       *lo = p->cfg.clip_denoised ? p->lo : NULL, *hi = p->cfg.clip_denoised ? p->hi : NULL;
+                x0[t * n + i] = mailp_x_start(&p->ddpm, r->session->order[t], x0[t * n + i], eps[t * n + i], lo, hi, i % p->cfg.action_dim,
+                                              p->cfg.predict_epsilon);
+            }
             memcpy(x + t * n, r->session->x, n * sizeof *x);
         }
         t++;
@@ -414,7 +422,6 @@ static void rc_single(rc_case *c, rc_run *r, size_t batch, size_t frames, const 
         rc_judge(c, "eps", eps, calls * n);
         gain = 0.0;
         if (r->policy->cfg.predict_epsilon) {
-            size_t i;
             for (i = 0; i < n; i++) {
                 gain = fabs((double)eps[i]) > gain ? fabs((double)eps[i]) : gain;
             }

@@ -508,6 +508,39 @@ static uint64_t session_case(void) {
     return ct_hash(drawn);
 }
 
+/* Actions that are not finite are told of whenever one is handed out, and the step limit then counts from the last that was. */
+static uint64_t number_case(void) {
+    mailp_config c = ct_config(MAIL_D_MA, 16, 5);
+    c.n_action_steps = 2;
+    mail_cuda_policy *p = ct_policy(c);
+    mail_cuda_options o = mail_cuda_options_init();
+    const floats      step(c.action_dim, 0.01f);
+    mail_error        err;
+    floats            a(c.action_dim), last;
+    o.session.action_max_step = step.data();
+    mail_cuda_session *s = ct_session(p, 1, mailp_cuda_wish(), o);
+    for (int frame = 0; frame < 4; frame++) {
+        floats f = ct_normal(c.state_dim, (uint64_t)frame + 1);
+        f[3] = frame == 1 ? NAN : f[3];
+        CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
+        for (int i = 0; i < 2; i++) {
+            CHECK(mail_cuda_act(s, a.data(), &err) == MAIL_OK);
+            (void)cudaDeviceSynchronize();
+            const bool        bad = frame == 1 || frame == 2; /* while frame 1 is one of the two in the history */
+            const mail_status status = mail_cuda_session_check(s, &err);
+            CHECK_MSG(status == (bad ? MAIL_E_NUMBER : MAIL_OK), "frame %d, action %d, %g: status %d", frame, i, (double)a[0], (int)status);
+            CHECK(bad == !(fabsf(a[0]) <= FLT_MAX));
+            for (size_t j = 0; j < a.size() && !bad && !last.empty(); j++) {
+                CHECK_MSG(fabsf(a[j] - last[j]) <= 0.0101f, "frame %d, action %d: from %g to %g", frame, i, (double)last[j], (double)a[j]);
+            }
+            last = bad ? last : a;
+        }
+    }
+    mail_cuda_session_free(s);
+    mail_cuda_policy_free(p);
+    return ct_hash(last);
+}
+
 /* What is refused, and that nothing leaks when an allocation fails. */
 static uint64_t refuse_case(void) {
     mailp_config       c = ct_config(MAIL_D_MA, 16, 5);
@@ -544,6 +577,15 @@ static uint64_t refuse_case(void) {
     cpucuda::device.max_cluster = 16;
     cpucuda::device.smem = 99 * 1024;
     mail_cuda_policy *small = ct_policy(c);
+    float             operand = 0.0f;
+    scan.y = &operand;
+    scan.u = scan.dt = scan.A = scan.B = scan.C = &operand;
+    scan.L = scan.d_inner = 1;
+    scan.d_state = 33;
+    CHECK(mail_cuda_selective_scan(&scan, 1, NULL, &err) == MAIL_E_UNSUPPORTED && strstr(err.text, "enough for 32") != NULL);
+    mailp_config wide = c;
+    wide.trunk[0].d_inner = 32768;
+    CHECK(mailp_cuda_policy_build(&none, &wide, source, &err) == MAIL_E_UNSUPPORTED && strstr(err.text, "d_inner 32768") != NULL && none == NULL);
     CHECK(mail_cuda_session_create(&s, small, NULL, NULL, &err) == MAIL_OK && s->loop.cluster != 8);
     mail_cuda_session_free(s);
     mail_cuda_policy_free(small);
@@ -649,6 +691,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"ages ED-Ma BC", [] { return ages_case(MAIL_ED_MA, MAIL_BC); }},
         {"ages ED-Tr BC", [] { return ages_case(MAIL_ED_TR, MAIL_BC); }},
         {"session: noise, act, reset, no allocation", [] { return session_case(); }},
+        {"actions that are not finite", [] { return number_case(); }},
         {"what is refused; failing allocations; small GPUs", [] { return refuse_case(); }},
     };
     const std::vector<ct_case> twins = twin_cases();
