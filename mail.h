@@ -6184,7 +6184,7 @@ typedef struct mailp_mamba_job {
     float                   *xz;          /* [rows][2 ep]: x and z; later y in place of x */
     float                   *xc;          /* [rows][ep]: x after conv1d and silu */
     float                   *dt;          /* [rows][ep] */
-    float                   *own;         /* per thread: [rows][dp + pad(dt_rank + 2 d_state)] */
+    float                   *own;         /* per thread: [rows][dp], then [rows][pad(dt_rank + 2 d_state)] */
     size_t                   own_floats;
 } mailp_mamba_job;
 
@@ -6392,6 +6392,9 @@ static void mailp_block_qkv(void *arg, size_t t) {
     float                 *normed = j->own + t * j->own_floats;
     size_t                 from, to;
     mailp_share(&from, &to, j->block->qkv.panels, t, j->ctx->n_threads);
+    if (from == to) {
+        return;
+    }
     j->ctx->kernels->layer_norm(normed, j->m->dp, j->r, j->m->dp, j->block->ln1, NULL, j->rows, j->m->d_model);
     mailp_linear_part(j->ctx, j->qkv, j->block->qkv.panels * MAILP_LANES, normed, j->m->dp, &j->block->qkv, j->rows, from, to, 0);
 }
@@ -6435,6 +6438,9 @@ static void mailp_block_mlp_0(void *arg, size_t t) {
     float                 *normed = j->own + t * j->own_floats;
     size_t                 from, to;
     mailp_share(&from, &to, j->block->mlp_0.panels, t, j->ctx->n_threads);
+    if (from == to) {
+        return;
+    }
     j->ctx->kernels->layer_norm(normed, j->m->dp, j->r, j->m->dp, j->block->ln2, NULL, j->rows, j->m->d_model);
     mailp_linear_part(j->ctx, j->mlp, ld, normed, j->m->dp, &j->block->mlp_0, j->rows, from, to, 0);
     j->ctx->kernels->gelu(j->mlp + from * MAILP_LANES, ld, j->rows, to - from);
