@@ -1049,9 +1049,9 @@ struct mailp_cuda_chunks {
     int          robots, A, D, n_exec;
 };
 
-/* v within the limits of dimension j. */
-static __device__ __forceinline__ float mailp_dev_limit(const mailp_cuda_chunks &c, int j, float v, bool has_previous, float previous) {
-    if (has_previous && c.max_step) {
+/* v within the limits of dimension j; previous is not-a-number if there is none, and then limits nothing. */
+static __device__ __forceinline__ float mailp_dev_limit(const mailp_cuda_chunks &c, int j, float v, float previous) {
+    if (c.max_step) {
         v = mailp_dev_clamp(v, previous - c.max_step[j], previous + c.max_step[j]);
     }
     v = c.lo && v < c.lo[j] ? c.lo[j] : v;
@@ -1070,8 +1070,7 @@ static __global__ void __launch_bounds__(64) mailp_cuda_commit(mailp_cuda_commit
     const bool               active = p.all || used >= c.n_exec;
     const int                n = c.ensemble_n[b] - (c.ensemble_n[b] > 0 && used == 0); /* a chunk that gave nothing is replaced */
     for (int j = tid; j < c.D && active; j += (int)blockDim.x) {
-        bool  limited = c.has_last[b] != 0;
-        float previous = c.last[(size_t)b * c.D + j];
+        float previous = c.has_last[b] ? c.last[(size_t)b * c.D + j] : NAN;
         for (int i = 0; i < c.A; i++) {
             const size_t at = ((size_t)b * c.A + i) * c.D + j;
             const float  v = c.actions[at];
@@ -1081,12 +1080,9 @@ static __global__ void __launch_bounds__(64) mailp_cuda_commit(mailp_cuda_commit
             if (c.ensemble) { /* as predicted: the limits are for the mean */
                 c.ensemble[(((size_t)b * c.A + n % c.A) * c.A + i) * c.D + j] = v;
             }
-            const float given = mailp_dev_limit(c, j, v, limited, previous);
+            const float given = mailp_dev_limit(c, j, v, previous);
             c.chunk[at] = given;
-            if (fabsf(given) <= FLT_MAX) { /* no step is measured from not-a-number */
-                previous = given;
-                limited = true;
-            }
+            previous = fabsf(given) <= FLT_MAX ? given : previous;
         }
     }
     __syncthreads(); /* everyone has read the counters */
@@ -1100,7 +1096,7 @@ static __global__ void __launch_bounds__(64) mailp_cuda_commit(mailp_cuda_commit
 /* The next action of every robot. One block owns a robot, a thread a dimension. */
 static __global__ void __launch_bounds__(64) mailp_cuda_give(mailp_cuda_chunks c) {
     const int b = (int)blockIdx.x, tid = (int)threadIdx.x, used = c.used[b], n = c.ensemble_n[b], oldest = n > c.A ? n - c.A : 0;
-    const bool limited = c.has_last[b] != 0;
+    const bool has_last = c.has_last[b] != 0;
     for (int j = tid; j < c.D; j += (int)blockDim.x) {
         float v = c.chunk[((size_t)b * c.A + used) * c.D + j];
         if (c.ensemble) { /* chunk number i was planned i actions after the first; its action n - 1 - i is meant for now */
@@ -1112,12 +1108,12 @@ static __global__ void __launch_bounds__(64) mailp_cuda_give(mailp_cuda_chunks c
             }
             v = (float)(sum / weights);
         }
-        v = mailp_dev_limit(c, j, v, limited, c.last[(size_t)b * c.D + j]);
+        v = mailp_dev_limit(c, j, v, has_last ? c.last[(size_t)b * c.D + j] : NAN);
         c.given[(size_t)b * c.D + j] = v;
         if (!(fabsf(v) <= FLT_MAX)) { /* also of a chunk whose plan was told of before */
             c.fault[2 * b + 1] = 1;
         }
-        if (fabsf(v) <= FLT_MAX || !limited) { /* not-a-number limits nothing */
+        if (fabsf(v) <= FLT_MAX || !has_last) {
             c.last[(size_t)b * c.D + j] = v;
         }
     }
