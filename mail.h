@@ -1690,7 +1690,7 @@ static mail_status mailp_safetensors_parse(mail_tensors *t, const unsigned char 
     uint64_t             header_size = mailp_le64(bytes);
     const unsigned char *data, *end;
     const char          *at, *at2;
-    char                *text;
+    char                *text = NULL;
     mailp_json           header, key, v, key2, v2;
     size_t               n = 0, n_pairs = 0, i;
     mail_status          status;
@@ -2029,7 +2029,8 @@ static const struct {
 /* argument: bytes, or what stands above. needs: values on the stack, MAILP_TO_MARK: a mark. The commonest come first. */
 typedef struct mailp_opcode {
     unsigned char code;
-    signed char   argument, needs;
+    signed char   argument;
+    unsigned char needs;
     const char   *name;
 } mailp_opcode;
 
@@ -2237,7 +2238,7 @@ static mail_status mailp_pickle_run(uint64_t *top, mailp_pickle *vm, mail_error 
             if (mark == 0) {
                 return mailp_pickle_damaged(at, "a mark on the stack", err);
             }
-        } else if (vm->n_stack < (size_t)opcode->needs) {
+        } else if (vm->n_stack < opcode->needs) {
             return mailp_pickle_damaged(at, "more values on the stack", err);
         }
         switch (opcode->code) {
@@ -2258,7 +2259,7 @@ static mail_status mailp_pickle_run(uint64_t *top, mailp_pickle *vm, mail_error 
             mailp_pickle_push(vm, MAILP_P_STRING, n, arg);
             break;
         case ')': case 0x85: case 0x86: case 0x87:
-            mailp_pickle_tuple(vm, vm->n_stack - (size_t)opcode->needs, vm->n_stack - (size_t)opcode->needs);
+            mailp_pickle_tuple(vm, vm->n_stack - opcode->needs, vm->n_stack - opcode->needs);
             break;
         case 't': mailp_pickle_tuple(vm, mark - 1, mark); break;
         case ']': mailp_pickle_push(vm, MAILP_P_LIST, 0, 0); break;
@@ -2417,7 +2418,7 @@ static mail_status mailp_pickle_table(mail_tensors *t, const mailp_pickle *vm, u
     const uint64_t           dict = mailp_pickle_choose(vm, top);
     uint64_t                 text_size = 0, bytes = 0, stored = 0;  /* text_size: one long name, said often, would not fit into 32 bits */
     size_t                   n = 0, i;
-    char                    *text;
+    char                    *text = NULL;
     mail_status              status;
     for (item = vm->item; item < end; item++) {
         if (item->dict == dict && item->value.kind == MAILP_P_TENSOR) {

@@ -26,6 +26,12 @@ for cc in gcc clang; do
     try $cc -std=c99 -O1 $warn_c -DMAIL_NO_STDIO tests/compile/one.c -o $out/one -lm && try $out/one
     try $cc -std=c99 -O1 $warn_c -DMAIL_NO_SIMD tests/compile/one.c -o $out/one -lm && try $out/one
     try $cc -std=c99 -O1 $warn_c -DMAIL_THREADS tests/compile/one.c -o $out/one -lm -pthread && try $out/one
+    try $cc -std=c11 -O3 $warn_c -DMAIL_THREADS tests/compile/one.c -o $out/one -lm -pthread && try $out/one
+    if echo 'int main(void) { return 0; }' | $cc -m32 -x c - -o $out/small -lm 2>/dev/null; then
+        try $cc -m32 -std=c99 -O2 $warn_c tests/compile/one.c -o $out/one -lm && try $out/one
+    else
+        echo "$cc -m32: skipped, no 32-bit libraries"
+    fi
     try $cc -std=c11 -O1 $warn_c tests/compile/two_a.c tests/compile/two_b.c -o $out/two -lm && try $out/two
     try $cc -std=c11 -O1 $warn_c -DMAIL_STATIC tests/compile/two_static_a.c tests/compile/two_static_b.c -o $out/two -lm && try $out/two
     # exported symbols
@@ -40,6 +46,14 @@ for cc in gcc clang; do
         failed=$((failed + 1))
     else
         grep -q 'mail.h.*NaN' $out/fast.txt || { echo "$cc: -ffast-math was refused without the reason"; failed=$((failed + 1)); }
+    fi
+    # options that change the declarations, given after them
+    if printf '#include "mail.h"\n#define MAIL_THREADS\n#define MAIL_IMPLEMENTATION\n#include "mail.h"\n' |
+        $cc -I. -x c -c - -o $out/late.o 2>$out/late.txt; then
+        echo "$cc: MAIL_THREADS after the first include was not refused"
+        failed=$((failed + 1))
+    else
+        grep -q 'before every include' $out/late.txt || { echo "$cc: MAIL_THREADS was refused without the reason"; failed=$((failed + 1)); }
     fi
 done
 for cxx in g++ clang++; do
