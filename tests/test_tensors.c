@@ -929,6 +929,7 @@ static void test_two_names(void) {
         int                same;
     } pair[] = { { { 0, 0 }, { 4, 4 }, { 1, 1 }, 1 },
                  { { 3, 3 }, { 4, 4 }, { 0, 0 }, 1 },   /* read as dense, either would run over its storage */
+                 { { 2, 2 }, { 1, 1 }, { 1, 7 }, 1 },
                  { { 3, 2 }, { 4, 4 }, { 0, 0 }, 0 },
                  { { 2, 1 }, { 2, 2 }, { 0, 0 }, 0 },
                  { { 0, 0 }, { 2, 2 }, { 2, 1 }, 0 },
@@ -1075,6 +1076,9 @@ static void test_files(void) {
     char           path[512];
     CHECK(mail_tensors_open(&t, "no/such/file", NULL, &err) == MAIL_E_IO && t == NULL && strstr(err.text, "no/such/file") != NULL);
     CHECK(mail_tensors_open(&t, data_folder, NULL, &err) != MAIL_OK && t == NULL);
+    memset(path, 'x', sizeof path - 1);  /* of a long path its end is told, and the reason */
+    memcpy(path + sizeof path - 8, "end.pth", 8);
+    CHECK(mail_tensors_open(&t, path, NULL, &err) == MAIL_E_IO && strncmp(err.text, "...xx", 5) == 0 && strstr(err.text, "xend.pth: cannot be opened: ") != NULL);
 #if defined(MAILP_POSIX)
     snprintf(path, sizeof path, "build/fifo.%ld", (long)getpid());  /* nobody writes to it: a call that waits never returns */
     if (mkfifo(path, 0600) == 0) {
