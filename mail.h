@@ -9279,23 +9279,16 @@ MAIL_API mail_status mail_observe_features(mail_session *session, const float *f
     return mailp_push(session, err);
 }
 
-MAIL_API int mail_observe_due(const mail_session *session) {
-    size_t robot;
-    for (robot = 0; session != NULL && robot < session->batch; robot++) {
-        const size_t before = session->due[robot] - session->next[robot];  /* actions still to give out before the next decision */
-        if (before < session->policy->cfg.obs_seq) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
 MAIL_API size_t mail_actions_left(const mail_session *session) {
     size_t robot, left = session == NULL ? 0 : SIZE_MAX;
     for (robot = 0; session != NULL && robot < session->batch; robot++) {
         left = MAILP_MIN(left, session->due[robot] - session->next[robot]);
     }
     return left;
+}
+
+MAIL_API int mail_observe_due(const mail_session *session) {
+    return session != NULL && mail_actions_left(session) < session->policy->cfg.obs_seq;
 }
 
 /* Plan for all robots whose chunk is used up (all: for every robot), in one go. */
@@ -9320,15 +9313,12 @@ static mail_status mailp_plan_now(mail_session *s, float *actions, int all, mail
 
 MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error *err) {
     const mailp_config *c;
-    size_t              robot, due = 0;
+    size_t              robot;
     if (session == NULL || actions == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_act: session or actions is NULL");
     }
     c = &session->policy->cfg;
-    for (robot = 0; robot < session->batch; robot++) {
-        due += session->next[robot] >= session->due[robot];
-    }
-    if (due != 0) {
+    if (mail_actions_left(session) == 0) {
         mail_status status;
         if (session->plan != MAILP_PLAN_NONE) {
             return mailp_fail(err, MAIL_E_STATE, "the chunk is used up while a plan is in progress: finish it with mail_plan_step and "

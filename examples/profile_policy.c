@@ -121,7 +121,7 @@ int main(int argc, char **argv) {
     for (i = 0; i < times.n; i++) {
         total += times.rows[i].seconds;
     }
-    printf("%s, %s weights, kernels %s: %.2f ms per decision in layers\n", info->arch_name, argc < 3 ? "f32" : argv[2], info->isa,
+    printf("%s, %s weights, kernels %s: %.2f ms per decision in layers\n", info->arch_name, names[weights], info->isa,
            total / DECISIONS * 1e3);
     printf("%-8s %5s %6s %12s %7s\n", "part", "layer", "calls", "us/decision", "share");
     for (i = 0; i < times.n; i++) {
