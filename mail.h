@@ -4035,9 +4035,9 @@ MAILP_INLINE void mailp_conv_places(size_t *at, size_t n, size_t *row, size_t *c
 }
 
 #if defined(__GNUC__)
-#  define MAILP_PREFETCH(p) __builtin_prefetch(p, 0, 2)  /* into the second-level cache */
+#  define MAILP_PREFETCH(address) __builtin_prefetch((const void *)(address), 0, 2)  /* into the second-level cache */
 #else
-#  define MAILP_PREFETCH(p) ((void)(p))
+#  define MAILP_PREFETCH(address) ((void)(address))
 #endif
 
 typedef struct mailp_kernels {
@@ -4077,7 +4077,7 @@ typedef struct mailp_kernels {
        Every element is summed in the order of k in one accumulator, to which what was in y is added last.
        Meanwhile `lines` cache lines from ahead on are fetched into the second-level cache: the weights needed next. */
     void (*conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape, size_t tap,
-                 size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead, size_t lines);
+                 size_t end, size_t pixels, size_t panels, int accumulate, uintptr_t ahead, size_t lines);
     size_t conv_group;
 
     /* One group of a GroupNorm, which is one block of 16 channels:
@@ -4105,7 +4105,7 @@ typedef struct mailp_kernels {
        set has no such product. Defined at the end of the vision kernels. */
     void (*conv_low[3])(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w, const float *w_scale,
                         const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels,
-                        size_t panels, const unsigned char *ahead, size_t lines);
+                        size_t panels, uintptr_t ahead, size_t lines);
     void (*lower[3])(unsigned char *q, float *scale, const float *x, size_t n);
     size_t low_rate[3];  /* its products in the time of one of floats */
     int    stem_most;    /* largest weight of a stem in 8 bits; 0: it has to be done in float */
@@ -4331,7 +4331,7 @@ typedef struct mailp_kernels {
 #define MAILP_GEMM_TILE(kind, type, mr, nv)                                                                                     \
     MAILP_KERNEL void MAILP_FN(gemm_##kind##_##mr##x##nv)(float *y, size_t ldy, const float *x, size_t ldx, const type *w,      \
                                                           const float *scale, const float *bias, size_t k, int accumulate,      \
-                                                          const unsigned char *ahead, size_t ahead_step) {                      \
+                                                          uintptr_t ahead, size_t ahead_step) {                                 \
         size_t i;                                                                                                               \
         MAILP_R##mr(MAILP_ROW_INIT, nv)                                                                                         \
         for (i = 0; i < k; i++, w += MAILP_LANES, ahead += ahead_step) {                                                        \
@@ -4368,7 +4368,7 @@ typedef struct mailp_kernels {
 #define MAILP_GEMM_KIND(kind, type, load)                                                                                           \
     MAILP_ALL_TILES(kind, type)                                                                                                     \
     typedef void (*MAILP_FN(gemm_##kind##_tile))(float *y, size_t ldy, const float *x, size_t ldx, const type *w, const float *scale,\
-                                                 const float *bias, size_t k, int accumulate, const unsigned char *ahead,           \
+                                                 const float *bias, size_t k, int accumulate, uintptr_t ahead,                       \
                                                  size_t ahead_step);                                                                \
     static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tiles)[MAILP_TILE_PANELS][6] = MAILP_TILE_TABLE(kind);         \
     MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale,\
@@ -4377,11 +4377,11 @@ typedef struct mailp_kernels {
         const size_t tiles = (rows + 5) / 6;                                                                                        \
         size_t       p, np;                                                                                                         \
         for (p = 0; p < panels; p += np, w += np * k * MAILP_LANES) {                                                               \
-            const unsigned char *ahead;                                                                                             \
-            size_t               t, m = 0, next, ahead_step = 0;                                                                    \
+            uintptr_t ahead;                                                                                                        \
+            size_t    t, m = 0, next, ahead_step = 0;                                                                               \
             np    = MAILP_MIN(panels - p, (size_t)MAILP_TILE_PANELS);                                                               \
             next  = MAILP_MIN(panels - p - np, (size_t)MAILP_TILE_PANELS) * k * MAILP_LANES * sizeof(type);                         \
-            ahead = (const unsigned char *)w;                                                                                       \
+            ahead = (uintptr_t)w;                                                                                                   \
             for (t = 0; t < tiles; t++) {                                                                                           \
                 const size_t mr = (rows - m) / (tiles - t);                                                                         \
                 if (t == 1) {                                                                                                       \
@@ -4415,7 +4415,7 @@ MAILP_GEMM_KIND(int8, int8_t, mailp_vload_i8)
 
 #define MAILP_CONV_PANELS 1
 MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
-                                 size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead,
+                                 size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, uintptr_t ahead,
                                  size_t lines) {
     size_t p, m, t, b, i, j;
     (void)ahead;
@@ -4459,7 +4459,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 #define MAILP_CONV_TILE(mr, nv)                                                                                        \
     MAILP_KERNEL void MAILP_FN(conv_##mr##x##nv)(float *y, size_t ldy, const float *x, const size_t *at, const float *w, \
                                                  size_t step, const mailp_conv_shape *shape, size_t tap, size_t end,   \
-                                                 int accumulate, const unsigned char *ahead, size_t ahead_step) {      \
+                                                 int accumulate, uintptr_t ahead, size_t ahead_step) {                 \
         const size_t depth = shape->depth, plane = shape->plane, n_blocks = shape->n_blocks;                           \
         MAILP_R##mr(MAILP_CONV_INIT, nv)                                                                               \
         for (; tap < end; tap++) {                                                                                     \
@@ -4484,7 +4484,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 
 typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t step,
                                     const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate,
-                                    const unsigned char *ahead, size_t ahead_step);
+                                    uintptr_t ahead, size_t ahead_step);
 
 #if MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_CONV_PANELS 4
@@ -4505,7 +4505,7 @@ static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[1][6] = { MAILP_CONV_ROW(4
 #endif
 
 MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
-                                 size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, const unsigned char *ahead,
+                                 size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, uintptr_t ahead,
                                  size_t lines) {
     const size_t step = group * MAILP_LANES, tiles = (pixels + 5) / 6;
     const size_t steps = (end - tap) * shape->n_blocks * shape->depth, ahead_step = mailp_pace(lines, tiles * steps);
@@ -4560,7 +4560,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
             MAILP_R##runs(MAILP_STREAM_FROM, 0)                                                                                             \
             for (i = 0; i < MAILP_LANES; i += 4, w += 4 * MAILP_LANES) {                                                                    \
                 for (line = 0; line < 4 * MAILP_LANES * sizeof(type); line += MAILP_ALIGN) {                                                \
-                    MAILP_PREFETCH((const void *)((uintptr_t)w + MAILP_STREAM_AHEAD + line));                                               \
+                    MAILP_PREFETCH((uintptr_t)w + MAILP_STREAM_AHEAD + line);                                               \
                 }                                                                                                                           \
                 MAILP_STREAM_STEP(load, runs, 0)                                                                                            \
                 MAILP_STREAM_STEP(load, runs, 1)                                                                                            \
@@ -5088,7 +5088,7 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
 #define MAILP_LOW_ARGS                                                                                                     \
     float *y, size_t ldy, const unsigned char *x, const float *x_scale, const size_t *at, const unsigned char *w,          \
     const float *w_scale, const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, size_t end,         \
-    const unsigned char *ahead, size_t ahead_step
+    uintptr_t ahead, size_t ahead_step
 #define MAILP_LOW_TILE(name, kind, attr, mr, nv)                                                                           \
     attr static void MAILP_FN(conv_##name##_##mr##x##nv)(MAILP_LOW_ARGS) {                                                 \
         MAILP_R##mr(MAILP_ROW_SUMS_##kind, nv)                                                                             \
@@ -5141,7 +5141,7 @@ typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
     static const MAILP_FN(conv_low_tile) MAILP_FN(conv_##name##_tiles)[MAILP_CONV_PANELS][6] = MAILP_LOW_TABLE(name);                   \
     MAILP_KERNEL void MAILP_FN(conv_##name)(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w, \
                                             const float *w_scale, const float *bias, size_t group, const mailp_conv_shape *shape,       \
-                                            size_t block, size_t end, size_t pixels, size_t panels, const unsigned char *ahead,         \
+                                            size_t block, size_t end, size_t pixels, size_t panels, uintptr_t ahead,                    \
                                             size_t lines) {                                                                             \
         const size_t tiles = (pixels + 5) / 6, steps = (end - block) * shape->n_taps * (shape->depth * MAILP_BYTES_##kind / 4);         \
         const size_t ahead_step = mailp_pace(lines, tiles * steps);                                                                     \
@@ -7362,7 +7362,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
         for (b = 0; b < shape.n_blocks; b = end) {
             end = MAILP_MIN(b + 2 * MAILP_LANES / size, shape.n_blocks);  /* two blocks of 8 bits, one of 16 */
             kernels->conv_low[conv->type](y, pixels * MAILP_LANES, q, q_scale, w, scale, bias, group, &shape, b, end, pixels, n,
-                                          w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
+                                          (uintptr_t)w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
             w += (end - b) * bytes;
         }
     } else if (conv->tile == 0) {
@@ -7382,7 +7382,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                     kernels->widen(u, w, scale, steps, group, n, conv->type);
                 }
                 kernels->conv(y, pixels * MAILP_LANES, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready ? group : n,
-                              &shape, tap, end, pixels, n, tap > 0 || b > 0, w + bytes, bytes / MAILP_ALIGN);
+                              &shape, tap, end, pixels, n, tap > 0 || b > 0, (uintptr_t)w + bytes, bytes / MAILP_ALIGN);
                 w += bytes;
             }
         }
@@ -7406,7 +7406,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                 for (k = 0; k < planes; k++) {
                     kernels->conv(m + k * MAILP_PRODUCTS, count * MAILP_LANES, in + (k * plane + c * tiles + t * MAILP_LANES),
                                   u + k * u_plane, n, &shape,
-                                  0, 1, count, n, c > 0, w + (c + depth) * group * 9 * size + k * lines * MAILP_ALIGN, lines);
+                                  0, 1, count, n, c > 0, (uintptr_t)w + (c + depth) * group * 9 * size + k * lines * MAILP_ALIGN, lines);
                 }
             }
             for (b = 0; b < n; b++) {

@@ -194,6 +194,7 @@ int main(int argc, char **argv) {
     const char              *isa = NULL;
     mail_weights             weights = MAIL_WEIGHTS_F32;
     int                      layers = 0, a;
+    (void)get, (void)test_end;  /* of the tests' headers, not needed here */
     for (a = 1; a < argc; a++) {
         if (strcmp(argv[a], "--runs") == 0 && a + 1 < argc) {
             runs = (size_t)atoi(argv[++a]);

@@ -28,7 +28,8 @@ have() { command -v "$1" >/dev/null 2>&1 || { echo "$1: skipped, not installed";
 #   bugprone-misplaced-widening-cast       sums and products of sizes that are printed in a message, or lie inside a file that was measured
 #   bugprone-not-null-terminated-result    mailp_save: the suffix with its NUL is copied behind in the next line
 #   clang-analyzer-security.insecureAPI.strcpy   mailp_open_beside: the name's memory is len + 16 bytes, the longest suffix has 12
-#   performance-no-int-to-ptr              (void *)(uintptr_t) drops const, which C has no other word for
+#   performance-no-int-to-ptr              (void *)(uintptr_t) drops const, which C has no other word for; addresses to be fetched ahead are
+#                                          numbers, since they may lie beyond the array
 checks='-*,bugprone-*,cert-*,clang-analyzer-*,performance-*'
 for no in bugprone-easily-swappable-parameters bugprone-narrowing-conversions bugprone-implicit-widening-of-multiplication-result \
           bugprone-macro-parentheses bugprone-suspicious-include bugprone-reserved-identifier cert-dcl37-c cert-dcl51-cpp \

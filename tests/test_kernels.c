@@ -178,7 +178,7 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
             for (block = 0; block < shape->n_blocks; block += split ? 1 : shape->n_blocks) {
                 const unsigned char *from = packed + block * steps * group * 16 * 4 / n;
                 k->conv_low[type](y, pixels * 16, q, x_scale, from, scaled ? scale : NULL, scaled ? bias : NULL, group, shape, block,
-                                  split ? block + 1 : shape->n_blocks, pixels, panels, from, 0);
+                                  split ? block + 1 : shape->n_blocks, pixels, panels, (uintptr_t)from, 0);
             }
             for (o = 0; o < panels * 16; o++) {
                 for (m = 0; m < pixels; m++) {
