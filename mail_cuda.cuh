@@ -23,7 +23,8 @@
    What runs: a decision is one CUDA graph, recorded when the session is created; cameras are branches of another. The
    denoising loop of a Mamba policy is one launch on a GPU with thread-block clusters (sm_90 and later); everything else, and
    every other GPU, takes the plain path: small kernels, right for every architecture. Both compute what depends only on the
-   weights when the policy is created, what depends on a frame when it arrives, and only the action tokens in each step.
+   weights when policy and session are created, what depends on a frame when it arrives, and in each step only the action
+   tokens (one launch: with that of a history of one frame, which costs less there than before the loop).
 
    What holds: after mail_cuda_session_create no call allocates or prints, and none waits for the GPU as long as the caller's
    pictures, noise and actions are in device memory or page-locked memory (cudaHostAlloc): the runtime copies from and to
@@ -590,7 +591,7 @@ struct mailp_cuda_state {
 struct mailp_cuda_mixer_args {
     float       *y;           /* [sequences][L][d_inner]   out, gated; zeros for tokens past the end of a sequence */
     float       *state_out;   /* state after the last token, or NULL */
-    const float *state_in;    /* state before the first token, or NULL: zeros */
+    const float *state_in;    /* state before the first token, or NULL: zeros; one for every `share` sequences */
     const float *xz;          /* [sequences][L][2 d_inner] from in_proj: x, then the gate z */
     const float *conv_w;      /* [d_conv][d_inner]         tap d_conv-1 multiplies the current token */
     const float *conv_b;      /* [d_inner] */
@@ -600,7 +601,7 @@ struct mailp_cuda_mixer_args {
     const float *D;           /* [d_inner] */
     const int   *states;      /* [robots] state tokens of each robot, or NULL: every sequence has L tokens */
     int          extra;       /* a sequence has states[robot] + extra tokens */
-    int          robots, L, tile, d_inner, d_state, d_conv, dt_rank, slice_in, slice_out;
+    int          robots, share, L, tile, d_inner, d_state, d_conv, dt_rank, slice_in, slice_out;
 };
 
 /*     u_l = silu(conv_b + sum_j conv_w[j] x_(l-(d_conv-1)+j))        dt, B, C = split(x_proj u_l)
@@ -617,7 +618,7 @@ static __global__ void __launch_bounds__(NS <= 16 ? 512 : 256, 1) mailp_cuda_mix
     const mailp_cuda_state in = {E, N, K, p.slice_in}, out = {E, N, K, p.slice_out};
     float    *u = shared, *xd = shared + (size_t)p.tile * E; /* [tile][E], [tile][XP] */
     const int tid = (int)threadIdx.x, NT = (int)blockDim.x, lane = tid & 31, warp = tid >> 5;
-    const int q = (int)blockIdx.x;
+    const int q = (int)blockIdx.x, before = q / p.share;
     mailp_dev_wait();
     const int tokens = p.states ? p.states[q % p.robots] + p.extra : p.L;
     const float *xz = p.xz + (size_t)q * p.L * 2 * E;
@@ -634,7 +635,7 @@ static __global__ void __launch_bounds__(NS <= 16 ? 512 : 256, 1) mailp_cuda_mix
                 if (at >= 0) {
                     x = xz[(size_t)at * 2 * E + c];
                 } else if (p.state_in) {
-                    x = p.state_in[in.conv(q, at + K - 1, c)];
+                    x = p.state_in[in.conv(before, at + K - 1, c)];
                 }
                 v += p.conv_w[j * E + c] * x;
             }
@@ -659,10 +660,11 @@ static __global__ void __launch_bounds__(NS <= 16 ? 512 : 256, 1) mailp_cuda_mix
             float        h[NS], A2[NS];
             const float *from = t0 ? p.state_out : p.state_in;
             const mailp_cuda_state &at = t0 ? out : in;
+            const int    begin = t0 ? q : before;
 #pragma unroll
             for (int n = 0; n < NS; n++) {
                 A2[n] = n < N ? p.A2[n * E + c] : 0.0f;
-                h[n] = n < N && from ? from[at.ssm(q, n, c)] : 0.0f;
+                h[n] = n < N && from ? from[at.ssm(begin, n, c)] : 0.0f;
             }
             for (int l = 0; l < len; l++) {
                 const float *dbc = xd + l * XP;
@@ -703,7 +705,7 @@ static __global__ void __launch_bounds__(NS <= 16 ? 512 : 256, 1) mailp_cuda_mix
             if (at >= 0) {
                 x = xz[(size_t)at * 2 * E + c];
             } else if (p.state_in) {
-                x = p.state_in[in.conv(q, at + K - 1, c)];
+                x = p.state_in[in.conv(before, at + K - 1, c)];
             }
             p.state_out[out.conv(q, i / E, c)] = x;
         }
@@ -2179,12 +2181,14 @@ static __global__ void __launch_bounds__(256) mailp_cuda_keypoints(mailp_cuda_ke
 /* ====================================================================================================================
    >>denoise   the whole denoising loop of a few robots in one launch
 
-   A cluster of CS blocks owns R robots, that is M = R * T action tokens (T: the chunk). Block k holds channels
-   k * CL.. of d_inner and rows k * OL.. of d_model of every layer and keeps a full copy of the residual stream. In each
-   layer the blocks meet three times, each time by pushing a few hundred bytes into every peer's shared memory and waiting
-   on a barrier that counts bytes: partial x_proj sums, gated scan output, out_proj rows. Weights and prefix states stream
-   from L2 into a ring of two, one layer ahead. There is no grid barrier and no activation in global memory; clusters do
-   not know of each other, so a robot's result does not depend on the batch.
+   A cluster of CS blocks owns R robots, that is M = R * T tokens: the chunk's, and with OBS = 1 before them the one of an
+   observation of a single frame (a sixth more tokens here in place of 48 kernels before the loop, and no states of prefixes
+   in memory but the time token's, which all robots share). Block k holds channels k * CL.. of d_inner and rows k * OL.. of
+   d_model of every layer and keeps a full copy of the residual stream. In each layer the blocks meet three times, each time
+   by pushing a few hundred bytes into every peer's shared memory and waiting on a barrier that counts bytes: partial x_proj
+   sums, gated scan output, out_proj rows. Weights and prefix states stream from L2 into a ring of two, one layer ahead. There
+   is no grid barrier and no activation in global memory; clusters do not know of each other, so a robot's result does not
+   depend on the batch.
 
    No exchange needs two buffers: a peer pushes exchange e of the next layer only after it has received exchange e + 1 of
    this layer from this block, and this block sends that after it has read e.
@@ -2230,17 +2234,19 @@ struct __align__(128) mailp_cuda_slice {
 struct mailp_cuda_loop_args {
     mailp_cuda_sampler s;
     const void        *slices;  /* [layers][CS] of mailp_cuda_slice */
-    const float       *state;   /* [layers][steps * robots] states after the prefix, slice = CL */
+    const float       *state;   /* [layers][steps * robots] states after the prefix, slice = CL; OBS: [layers][steps] after the
+                                   time token, which are every robot's */
+    const float       *tok;     /* OBS: [robots][128] observation tokens before their position */
     const float       *cond;    /* ED-Ma: [steps][robots][T][128] */
     int                steps, calls, layers;
 };
 
-template <int DS, int T, int CS, int R, bool COND>
+template <int DS, int OBS, int T, int CS, int R, bool COND>
 struct mailp_cuda_loop_shared {
     typedef mailp_cuda_split<DS, CS> P;
-    static constexpr int M = R * T, STATE = P::CL * (MAILP_CUDA_DC - 1 + DS);
+    static constexpr int M = R * T, STATES = OBS ? 1 : R, STATE = P::CL * (MAILP_CUDA_DC - 1 + DS);
     mailp_cuda_slice<DS, CS> ring[2];
-    __align__(16) float state[2][R][STATE];
+    __align__(16) float state[2][STATES][STATE];
     __align__(16) float cond[2][COND ? M : 1][MAILP_CUDA_DM];
     __align__(16) float res[M][MAILP_CUDA_DM], norm[M][MAILP_CUDA_DM], out[M][MAILP_CUDA_DM]; /* out: out_proj, gathered */
     __align__(16) float u[M][P::CL], gate[M][P::CL], y[M][P::CL];  /* this block's channels */
@@ -2273,14 +2279,15 @@ static __device__ __forceinline__ void mailp_cuda_normalise(float (&v)[Q]) {
 
 /* One block: its slice of every layer for the M tokens of its cluster. Threads: a warp norms a token; KI (KO) lanes share
    a row of in_proj (out_proj) for all tokens; LPC lanes share a channel of the scan. */
-template <int DS, int T, int CS, int R, bool COND>
+template <int DS, int OBS, int T, int CS, int R, bool COND>
 static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp_cuda_loop_args p) {
 #ifdef MAILP_CUDA_CLUSTERS
-    typedef mailp_cuda_split<DS, CS>                     P;
-    typedef mailp_cuda_slice<DS, CS>                     Slice;
-    typedef mailp_cuda_loop_shared<DS, T, CS, R, COND>   Shared;
+    typedef mailp_cuda_split<DS, CS>                        P;
+    typedef mailp_cuda_slice<DS, CS>                        Slice;
+    typedef mailp_cuda_loop_shared<DS, OBS, T, CS, R, COND> Shared;
     constexpr int M = R * T, CL = P::CL, OL = P::OL, XP = P::XP, NT = P::NT, DM = MAILP_CUDA_DM, DC = MAILP_CUDA_DC;
-    constexpr int DTR = MAILP_CUDA_DTR, KI = P::KI, KO = P::KO, LPC = P::LPC, SPT = P::SPT;
+    constexpr int DTR = MAILP_CUDA_DTR, KI = P::KI, KO = P::KO, LPC = P::LPC, SPT = P::SPT, A = T - OBS;
+    static_assert(!(OBS && COND), "an encoder's observation goes ahead of the loop");
     MAILP_CUDA_SHARED(Shared, s);
     const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
     const unsigned rank = mailp_dev_rank();
@@ -2291,6 +2298,8 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     /* The step of call i; diffusion-X repeats step 0. Robots past the last are computed as copies of it and not stored. */
     auto step_of = [&](int call) { return call < p.steps ? p.steps - 1 - call : 0; };
     auto robot_at = [&](int r) { return robot0 + r < robots ? robot0 + r : robots - 1; };
+    auto observed = [&](int m) { return OBS && m % T == 0; }; /* token m is an observation; the others are actions */
+    auto row_of = [&](int m) { return (size_t)robot_at(m / T) * A + m % T - OBS; }; /* of [robots][A] */
     auto fetch_weights = [&](int it) { /* one thread: what layer-pass `it` needs, first what is as old as the policy */
         const bool cond = COND && it % p.layers == 0;
         mailp_dev_bar_expect(&s->weights[it & 1], (unsigned)(sizeof(Slice) + sizeof s->state[0] + (cond ? sizeof s->cond[0] : 0)));
@@ -2300,9 +2309,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         mailp_cuda_bar *bar = &s->weights[it & 1];
         const int       layer = it % p.layers, call = it / p.layers;
         const bool      cond = COND && layer == 0;
-        for (int r = 0; r < R; r++) {
-            const size_t q = (size_t)step_of(call) * robots + robot_at(r);
-            mailp_dev_bulk(s->state[it & 1][r], p.state + (((size_t)layer * p.steps * robots + q) * CS + rank) * Shared::STATE,
+        for (int r = 0; r < Shared::STATES; r++) {
+            const size_t shared = OBS ? 1 : robots, q = step_of(call) * shared + (OBS ? 0 : robot_at(r));
+            mailp_dev_bulk(s->state[it & 1][r], p.state + (((size_t)layer * p.steps * shared + q) * CS + rank) * Shared::STATE,
                            sizeof s->state[0][0], bar);
             if (cond) {
                 mailp_dev_bulk(s->cond[call & 1][r * T], p.cond + q * T * DM, T * DM * sizeof(float), bar);
@@ -2325,7 +2334,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     mailp_dev_wait();
     for (int i = tid; i < M * D; i += NT) {
         const int m = i / D;
-        s->x[m][i % D] = p.s.x[((size_t)robot_at(m / T) * T + m % T) * D + i % D];
+        s->x[m][i % D] = observed(m) ? 0.0f : p.s.x[row_of(m) * D + i % D];
     }
     mailp_dev_cluster_sync(); /* every peer's barriers exist before anyone pushes */
     if (tid == 0) {
@@ -2346,12 +2355,12 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         }
         if (layer == 0) { /* embed the noisy actions */
             for (int i = tid; i < M * DM; i += NT) {
-                const int m = i / DM, k = i % DM;
-                float     v = p.s.emb_b[k];
-                for (int a = 0; a < D; a++) {
+                const int m = i / DM, k = i % DM, at = observed(m) ? 0 : p.s.states[robot_at(m / T)] - 1 + m % T - OBS;
+                float     v = observed(m) ? p.tok[(size_t)robot_at(m / T) * DM + k] : p.s.emb_b[k];
+                for (int a = 0; a < D && !observed(m); a++) {
                     v += p.s.emb_w[k * D + a] * s->x[m][a];
                 }
-                s->res[m][k] = v + p.s.pos[(size_t)(p.s.states[robot_at(m / T)] - 1 + m % T) * DM + k];
+                s->res[m][k] = v + p.s.pos[(size_t)at * DM + k];
             }
             __syncthreads();
         }
@@ -2408,7 +2417,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     float before[DC - 1];
 #pragma unroll
                     for (int q = 0; q < DC - 1; q++) {
-                        before[q] = s->state[it & 1][r][q * CL + o];
+                        before[q] = s->state[it & 1][OBS ? 0 : r][q * CL + o];
                     }
 #pragma unroll
                     for (int t = 0; t < T; t++) {
@@ -2476,7 +2485,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 float         h[SPT], y[T], dts[DTS];
 #pragma unroll
                 for (int e = 0; e < SPT; e++) {
-                    h[e] = s->state[it & 1][r][CL * (DC - 1) + o * DS + j * SPT + e];
+                    h[e] = s->state[it & 1][OBS ? 0 : r][CL * (DC - 1) + o * DS + j * SPT + e];
                 }
 #pragma unroll
                 for (int k = 0; k < DTS; k++) {
@@ -2554,6 +2563,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             const float *c = p.s.table + step * 5;
             const bool   last = call + 1 == p.calls;
             for (int m = warp; m < M; m += NT / 32) {
+                if (observed(m)) {
+                    continue;
+                }
                 float v[DM / 32];
 #pragma unroll
                 for (int q = 0; q < DM / 32; q++) {
@@ -2565,7 +2577,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 for (int q = 0; q < DM / 32; q++) {
                     v[q] = v[q] * p.s.norm_w[q * 32 + lane] + p.s.norm_b[q * 32 + lane];
                 }
-                const size_t row = (size_t)robot_at(m / T) * T + m % T; /* of [robots][T] */
+                const size_t row = row_of(m);
                 const bool   store = rank == 0 && robot0 + m / T < robots;
                 float predicted = 0.0f; /* lane a's: of action number a, so that the lanes update side by side */
                 for (int a = 0; a < D; a++) {
@@ -2589,7 +2601,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     }
                     float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
                     if (c[4] > 0.0f) {
-                        next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * T + row) * D + a]));
+                        next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * A + row) * D + a]));
                     }
                     s->x[m][a] = next;
                     if (last && store) {
@@ -3105,6 +3117,7 @@ struct mailp_cuda_wish {
     int half;              /* one half product in the convolutions */
     int cluster, robots;   /* only this shape of the loop; 0: any */
     int shape;             /* only this shape of fused convolutions, counted from 1; 0: any */
+    int ahead;             /* the observation goes ahead of the loop, even one that could go with it */
 };
 
 /* One compiled shape of mailp_cuda_loop. */
@@ -3122,6 +3135,8 @@ struct mail_cuda_session {
     int                     B, A, D, d, T;    /* robots, chunk, action_dim, d_model, most state tokens */
     int                     steps, calls;     /* prefixes to compute: timesteps that a plan visits (1 for BC); passes through the trunk */
     int                     P, P0;            /* rows of the observation trunk; rows before the actions in the main one */
+    int                     timed, inside;    /* D-Ma: the time token's states are there from the beginning; the observation
+                                                 token goes through the loop with the actions */
     mailp_cuda_wish         wish;
     mailp_cuda_loop_choice  loop;             /* the loop as one launch; kernel NULL: plain path */
     int                     branches;         /* cameras that are encoded at once: 1 or all, which then have maps of their own */
@@ -3147,6 +3162,7 @@ struct mail_cuda_session {
     float             *X, *xz, *y;               /* rows of the widest phase: residual, in_proj or mlp, mixer or attention */
     float             *cond, *cond_prefix, *cond_act; /* ED-Ma: encoder output, and its parts for the decoder */
     float             *cache;                    /* Mamba: states; transformers: q, k, v of the prefix, every layer */
+    float             *time_state;               /* D-Ma: [layers][steps] states after the time token */
     float             *scratch_state;
     float             *time, *table;             /* [steps][d], [steps][5] time tokens and coefficients of the timesteps visited */
     float             *x, *u, *actions, *noise;
@@ -3203,6 +3219,8 @@ struct mailp_cuda_run {
     int          extra;
     int          first;      /* number of the first sequence within the cache */
     int          use_cache;  /* the prefix is in the cache */
+    int          timed;      /* the time token went before: start from time_state */
+    int          fill_time;  /* this is the time token: leave time_state; the last layer's output is not needed */
     int          fill_cache; /* this is the prefix: leave it in the cache; the last layer's output is not needed */
     const float *cond;       /* ED-Ma decoder: [sequences][L][d], added after every layer */
 };
@@ -3218,7 +3236,9 @@ static inline void mailp_cuda_run_mamba(mailp_cuda_queue *q, mail_cuda_session *
     const size_t state = mailp_cuda_state_size(t);
     for (int i = 0; i < t->n_layers; i++) {
         const mailp_cuda_mamba_layer &w = t->mamba[i];
-        float *cache = s->cache + ((size_t)i * s->steps * s->B + run.first) * state;
+        float *cache = s->cache ? s->cache + ((size_t)i * s->steps * s->B + run.first) * state : NULL;
+        float *time = s->time_state ? s->time_state + (size_t)i * s->steps * state : NULL;
+        const int slice = s->loop.kernel ? E / s->loop.cluster : E; /* of states that the loop will read */
 
         mailp_cuda_linear_args in = mailp_cuda_linear_init(s->xz, run.X, w.in_proj, NULL, M, 2 * E, d);
         in.norm_w = w.norm_w;
@@ -3227,8 +3247,9 @@ static inline void mailp_cuda_run_mamba(mailp_cuda_queue *q, mail_cuda_session *
 
         mailp_cuda_mixer_args a = {};
         a.y = s->y;
-        a.state_out = run.fill_cache ? cache : s->scratch_state;
-        a.state_in = run.use_cache ? cache : NULL;
+        a.state_out = run.fill_time ? time : run.fill_cache ? cache : s->scratch_state;
+        a.state_in = run.timed ? time : run.use_cache ? cache : NULL;
+        a.share = run.timed ? s->B : 1;
         a.xz = s->xz;
         a.conv_w = w.conv_w;
         a.conv_b = w.conv_b;
@@ -3241,16 +3262,15 @@ static inline void mailp_cuda_run_mamba(mailp_cuda_queue *q, mail_cuda_session *
         a.extra = run.extra;
         a.robots = s->B;
         a.L = run.L;
-        a.d_inner = a.slice_in = a.slice_out = E;
-        if (run.fill_cache && s->loop.kernel) {
-            a.slice_out = E / s->loop.cluster;
-        }
+        a.d_inner = E;
+        a.slice_in = run.timed ? slice : E;
+        a.slice_out = run.fill_time || run.fill_cache ? slice : E;
         a.d_state = t->d_state;
         a.d_conv = t->d_conv;
         a.dt_rank = t->dt_rank;
         mailp_cuda_queue_mixer(q, run.sequences, a);
 
-        if (!run.fill_cache || i + 1 < t->n_layers) {
+        if (!(run.fill_time || run.fill_cache) || i + 1 < t->n_layers) {
             mailp_cuda_linear_args out = mailp_cuda_linear_init(run.X, s->y, w.out_proj, NULL, M, d, E);
             out.add = run.X;
             out.add2 = run.cond;
@@ -3335,7 +3355,18 @@ static inline void mailp_cuda_queue_rows(mailp_cuda_queue *q, mail_cuda_session 
     mailp_cuda_launch(q, mailp_cuda_rows, dim3((unsigned)(sequences * n)), 128, 0, a);
 }
 
-/* The observation's part of a decision: everything the denoising loop starts from, for all steps at once. */
+/* D-Ma: what the time token of every step leaves behind, for the whole life of the session. */
+static inline void mailp_cuda_queue_time(mailp_cuda_queue *q, mail_cuda_session *s) {
+    mailp_cuda_run run = {};
+    run.X = s->X;
+    run.sequences = s->steps;
+    run.L = run.fill_time = 1;
+    mailp_cuda_queue_rows(q, s, s->X, s->time, s->steps, 1, 1, 0, NULL, 0);
+    mailp_cuda_run_mamba(q, s, &s->policy->trunk[0], run);
+}
+
+/* The observation's part of a decision: everything the denoising loop starts from, for all steps at once. Where the observation
+   goes through the loop, that is its token. */
 static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_session *s) {
     const mail_cuda_policy *p = s->policy;
     const mailp_config     &c = p->config;
@@ -3344,10 +3375,13 @@ static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_sessio
     mailp_cuda_window_args window = {s->obs, s->history};
     mailp_cuda_launch(q, mailp_cuda_window, dim3((unsigned)(s->B * s->T)), 128, 0, window);
     mailp_cuda_queue_linear(q, mailp_cuda_linear_init(s->tok, s->obs, p->tok_w, p->tok_b, s->B * s->T, s->d, (int)c.state_dim));
+    if (s->inside) {
+        return;
+    }
 
     mailp_cuda_prefix_args a = {};
     a.X = s->X;
-    a.time = ddpm ? s->time : NULL;
+    a.time = ddpm && !s->timed ? s->time : NULL;
     a.tok = s->tok;
     a.pos = p->pos;
     a.table = p->obs_table;
@@ -3364,7 +3398,8 @@ static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_sessio
     run.sequences = Q;
     run.L = s->P;
     run.states = s->history.states;
-    run.extra = ddpm;
+    run.extra = ddpm && !s->timed;
+    run.timed = s->timed;
     switch (c.arch) {
     case MAIL_D_MA:
         run.fill_cache = 1;
@@ -3473,9 +3508,9 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
 #endif
 }
 
-template <int DS, int T, int CS, int R, bool COND>
+template <int DS, int OBS, int T, int CS, int R, bool COND>
 static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
-    mailp_cuda_loop_choice l = {mailp_cuda_loop<DS, T, CS, R, COND>, CS, R, sizeof(mailp_cuda_loop_shared<DS, T, CS, R, COND>), 0.0};
+    mailp_cuda_loop_choice l = {mailp_cuda_loop<DS, OBS, T, CS, R, COND>, CS, R, sizeof(mailp_cuda_loop_shared<DS, OBS, T, CS, R, COND>), 0.0};
     const mailp_cuda_wish &wish = s->wish;
     if ((wish.cluster && wish.cluster != CS) || (wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
         return;
@@ -3488,40 +3523,49 @@ static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
     l.cost = (CS == 16 ? 0.8 : 1.0) * (0.75 + 0.05 * R * T) * (double)((clusters + active - 1) / active);
     if (!s->loop.kernel || l.cost < *best) {
         s->loop = l;
+        s->inside = OBS;
         *best = l.cost;
     }
 }
 
-template <int DS, bool COND>
+template <int DS, int OBS, bool COND>
 static inline void mailp_cuda_consider_all(mail_cuda_session *s) {
     double best = 0.0;
     if (s->A == 5) {
-        mailp_cuda_consider<DS, 5, 16, 1, COND>(s, &best);
-        mailp_cuda_consider<DS, 5, 16, 4, COND>(s, &best);
-        mailp_cuda_consider<DS, 5, 8, 1, COND>(s, &best);
-        mailp_cuda_consider<DS, 5, 8, 2, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, 16, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, 16, 4, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, 8, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, 8, 2, COND>(s, &best);
     } else {
-        mailp_cuda_consider<DS, 10, 16, 1, COND>(s, &best);
-        mailp_cuda_consider<DS, 10, 16, 2, COND>(s, &best);
-        mailp_cuda_consider<DS, 10, 8, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 10, 16, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 10, 16, 2, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 10, 8, 1, COND>(s, &best);
+    }
+}
+template <int DS>
+static inline void mailp_cuda_consider_trunk(mail_cuda_session *s) {
+    if (s->policy->config.arch == MAIL_ED_MA) {
+        mailp_cuda_consider_all<DS, 0, true>(s);
+        return;
+    }
+    if (s->T == 1 && !s->wish.ahead) {
+        mailp_cuda_consider_all<DS, 1, false>(s);
+    }
+    if (!s->loop.kernel) { /* a longer observation, or no room for the one more token */
+        mailp_cuda_consider_all<DS, 0, false>(s);
     }
 }
 
 /* Choose the shape of the loop for this session's batch, or none. */
 static inline void mailp_cuda_choose_loop(mail_cuda_session *s) {
     const mail_cuda_policy *p = s->policy;
-    const int               cond = p->config.arch == MAIL_ED_MA, DS = p->trunk[p->config.n_trunks - 1].d_state;
     if (s->wish.plain || !p->slices[0]) {
         return;
     }
-    if (DS == 8 && cond) {
-        mailp_cuda_consider_all<8, true>(s);
-    } else if (DS == 8) {
-        mailp_cuda_consider_all<8, false>(s);
-    } else if (cond) {
-        mailp_cuda_consider_all<16, true>(s);
+    if (p->trunk[p->config.n_trunks - 1].d_state == 8) {
+        mailp_cuda_consider_trunk<8>(s);
     } else {
-        mailp_cuda_consider_all<16, false>(s);
+        mailp_cuda_consider_trunk<16>(s);
     }
 }
 
@@ -3531,7 +3575,8 @@ static inline void mailp_cuda_queue_fast_loop(mailp_cuda_queue *q, mail_cuda_ses
     mailp_cuda_loop_args    a = {};
     a.s = mailp_cuda_sampler_init(s);
     a.slices = p->slices[s->loop.cluster == 16];
-    a.state = s->cache;
+    a.state = s->inside ? s->time_state : s->cache;
+    a.tok = s->tok;
     a.cond = s->cond_act;
     a.steps = s->steps;
     a.calls = s->calls;
@@ -3885,7 +3930,7 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
 
 /* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
 static inline int mailp_cuda_largest_cluster(void) {
-    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 5, 16, 1, false>), 16) > 0 ? 16 : 8;
+    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 0, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 0, 5, 16, 1, false>), 16) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
@@ -3937,7 +3982,7 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     p->sm = major * 10 + minor;
     if (status == MAIL_OK) { /* a program compiled for an older architecture has no clusters on a newer GPU either */
         cudaFuncAttributes about;
-        e = cudaFuncGetAttributes(&about, (const void *)mailp_cuda_loop<8, 5, 16, 1, false>);
+        e = cudaFuncGetAttributes(&about, (const void *)mailp_cuda_loop<8, 0, 5, 16, 1, false>);
         status = mailp_cuda_check(e, "looking for kernels (is the program compiled for this GPU?)", err);
         p->sm = e == cudaSuccess && about.ptxVersion < p->sm ? about.ptxVersion : p->sm;
     }
@@ -4028,7 +4073,7 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
     const mailp_config     &c = p->config;
     const int               mamba = c.arch == MAIL_D_MA || c.arch == MAIL_ED_MA;
     const size_t            B = (size_t)s->B, A = (size_t)s->A, D = (size_t)s->D, d = (size_t)s->d, T = (size_t)s->T;
-    const size_t            Q = (size_t)s->steps * B, rows = Q * (size_t)s->P > B * A ? Q * (size_t)s->P : B * A;
+    const size_t            Q = (size_t)s->steps * B, ahead = s->inside ? (size_t)s->steps : Q * (size_t)s->P, rows = ahead > B * A ? ahead : B * A;
     const size_t            chunk = B * A * D, calls = (size_t)s->calls;
     const mailp_cuda_trunk *main = &p->trunk[c.n_trunks - 1];
     size_t                  used = 0, state = 0, wide = 4 * d, narrow = d;
@@ -4075,8 +4120,13 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
             narrow = E > narrow ? E : narrow;
             state = mailp_cuda_state_size(t) > state ? mailp_cuda_state_size(t) : state;
         }
-        s->scratch_state = floats(Q * state);
-        s->cache = floats((size_t)main->n_layers * Q * mailp_cuda_state_size(main));
+        if (s->timed) {
+            s->time_state = floats((size_t)main->n_layers * (size_t)s->steps * state);
+        }
+        if (!s->inside) {
+            s->scratch_state = floats(Q * state);
+            s->cache = floats((size_t)main->n_layers * Q * mailp_cuda_state_size(main));
+        }
     } else if (c.arch == MAIL_D_TR) {
         s->cache = floats((size_t)main->n_layers * Q * (size_t)s->P0 * 3 * d);
     } else {
@@ -4489,7 +4539,8 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     s->T = (int)c.obs_seq + (c.lang ? 1 : 0);
     s->steps = ddpm ? (int)mailp_cuda_visited(visited, c, o.session) : 1;
     s->calls = ddpm ? (int)((o.session.n_steps ? o.session.n_steps : c.n_timesteps) + c.diffusion_x) : 1;
-    s->P0 = s->T + ddpm;
+    s->timed = ddpm && c.arch == MAIL_D_MA;
+    s->P0 = s->T + (ddpm && !s->timed);
     s->P = c.arch == MAIL_ED_MA ? s->P0 + s->A : s->P0;
     s->chunks.n_exec = (int)(o.session.ensemble ? 1 : o.session.n_action_steps ? o.session.n_action_steps : c.n_action_steps);
     s->stage_bytes = o.picture_bytes ? o.picture_bytes : (size_t)1920 * 1080 * 4;
@@ -4527,6 +4578,11 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
         mailp_cuda_queue q = {stream, cudaSuccess, 1, 0, 0, 0.0};
         mailp_cuda_load_kernels(&q, s);
         status = mailp_cuda_check(q.error, "loading kernels", err);
+        if (status == MAIL_OK && s->timed) {
+            q.load = 0;
+            mailp_cuda_queue_time(&q, s);
+            status = mailp_cuda_check(q.error, "computing the states after the time tokens", err);
+        }
     }
     if (status == MAIL_OK) {
         status = mailp_cuda_check(mailp_cuda_record(&s->observe, s, mailp_cuda_queue_observe), "recording the encoder", err);

@@ -309,7 +309,7 @@ struct ct_mixer {
         args.dt_b = ddb;
         args.A2 = dA;
         args.D = dD;
-        args.robots = 1;
+        args.robots = args.share = 1;
         args.L = L;
         args.d_inner = args.slice_in = E;
         args.slice_out = slice;

@@ -3,8 +3,8 @@
        build/test_cuda predict            milliseconds per batch, and what they are made of
 
    Convolutions: the estimate by which their shapes are chosen (mailp_cuda_fused_cycles) at 1.75 GHz. The first convolution:
-   9,400 cycles a block, 5,000 a small one. The observation's tokens, 16 layers: two kernels of 2 us and the time of their
-   products at 7.5 T/s, and 4 us for every 8 sequences an SM. The loop: 1.6 us for a layer with 8 blocks and 5 tokens, times the factor by which its shape is chosen. Every
+   9,400 cycles a block, 5,000 a small one. The observation's tokens, where they do not go through the loop, 16 layers: two kernels
+   of 2 us and the time of their products at 7.5 T/s, and 4 us for every 8 sequences an SM. The loop: 1.6 us for a layer with 8 blocks and 5 tokens, times the factor by which its shape is chosen. Every
    other kernel 1.5 us. All of it is guesswork of one kind until bench/device_run.sh has run. */
 #ifndef PREDICT_H
 #define PREDICT_H
@@ -29,8 +29,8 @@ static int predict(void) {
         const bool   small = 128 * 128 / 1024 * s->B * 2 < 2 * p->sms / s->branches; /* as mailp_cuda_queue_first */
         const double blocks = 2.0 * B * 2.0 * (small ? 48.0 : 16.0), first = ceil(blocks / sms) * (small ? 5000.0 : 9400.0) / clock;
         const double convs = q.cycles / clock / s->branches, layers = 16.0;
-        const double rows = 16.0 * B * 2.0, product = rows * (512.0 * 128 + 256 * 128) / 7.5e9;
-        const double prefix = layers * (0.004 + product + 0.004 * ceil(16.0 * B / (8.0 * sms)));
+        const double rows = 16.0 * B * (double)s->P, product = rows * (512.0 * 128 + 256 * 128) / 7.5e9;
+        const double prefix = s->inside ? 0.0 : layers * (0.004 + product + 0.004 * ceil(16.0 * B / (8.0 * sms)));
         const double loop = 256.0 * 1.6e-3 * s->loop.cost, others = 1.5e-3 * (1 + 2 * 3 / s->branches + 4);
         printf("%5zu %8.2f %8.3f %8.3f %8.3f %8.3f %8.3f  %d blocks, %d robots\n", batch, first + convs + prefix + loop + others, first, convs, prefix,
                loop, others, s->loop.cluster, s->loop.robots);

@@ -365,9 +365,11 @@ static floats plan_for(const mailp_config &c, const mail_cuda_policy *p, size_t 
     return actions;
 }
 
-/* The loop as one launch against the plain path, and a robot's bits in two batches. */
-static uint64_t loop_case(mail_arch arch, size_t d_state, size_t chunk, int cluster, int robots, size_t batch) {
+/* The loop as one launch against the plain path, and a robot's bits in two batches; an observation token that goes through the
+   loop against one that goes ahead of it. */
+static uint64_t loop_case(mail_arch arch, size_t d_state, size_t history, size_t chunk, int cluster, int robots, size_t batch) {
     mailp_config c = ct_config(arch, d_state, chunk);
+    c.obs_seq = history;
     c.n_timesteps = 2;
     c.diffusion_x = robots == 1 ? 1 : 0;
     mail_cuda_policy *p = ct_policy(c);
@@ -378,6 +380,17 @@ static uint64_t loop_case(mail_arch arch, size_t d_state, size_t chunk, int clus
     const floats want = plan_for(c, p, batch, plain), got = plan_for(c, p, batch, fast), alone = plan_for(c, p, 1, fast);
     CHECK_MSG(ct_distance(got, want) < 2e-6, "%g", ct_distance(got, want));
     CHECK(memcmp(got.data(), alone.data(), alone.size() * sizeof(float)) == 0);
+    if (history == 1 && arch == MAIL_D_MA) {
+        const mail_cuda_session *s;
+        (void)plan_for(c, p, 1, fast, &s);
+        CHECK(s->inside && !s->cache);
+        mail_cuda_session_free((mail_cuda_session *)(uintptr_t)s);
+        fast.ahead = 1;
+        const floats ahead = plan_for(c, p, 1, fast, &s);
+        CHECK(!s->inside && s->cache);
+        CHECK_MSG(ct_distance(alone, ahead) < 1e-6, "%g", ct_distance(alone, ahead));
+        mail_cuda_session_free((mail_cuda_session *)(uintptr_t)s);
+    }
     mail_cuda_policy_free(p);
     return ct_hash(got);
 }
@@ -677,13 +690,17 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"fused conv 1x1, two groups", [] { return fused_case(9, 4, 8, 128, 32, 1, 2, false, false, 9); }},
         {"fused conv 3x3, weights in 8 pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 1); }},
         {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 0); }},
-        {"loop D-Ma, d_state 16, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 5, 8, 1, 2); }},
-        {"loop D-Ma, d_state 8, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 5, 8, 2, 3); }},
-        {"loop D-Ma, d_state 8, 10 actions, 16 blocks", [] { return loop_case(MAIL_D_MA, 8, 10, 16, 1, 1); }},
-        {"loop D-Ma, d_state 16, 5 actions, 16 blocks, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 5, 16, 4, 2); }},
-        {"loop ED-Ma, d_state 8, 5 actions, 16 blocks", [] { return loop_case(MAIL_ED_MA, 8, 5, 16, 1, 1); }},
-        {"loop ED-Ma, d_state 16, 10 actions, 8 blocks", [] { return loop_case(MAIL_ED_MA, 16, 10, 8, 1, 2); }},
-        {"loop ED-Ma, d_state 16, 10 actions, 16 blocks, 2 robots", [] { return loop_case(MAIL_ED_MA, 16, 10, 16, 2, 2); }},
+        {"loop D-Ma, d_state 16, 2 frames, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 8, 1, 2); }},
+        {"loop D-Ma, d_state 16, 1 frame, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 8, 1, 2); }},
+        {"loop D-Ma, d_state 8, 2 frames, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 2, 5, 8, 2, 3); }},
+        {"loop D-Ma, d_state 8, 1 frame, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 8, 2, 3); }},
+        {"loop D-Ma, d_state 8, 2 frames, 10 actions, 16 blocks", [] { return loop_case(MAIL_D_MA, 8, 2, 10, 16, 1, 1); }},
+        {"loop D-Ma, d_state 16, 1 frame, 10 actions, 16 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 16, 1, 10, 16, 2, 3); }},
+        {"loop D-Ma, d_state 16, 2 frames, 5 actions, 16 blocks, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 16, 4, 2); }},
+        {"loop D-Ma, d_state 8, 1 frame, 5 actions, 16 blocks, 4 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 16, 4, 2); }},
+        {"loop ED-Ma, d_state 8, 1 frame, 5 actions, 16 blocks", [] { return loop_case(MAIL_ED_MA, 8, 1, 5, 16, 1, 1); }},
+        {"loop ED-Ma, d_state 16, 2 frames, 10 actions, 8 blocks", [] { return loop_case(MAIL_ED_MA, 16, 2, 10, 8, 1, 2); }},
+        {"loop ED-Ma, d_state 16, 2 frames, 10 actions, 16 blocks, 2 robots", [] { return loop_case(MAIL_ED_MA, 16, 2, 10, 16, 2, 2); }},
         {"ages D-Ma", [] { return ages_case(MAIL_D_MA, MAIL_DDPM); }},
         {"ages ED-Ma", [] { return ages_case(MAIL_ED_MA, MAIL_DDPM); }},
         {"ages D-Tr", [] { return ages_case(MAIL_D_TR, MAIL_DDPM); }},
