@@ -186,9 +186,28 @@ static __device__ __forceinline__ float mailp_dev_silu(float x) {
     return x / (1.0f + mailp_dev_ex2(-MAILP_CUDA_LOG2E * x));
 }
 
-/* ln(1 + e^x). Above 20 the difference to x is less than a unit in the last place. */
+/* log2(x), to about 2^-22 absolutely where x is in 1/2..2, relatively elsewhere. */
+static __device__ __forceinline__ float mailp_dev_lg2(float x) {
+#ifdef MAIL_CUDA_ON_CPU
+    return log2f(x);
+#else
+    float r;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+#endif
+}
+
+/* ln(1 + e^x), without a branch and in a third of log1pf's instructions. e = e^x below 1/2: e times the minimax polynomial of
+   ln(1 + e) / e of degree 7 (relative error 1e-7); above 20 the difference to x is less than a unit in the last place. */
 static __device__ __forceinline__ float mailp_dev_softplus(float x) {
-    return x > 20.0f ? x : log1pf(mailp_dev_ex2(MAILP_CUDA_LOG2E * x));
+    const float e = mailp_dev_ex2(MAILP_CUDA_LOG2E * x), large = x > 20.0f ? x : 0.69314718056f * mailp_dev_lg2(1.0f + e);
+    float       p = fmaf(-0.02743204497f, e, 0.08672942221f);
+    p = fmaf(p, e, -0.1467759758f);
+    p = fmaf(p, e, 0.1957983524f);
+    p = fmaf(p, e, -0.2494998127f);
+    p = fmaf(p, e, 0.3333034813f);
+    p = fmaf(p, e, -0.4999993145f);
+    return e < 0.5f ? fmaf(p * e, e, e) : large;
 }
 
 static __device__ __forceinline__ float mailp_dev_gelu(float x) {
@@ -1151,24 +1170,28 @@ static __global__ void __launch_bounds__(128) mailp_cuda_forget(mailp_cuda_forge
        h_t = exp(dt_t A) h_(t-1) + dt_t B_t u_t          y_t = (C_t . h_t + D u_t) silu(z_t)
 
    The recurrence of one state is h -> a h + b with (a, b) = (exp(dt A), dt B u), and such maps compose associatively:
-   first (a1, b1), then (a2, b2) is (a2 a1, a2 b1 + b2). So a warp scans 256 tokens at once: each lane composes its 8
-   tokens, five shuffles scan the 32 lanes, and each lane replays its tokens from the state it now knows. States exist
-   in registers only; what is read from memory is read once per block, and nothing of size L x d_inner x d_state is
-   stored. Source: arXiv 2312.00752, section 3.3.2.
+   first (a1, b1), then (a2, b2) is (a2 a1, a2 b1 + b2). So neighbouring lanes take a tile of tokens at once: each composes
+   the 8 or 16 tokens that it owns, three to five shuffles scan the lanes, and each replays its tokens from the state it now
+   knows. States exist in registers only; what is read from memory is read once per block, while the tile before it is at
+   work, and nothing of size L x d_inner x d_state is stored. Source: arXiv 2312.00752, section 3.3.2.
    ================================================================================================================= */
 
-enum {
-    MAILP_CUDA_SCAN_ITEMS = 8,                              /* tokens per lane */
-    MAILP_CUDA_SCAN_TILE = 32 * MAILP_CUDA_SCAN_ITEMS,      /* tokens at once */
-    MAILP_CUDA_SCAN_ROW = MAILP_CUDA_SCAN_TILE + 32         /* token t lies at t + t / 8: lanes read different banks */
-};
-
-/* DS: d_state rounded up; CH channels a block; NG warps share the states of a channel. */
-template <int DS, int CH, int NG>
-struct mailp_cuda_scan_shared {
-    float u[CH][MAILP_CUDA_SCAN_ROW], dt[CH][MAILP_CUDA_SCAN_ROW];
-    float B[DS][MAILP_CUDA_SCAN_ROW], C[DS][MAILP_CUDA_SCAN_ROW];
-    float y[NG][CH][MAILP_CUDA_SCAN_ROW];
+/* DS: d_state rounded up; CH channels a block; NG warps share the states of a channel. TL lanes of a warp share a tile of
+   TL * ITEMS tokens, for CPL channels: what they read of B and C serves them all. */
+template <int DS, int CH, int NG, int TL, int CPL, int ITEMS>
+struct mailp_cuda_scan_shape {
+    static constexpr int TILE = TL * ITEMS, OWN = 32 / TL * CPL /* channels of a warp */, NT = CH / OWN * NG * 32, SPG = DS / NG;
+    static constexpr int SEGMENT = ITEMS + 4, ROW = TL * SEGMENT + 4; /* floats: lanes that read 16 bytes each, and threads that
+                                                                         write neighbouring rows, meet different banks */
+    static constexpr int NU = TILE * CH / NT, NB = TILE * DS / NT;    /* values of u (dt, z) and of B (C) that a thread fetches */
+    static_assert(CH % OWN == 0 && DS % NG == 0 && NT % CH == 0 && NT % DS == 0, "every thread has as much to do");
+    static_assert(SPG <= TL, "a lane keeps one state of each of its channels between tiles");
+    struct shared {
+        float u[CH][ROW], dt[CH][ROW], B[DS][ROW], C[DS][ROW], y[NG][CH][ROW];
+    };
+    static __device__ __forceinline__ int place(int t) { /* of token t in a row */
+        return t / ITEMS * SEGMENT + t % ITEMS;
+    }
 };
 
 struct mailp_cuda_scan_args {
@@ -1184,105 +1207,175 @@ struct mailp_cuda_scan_args {
     int          L, d_inner, d_state, softplus;  /* softplus: dt becomes ln(1 + exp(dt + dt_bias)) here */
 };
 
-/* One block owns CH channels of one sequence and walks over its tiles; a warp owns one channel and DS / NG of its
-   states; a lane owns 8 neighbouring tokens of the tile, and between tiles state number `lane` of the warp's. */
-template <int DS, int CH, int NG>
-static __global__ void __launch_bounds__(CH *NG * 32, 1) mailp_cuda_scan(mailp_cuda_scan_args p) {
-    constexpr int NT = CH * NG * 32, SPG = DS / NG, ITEMS = MAILP_CUDA_SCAN_ITEMS, TILE = MAILP_CUDA_SCAN_TILE;
-    static_assert(DS % NG == 0 && SPG <= 32, "a lane keeps one state between tiles");
-    typedef mailp_cuda_scan_shared<DS, CH, NG> Shared;
-    MAILP_CUDA_SHARED(Shared, s);
-    const int    tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
-    const int    ch = warp / NG, group = warp % NG, c0 = (int)blockIdx.x * CH, c = c0 + ch, n0 = group * SPG;
-    const bool   mine = c < p.d_inner && lane < SPG && n0 + lane < p.d_state; /* this lane keeps a state */
-    const size_t row0 = (size_t)blockIdx.y * (size_t)p.L;
-    const size_t kept = ((size_t)blockIdx.y * p.d_inner + c) * p.d_state + n0 + lane;
-    const float  A2 = mine ? p.A[(size_t)c * p.d_state + n0 + lane] * MAILP_CUDA_LOG2E : 0.0f;
-    const float  bias = c < p.d_inner && p.dt_bias ? p.dt_bias[c] : 0.0f;
-    const float  D = c < p.d_inner && p.D ? p.D[c] : 0.0f;
-    float        carry = mine && p.state_in ? p.state_in[kept] : 0.0f;
+/* N neighbouring values of shared memory, 16 bytes at a time. */
+template <int N>
+static __device__ __forceinline__ void mailp_dev_row(float (&v)[N], const float *from) {
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+        const float4 q = *(const float4 *)(from + i);
+        v[i] = q.x;
+        v[i + 1] = q.y;
+        v[i + 2] = q.z;
+        v[i + 3] = q.w;
+    }
+}
 
-    for (int t0 = 0; t0 < p.L; t0 += TILE) {
-        const int len = p.L - t0 < TILE ? p.L - t0 : TILE;
-        for (int i = tid; i < TILE * CH; i += NT) {
-            const int    t = i / CH, k = i % CH;
-            const size_t at = (row0 + t0 + t) * p.d_inner + c0 + k;
-            const bool   in = t < len && c0 + k < p.d_inner;
-            s->u[k][t + t / 8] = in ? p.u[at] : 0.0f;
-            s->dt[k][t + t / 8] = in ? p.dt[at] : 0.0f;
-        }
-        for (int i = tid; i < TILE * DS; i += NT) {
-            const int    t = i / DS, n = i % DS;
-            const size_t at = (row0 + t0 + t) * p.d_state + n;
-            const bool   in = t < len && n < p.d_state;
-            s->B[n][t + t / 8] = in ? p.B[at] : 0.0f;
-            s->C[n][t + t / 8] = in ? p.C[at] : 0.0f;
-        }
-        __syncthreads();
-
-        float     dt[ITEMS], du[ITEMS], y[ITEMS];
-        const int at = lane * (ITEMS + 1);
+/* A tile: y of this lane's channels and tokens from this warp's states, and the states after it. */
+template <class S, int CPL, int ITEMS, int TL>
+static __device__ __forceinline__ void mailp_cuda_scan_tile(typename S::shared *s, int ch, int n0, int at, int group, const float (&A2)[CPL],
+                                                            float (&carry)[CPL]) {
+    const int own = at * S::SEGMENT; /* place of its first token */
+    float     dt[CPL][ITEMS], du[CPL][ITEMS], y[CPL][ITEMS], total[CPL];
+#pragma unroll
+    for (int k = 0; k < CPL; k++) {
+        total[k] = 0.0f;
+        mailp_dev_row(dt[k], &s->dt[ch + k][own]);
+        mailp_dev_row(du[k], &s->u[ch + k][own]);
 #pragma unroll
         for (int i = 0; i < ITEMS; i++) {
-            const float u = s->u[ch][at + i], raw = s->dt[ch][at + i] + bias;
-            dt[i] = lane * ITEMS + i < len ? (p.softplus ? mailp_dev_softplus(raw) : raw) : 0.0f; /* 0: h stays */
-            du[i] = dt[i] * u;
-            y[i] = group == 0 ? D * u : 0.0f;
+            total[k] += dt[k][i];
+            du[k][i] *= dt[k][i];
+            y[k][i] = 0.0f;
         }
-#pragma unroll 2
-        for (int n = 0; n < SPG; n++) {
-            const float  An = __shfl_sync(0xffffffffu, A2, n), before = __shfl_sync(0xffffffffu, carry, n);
-            const float *B = s->B[n0 + n] + at, *C = s->C[n0 + n] + at;
-            float        a[ITEMS], b[ITEMS], prod = 1.0f, sum = 0.0f; /* (prod, sum): the map of this lane's tokens */
+    }
+#pragma unroll 1
+    for (int n = 0; n < S::SPG; n++) {
+        float B[ITEMS], C[ITEMS];
+        mailp_dev_row(B, &s->B[n0 + n][own]);
+        mailp_dev_row(C, &s->C[n0 + n][own]);
+#pragma unroll
+        for (int k = 0; k < CPL; k++) {
+            const float An = __shfl_sync(0xffffffffu, A2[k], n, TL), before = __shfl_sync(0xffffffffu, carry[k], n, TL);
+            float       a[ITEMS], b[ITEMS], sum = 0.0f, prod = mailp_dev_ex2(total[k] * An); /* (prod, sum): the map of this lane's tokens */
 #pragma unroll
             for (int i = 0; i < ITEMS; i++) {
-                a[i] = mailp_dev_ex2(dt[i] * An);
-                b[i] = du[i] * B[i];
+                a[i] = mailp_dev_ex2(dt[k][i] * An);
+                b[i] = du[k][i] * B[i];
                 sum = a[i] * sum + b[i];
-                prod *= a[i];
             }
 #pragma unroll
-            for (int d = 1; d < 32; d <<= 1) { /* now of all tokens up to this lane's last */
-                const float p0 = __shfl_up_sync(0xffffffffu, prod, d), s0 = __shfl_up_sync(0xffffffffu, sum, d);
-                if (lane >= d) {
+            for (int d = 1; d < TL; d <<= 1) { /* now of all tokens up to this lane's last */
+                const float p0 = __shfl_up_sync(0xffffffffu, prod, d, TL), s0 = __shfl_up_sync(0xffffffffu, sum, d, TL);
+                if (at >= d) {
                     sum = prod * s0 + sum;
                     prod *= p0;
                 }
             }
-            const float p0 = __shfl_up_sync(0xffffffffu, prod, 1), s0 = __shfl_up_sync(0xffffffffu, sum, 1);
-            float       h = lane ? p0 * before + s0 : before;
+            const float p0 = __shfl_up_sync(0xffffffffu, prod, 1, TL), s0 = __shfl_up_sync(0xffffffffu, sum, 1, TL);
+            float       h = at ? p0 * before + s0 : before;
 #pragma unroll
             for (int i = 0; i < ITEMS; i++) {
                 h = a[i] * h + b[i];
-                y[i] += h * C[i];
+                y[k][i] += h * C[i];
             }
-            const float after = __shfl_sync(0xffffffffu, h, 31);
-            if (lane == n) {
-                carry = after;
+            const float after = __shfl_sync(0xffffffffu, h, TL - 1, TL);
+            if (at == n) {
+                carry[k] = after;
             }
         }
+    }
 #pragma unroll
-        for (int i = 0; i < ITEMS; i++) {
-            s->y[group][ch][at + i] = y[i];
+    for (int k = 0; k < CPL; k++) {
+#pragma unroll
+        for (int i = 0; i < ITEMS; i += 4) {
+            *(float4 *)&s->y[group][ch + k][own + i] = make_float4(y[k][i], y[k][i + 1], y[k][i + 2], y[k][i + 3]);
+        }
+    }
+}
+
+/* One block owns CH channels of one sequence and walks over its tiles. A lane has TL - 1 companions, ITEMS neighbouring tokens,
+   CPL channels and SPG states of each; between tiles it keeps state number `at` (its place among the companions) of them. */
+template <int DS, int CH, int NG, int TL, int CPL, int ITEMS>
+static __global__ void __launch_bounds__(mailp_cuda_scan_shape<DS, CH, NG, TL, CPL, ITEMS>::NT, 1) mailp_cuda_scan(mailp_cuda_scan_args p) {
+    typedef mailp_cuda_scan_shape<DS, CH, NG, TL, CPL, ITEMS> S;
+    typedef typename S::shared                                Shared;
+    constexpr int NT = S::NT, SPG = S::SPG, TILE = S::TILE, NU = S::NU, NB = S::NB;
+    MAILP_CUDA_SHARED(Shared, s);
+    const int    tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
+    const int    at = lane % TL, ch = warp / NG * S::OWN + lane / TL * CPL, c0 = (int)blockIdx.x * CH, n0 = warp % NG * SPG;
+    const size_t row0 = (size_t)blockIdx.y * (size_t)p.L;
+    float        A2[CPL], carry[CPL]; /* of the state that this lane keeps */
+    auto         mine = [&](int k) { return c0 + ch + k < p.d_inner && at < SPG && n0 + at < p.d_state; };
+    auto         kept = [&](int k) { return ((size_t)blockIdx.y * p.d_inner + c0 + ch + k) * p.d_state + n0 + at; };
+#pragma unroll
+    for (int k = 0; k < CPL; k++) {
+        A2[k] = mine(k) ? p.A[(size_t)(c0 + ch + k) * p.d_state + n0 + at] * MAILP_CUDA_LOG2E : 0.0f;
+        carry[k] = mine(k) && p.state_in ? p.state_in[kept(k)] : 0.0f;
+    }
+
+    /* What this thread fetches of a tile: tokens tu, tu + NT / CH .. of channel cu, and tokens tb, tb + NT / DS .. of state nb. */
+    const int   cu = tid % CH, tu = tid / CH, nb = tid % DS, tb = tid / DS;
+    const int   lu = c0 + cu < p.d_inner ? p.L : 0, lb = nb < p.d_state ? p.L : 0; /* tokens that there are */
+    const float bias = lu && p.dt_bias ? p.dt_bias[c0 + cu] : 0.0f, D = lu && p.D ? p.D[c0 + cu] : 0.0f;
+    size_t      from = (row0 + tu) * p.d_inner + c0 + cu, from_b = (row0 + tb) * p.d_state + nb; /* of the tile; steps fit an int */
+    const int   step = NT / CH * p.d_inner, step_b = NT / DS * p.d_state;
+    float       u[NU], dt[NU], Du[NU], z[NU], B[NB], C[NB];
+    auto        fetch = [&](int t0) {
+        const float *fu = p.u + from, *fdt = p.dt + from, *fB = p.B + from_b, *fC = p.C + from_b;
+#pragma unroll
+        for (int i = 0; i < NU; i++) {
+            const bool in = t0 + tu + i * (NT / CH) < lu;
+            u[i] = in ? fu[i * step] : 0.0f;
+            dt[i] = in ? fdt[i * step] : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < NB; i++) {
+            const bool in = t0 + tb + i * (NT / DS) < lb;
+            B[i] = in ? fB[i * step_b] : 0.0f;
+            C[i] = in ? fC[i * step_b] : 0.0f;
+        }
+    };
+
+    fetch(0);
+    for (int t0 = 0; t0 < p.L; t0 += TILE) {
+        const float *fz = p.z ? p.z + from : NULL;
+        float       *to = p.y + from;
+        from += (size_t)TILE * p.d_inner;
+        from_b += (size_t)TILE * p.d_state;
+#pragma unroll
+        for (int i = 0; i < NU; i++) {
+            const int t = tu + i * (NT / CH);
+            float     raw = dt[i] + bias;
+            raw = p.softplus ? mailp_dev_softplus(raw) : raw;
+            s->u[cu][S::place(t)] = u[i];
+            s->dt[cu][S::place(t)] = t0 + t < lu ? raw : 0.0f; /* 0: h stays */
+            Du[i] = D * u[i];
+        }
+#pragma unroll
+        for (int i = 0; i < NB; i++) {
+            s->B[nb][S::place(tb + i * (NT / DS))] = B[i];
+            s->C[nb][S::place(tb + i * (NT / DS))] = C[i];
         }
         __syncthreads();
-        for (int i = tid; i < TILE * CH; i += NT) {
-            const int t = i / CH, k = i % CH;
-            if (t < len && c0 + k < p.d_inner) {
-                const size_t to = (row0 + t0 + t) * p.d_inner + c0 + k;
-                float        v = 0.0f;
+        if (t0 + TILE < p.L) {
+            fetch(t0 + TILE);
+        }
 #pragma unroll
-                for (int g = 0; g < NG; g++) {
-                    v += s->y[g][k][t + t / 8];
-                }
-                p.y[to] = p.z ? v * mailp_dev_silu(p.z[to]) : v;
+        for (int i = 0; i < NU; i++) {
+            z[i] = fz && t0 + tu + i * (NT / CH) < lu ? fz[i * step] : 0.0f;
+        }
+        mailp_cuda_scan_tile<S, CPL, ITEMS, TL>(s, ch, n0, at, warp % NG, A2, carry);
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < NU; i++) {
+            const int t = tu + i * (NT / CH);
+            float     v = Du[i];
+#pragma unroll
+            for (int g = 0; g < NG; g++) {
+                v += s->y[g][cu][S::place(t)];
+            }
+            if (t0 + t < lu) {
+                to[i * step] = fz ? v * mailp_dev_silu(z[i]) : v;
             }
         }
         /* No barrier here: u, dt, B and C of the next tile are written by threads that have passed the one above, when
            nobody reads them any more; y of the next tile is written after the next barrier. */
     }
-    if (mine && p.state_out) {
-        p.state_out[kept] = carry;
+#pragma unroll
+    for (int k = 0; k < CPL; k++) {
+        if (mine(k) && p.state_out) {
+            p.state_out[kept(k)] = carry[k];
+        }
     }
 }
 
@@ -4909,9 +5002,16 @@ MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, ma
     return status;
 }
 
+template <int DS, int CH, int NG, int TL, int CPL, int ITEMS>
+static inline void mailp_cuda_queue_scan(mailp_cuda_queue *q, const mailp_cuda_scan_args &a, size_t batch) {
+    typedef mailp_cuda_scan_shape<DS, CH, NG, TL, CPL, ITEMS> S;
+    static_assert(sizeof(typename S::shared) <= 99 * 1024, "what a block may have on every GPU");
+    mailp_cuda_launch(q, mailp_cuda_scan<DS, CH, NG, TL, CPL, ITEMS>, dim3(mailp_cuda_tiles((size_t)a.d_inner, CH), (unsigned)batch), S::NT,
+                      sizeof(typename S::shared), a);
+}
+
 /* The selective scan of mail.h over `batch` sequences at once, for any length; see mailp_cuda_scan_args for the operands,
-   all in device memory, and >>scan for how. d_state is at most 64, or 32 on a GPU whose blocks have less than 158 KB of shared
-   memory (compute capability 8.6, 8.9, 12.0).
+   all in device memory, and >>scan for how. d_state is at most 64.
    Memory   none, but that the runtime loads a kernel when it is first used.   Work is queued on the stream. */
 typedef mailp_cuda_scan_args mail_cuda_scan;
 MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, size_t batch, cudaStream_t stream, mail_error *err) {
@@ -4919,40 +5019,26 @@ MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, s
     if (!scan || !scan->y || !scan->u || !scan->dt || !scan->A || !scan->B || !scan->C) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_selective_scan: scan or one of its operands is NULL");
     }
-    if (scan->L < 0 || scan->d_inner < 1 || scan->d_state < 1 || scan->d_state > 64 || batch > 65535) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "scan of length %d, d_inner %d, d_state %d (1 to 64), batch %zu (at most 65535)", scan->L,
-                          scan->d_inner, scan->d_state, batch);
+    if (scan->L < 0 || scan->L > 1 << 30 || scan->d_inner < 1 || scan->d_inner > 1 << 20 || scan->d_state < 1 || scan->d_state > 64 || batch > 65535) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "scan of length %d (at most 2^30), d_inner %d (at most 2^20), d_state %d (1 to 64), batch %zu (at most 65535)",
+                          scan->L, scan->d_inner, scan->d_state, batch);
     }
     if (!batch) {
         return MAIL_OK;
     }
-    /* 8 channels a block read whole 32-byte sectors of u, dt and y; with too few such blocks to fill a GPU, 2 channels and
-       more warps for each. */
-    const bool few = (size_t)((scan->d_inner + 7) / 8) * batch < 128;
-    auto       go = [&](auto kernel, int channels, int warps, size_t shared) {
-        const dim3 grid((unsigned)((scan->d_inner + channels - 1) / channels), (unsigned)batch);
-        mailp_cuda_launch(&q, kernel, grid, (unsigned)(channels * warps * 32), shared, *scan);
-    };
+    /* 16 channels a block, of which a lane has two, take the fewest shared-memory accesses; with too few such blocks to fill a
+       GPU, 2 channels and more lanes for each. */
+    const bool few = (size_t)((scan->d_inner + 15) / 16) * batch < 128;
     if (scan->d_state <= 16 && few) {
-        go(mailp_cuda_scan<16, 2, 4>, 2, 4, sizeof(mailp_cuda_scan_shared<16, 2, 4>));
+        mailp_cuda_queue_scan<16, 2, 4, 32, 1, 8>(&q, *scan, batch);
     } else if (scan->d_state <= 8) {
-        go(mailp_cuda_scan<8, 8, 1>, 8, 1, sizeof(mailp_cuda_scan_shared<8, 8, 1>));
+        mailp_cuda_queue_scan<8, 16, 4, 8, 2, 16>(&q, *scan, batch);
     } else if (scan->d_state <= 16) {
-        go(mailp_cuda_scan<16, 8, 2>, 8, 2, sizeof(mailp_cuda_scan_shared<16, 8, 2>));
+        mailp_cuda_queue_scan<16, 16, 4, 8, 2, 16>(&q, *scan, batch);
     } else if (scan->d_state <= 32) {
-        go(mailp_cuda_scan<32, 4, 4>, 4, 4, sizeof(mailp_cuda_scan_shared<32, 4, 4>));
+        mailp_cuda_queue_scan<32, 16, 4, 8, 2, 8>(&q, *scan, batch);
     } else {
-        const size_t need = sizeof(mailp_cuda_scan_shared<64, 2, 4>);
-        int          device = 0, have = 0;
-        q.error = cudaGetDevice(&device);
-        if (q.error == cudaSuccess) {
-            q.error = cudaDeviceGetAttribute(&have, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-        }
-        if (q.error == cudaSuccess && (size_t)have < need) {
-            return mailp_fail(err, MAIL_E_UNSUPPORTED, "a scan with d_state %d takes %zu bytes of shared memory; a block of this GPU has %d, enough for 32",
-                              scan->d_state, need, have);
-        }
-        go(mailp_cuda_scan<64, 2, 4>, 2, 4, need);
+        mailp_cuda_queue_scan<64, 8, 8, 8, 2, 8>(&q, *scan, batch);
     }
     return mailp_cuda_check(q.error, "queueing a scan", err);
 }
