@@ -4560,7 +4560,7 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
             MAILP_R##runs(MAILP_STREAM_FROM, 0)                                                                                             \
             for (i = 0; i < MAILP_LANES; i += 4, w += 4 * MAILP_LANES) {                                                                    \
                 for (line = 0; line < 4 * MAILP_LANES * sizeof(type); line += MAILP_ALIGN) {                                                \
-                    MAILP_PREFETCH((uintptr_t)w + MAILP_STREAM_AHEAD + line);                                               \
+                    MAILP_PREFETCH((uintptr_t)w + MAILP_STREAM_AHEAD + line);                                                               \
                 }                                                                                                                           \
                 MAILP_STREAM_STEP(load, runs, 0)                                                                                            \
                 MAILP_STREAM_STEP(load, runs, 1)                                                                                            \

@@ -1180,6 +1180,7 @@ static __global__ void __launch_bounds__(128) mailp_cuda_forget(mailp_cuda_forge
    TL * ITEMS tokens, for CPL channels: what they read of B and C serves them all. */
 template <int DS, int CH, int NG, int TL, int CPL, int ITEMS>
 struct mailp_cuda_scan_shape {
+    static constexpr int lanes = TL, channels = CPL, items = ITEMS;
     static constexpr int TILE = TL * ITEMS, OWN = 32 / TL * CPL /* channels of a warp */, NT = CH / OWN * NG * 32, SPG = DS / NG;
     static constexpr int SEGMENT = ITEMS + 4, ROW = TL * SEGMENT + 4; /* floats: lanes that read 16 bytes each, and threads that
                                                                          write neighbouring rows, meet different banks */
@@ -1221,9 +1222,10 @@ static __device__ __forceinline__ void mailp_dev_row(float (&v)[N], const float 
 }
 
 /* A tile: y of this lane's channels and tokens from this warp's states, and the states after it. */
-template <class S, int CPL, int ITEMS, int TL>
-static __device__ __forceinline__ void mailp_cuda_scan_tile(typename S::shared *s, int ch, int n0, int at, int group, const float (&A2)[CPL],
-                                                            float (&carry)[CPL]) {
+template <class S>
+static __device__ __forceinline__ void mailp_cuda_scan_tile(typename S::shared *s, int ch, int n0, int at, int group, const float (&A2)[S::channels],
+                                                            float (&carry)[S::channels]) {
+    constexpr int CPL = S::channels, ITEMS = S::items, TL = S::lanes;
     const int own = at * S::SEGMENT; /* place of its first token */
     float     dt[CPL][ITEMS], du[CPL][ITEMS], y[CPL][ITEMS], total[CPL];
 #pragma unroll
@@ -1354,7 +1356,7 @@ static __global__ void __launch_bounds__(mailp_cuda_scan_shape<DS, CH, NG, TL, C
         for (int i = 0; i < NU; i++) {
             z[i] = fz && t0 + tu + i * (NT / CH) < lu ? fz[i * step] : 0.0f;
         }
-        mailp_cuda_scan_tile<S, CPL, ITEMS, TL>(s, ch, n0, at, warp % NG, A2, carry);
+        mailp_cuda_scan_tile<S>(s, ch, n0, at, warp % NG, A2, carry);
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < NU; i++) {
@@ -3463,7 +3465,7 @@ static inline void mailp_cuda_queue_time(mailp_cuda_queue *q, mail_cuda_session 
 static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_session *s) {
     const mail_cuda_policy *p = s->policy;
     const mailp_config     &c = p->config;
-    const int               Q = s->steps * s->B, ddpm = c.algorithm == MAIL_DDPM;
+    const int               Q = s->steps * s->B, time_row = s->P0 - s->T; /* 1: the time token is a row of each sequence */
 
     mailp_cuda_window_args window = {s->obs, s->history};
     mailp_cuda_launch(q, mailp_cuda_window, dim3((unsigned)(s->B * s->T)), 128, 0, window);
@@ -3474,7 +3476,7 @@ static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_sessio
 
     mailp_cuda_prefix_args a = {};
     a.X = s->X;
-    a.time = ddpm && !s->timed ? s->time : NULL;
+    a.time = time_row ? s->time : NULL;
     a.tok = s->tok;
     a.pos = p->pos;
     a.table = p->obs_table;
@@ -3491,7 +3493,7 @@ static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_sessio
     run.sequences = Q;
     run.L = s->P;
     run.states = s->history.states;
-    run.extra = ddpm && !s->timed;
+    run.extra = time_row;
     run.timed = s->timed;
     switch (c.arch) {
     case MAIL_D_MA:
@@ -3503,15 +3505,15 @@ static inline void mailp_cuda_queue_prefix(mailp_cuda_queue *q, mail_cuda_sessio
         mailp_cuda_run_transformer(q, s, &p->trunk[0], run);
         break;
     case MAIL_ED_MA: {
-        run.extra = ddpm + s->A;
+        run.extra = time_row + s->A;
         mailp_cuda_run_mamba(q, s, &p->trunk[0], run);
         mailp_cuda_layer_norm_args norm = {s->cond, s->X, p->trunk[0].norm_w, p->trunk[0].norm_b, Q * s->P, s->d};
         mailp_cuda_launch(q, mailp_cuda_layer_norm, dim3(mailp_cuda_tiles((size_t)Q * s->P, 4)), 128, 0, norm);
         mailp_cuda_queue_rows(q, s, s->cond_prefix, s->cond, Q, s->P, s->P0, 0, NULL, 0);
-        mailp_cuda_queue_rows(q, s, s->cond_act, s->cond, Q, s->P, s->A, ddpm, s->history.states, 0);
+        mailp_cuda_queue_rows(q, s, s->cond_act, s->cond, Q, s->P, s->A, time_row, s->history.states, 0);
         mailp_cuda_queue_rows(q, s, s->X, p->under_table, Q, s->P0, s->P0, 0, NULL, 1);
         run.L = s->P0;
-        run.extra = ddpm;
+        run.extra = time_row;
         run.fill_cache = 1;
         run.cond = s->cond_prefix;
         mailp_cuda_run_mamba(q, s, &p->trunk[1], run);

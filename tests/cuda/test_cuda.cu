@@ -406,20 +406,19 @@ static uint64_t loop_case(mail_arch arch, size_t d_state, size_t history, size_t
     plain.plain = 1;
     fast.cluster = cluster;
     fast.robots = robots;
-    const floats want = plan_for(c, p, batch, plain), got = plan_for(c, p, batch, fast), alone = plan_for(c, p, 1, fast);
+    const mail_cuda_session *s, *before;
+    const floats want = plan_for(c, p, batch, plain), got = plan_for(c, p, batch, fast), alone = plan_for(c, p, 1, fast, &s);
     CHECK_MSG(ct_distance(got, want) < 2e-6, "%g", ct_distance(got, want));
     CHECK(memcmp(got.data(), alone.data(), alone.size() * sizeof(float)) == 0);
     if (history == 1 && arch == MAIL_D_MA) {
-        const mail_cuda_session *s;
-        (void)plan_for(c, p, 1, fast, &s);
-        CHECK(s->inside && !s->cache);
-        mail_cuda_session_free((mail_cuda_session *)(uintptr_t)s);
         fast.ahead = 1;
-        const floats ahead = plan_for(c, p, 1, fast, &s);
-        CHECK(!s->inside && s->cache);
+        const floats ahead = plan_for(c, p, 1, fast, &before);
+        CHECK(s->inside && !s->cache);
+        CHECK(!before->inside && before->cache);
         CHECK_MSG(ct_distance(alone, ahead) < 1e-6, "%g", ct_distance(alone, ahead));
-        mail_cuda_session_free((mail_cuda_session *)(uintptr_t)s);
+        mail_cuda_session_free((mail_cuda_session *)(uintptr_t)before);
     }
+    mail_cuda_session_free((mail_cuda_session *)(uintptr_t)s);
     mail_cuda_policy_free(p);
     return ct_hash(got);
 }
