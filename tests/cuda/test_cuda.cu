@@ -600,6 +600,18 @@ static uint64_t refuse_case(void) {
     mail_cuda_scan scan = {};
     CHECK(mail_cuda_selective_scan(&scan, 1, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_cuda_selective_scan(NULL, 1, NULL, &err) == MAIL_E_ARGUMENT);
+    float        none_read = 0; /* operands that are refused before any of them is read */
+    const struct { int L, d_inner, d_state; size_t batch; } beyond[] = {
+        {-1, 16, 16, 1}, {(1 << 30) + 1, 16, 16, 1}, {1, 0, 16, 1}, {1, (1 << 20) + 1, 16, 1}, {1, 16, 0, 1}, {1, 16, 65, 1}, {1, 16, 16, 65536}};
+    for (const auto &b : beyond) {
+        scan.y = &none_read;
+        scan.u = scan.dt = scan.A = scan.B = scan.C = &none_read;
+        scan.L = b.L;
+        scan.d_inner = b.d_inner;
+        scan.d_state = b.d_state;
+        CHECK_MSG(mail_cuda_selective_scan(&scan, b.batch, NULL, &err) == MAIL_E_ARGUMENT && strstr(err.text, "2^30") != NULL,
+                  "scan of length %d, d_inner %d, d_state %d, batch %zu", b.L, b.d_inner, b.d_state, b.batch);
+    }
     c.trunk[0].d_state = 65;
     const mailp_cuda_source source = {ct_read, NULL};
     CHECK(mailp_cuda_policy_build(&none, &c, source, &err) == MAIL_E_UNSUPPORTED && none == NULL);
