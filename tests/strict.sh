@@ -27,7 +27,7 @@ for cc in gcc clang; do
     try $cc -std=c99 -O1 $warn_c -DMAIL_NO_SIMD tests/compile/one.c -o $out/one -lm && try $out/one
     try $cc -std=c99 -O1 $warn_c -DMAIL_THREADS tests/compile/one.c -o $out/one -lm -pthread && try $out/one
     try $cc -std=c11 -O3 $warn_c -DMAIL_THREADS tests/compile/one.c -o $out/one -lm -pthread && try $out/one
-    if echo 'int main(void) { return 0; }' | $cc -m32 -x c - -o $out/small -lm 2>/dev/null; then
+    if printf '#include <errno.h>\nint main(void) { return 0; }\n' | $cc -m32 -x c - -o $out/small -lm 2>/dev/null; then
         try $cc -m32 -std=c99 -O2 $warn_c tests/compile/one.c -o $out/one -lm && try $out/one
     else
         echo "$cc -m32: skipped, no 32-bit libraries"
