@@ -203,6 +203,84 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
               (unsigned long)wrong);
 }
 
+/* sums of one plane for every number of pixels up to three tiles, whatever was there before */
+static void test_winograd_products(const mailp_kernels *k) {
+    size_t pixels, runs, m, t, i, j;
+    int    accumulate;
+    for (pixels = 1; k->winograd_products != NULL && pixels <= 18; pixels++) {
+        for (runs = 1; runs <= 4; runs += 3) {
+            for (accumulate = 0; accumulate < 2; accumulate++) {
+                const size_t stride = pixels * 16 + 32, n = pixels * 16;
+                fill(a, runs * stride, -1, 1);
+                fill(b, runs * 256, -1, 1);
+                fill(out, n + 16, -1, 1);
+                for (m = 0; m < pixels + 1; m++) {
+                    for (j = 0; j < 16; j++) {
+                        double sum = m < pixels && !accumulate ? 0 : (double)out[m * 16 + j];
+                        for (t = 0; m < pixels && t < runs; t++) {
+                            for (i = 0; i < 16; i++) {
+                                sum += (double)a[t * stride + m * 16 + i] * (double)b[(t * 16 + i) * 16 + j];
+                            }
+                        }
+                        ref[m * 16 + j] = sum;
+                    }
+                }
+                k->winograd_products(out, a, stride, runs, b, pixels, accumulate, (uintptr_t)b, 0);
+                test_close(k->name, out, ref, n + 16, 16.0 * (double)runs * 6e-8 * 4);  /* a sum of 16 * runs terms below 1, and one pixel untouched */
+            }
+        }
+    }
+}
+
+/* a 3 x 3 convolution of one block by tiles of one row, with weights of every type, some tiles cut off */
+static void test_winograd_rows(const mailp_kernels *k) {
+    static int8_t   byte[9 * 256];
+    static uint16_t half[9 * 256];
+    const size_t    h = 5;
+    size_t          w, y, x, j, i, t, plane, tiles;
+    int             type;
+    for (type = MAIL_WEIGHTS_F32; k->winograd_rows_weights != NULL && type <= MAIL_WEIGHTS_INT8; type++) {
+        for (w = 4; w <= 9; w++) {
+            const size_t row = (w + 9) / 4 * 64;
+            const void  *from = type == MAIL_WEIGHTS_F32 ? (const void *)b : type == MAIL_WEIGHTS_BF16 ? (const void *)half : (const void *)byte;
+            tiles = (w + 3) / 4;
+            plane = (h + 2) * tiles * 16;
+            memset(a, 0, (h + 2) * row * sizeof *a);
+            for (y = 0; y < h; y++) {
+                fill(a + (y + 1) * row + 16, w * 16, -1, 1);
+            }
+            fill(c, 16, 0.004f, 0.008f);
+            for (i = 0; i < 9 * 256; i++) {
+                byte[i] = (int8_t)(255 * test_uniform() - 127);
+                half[i] = (uint16_t)mailp_bf16((float)(2 * test_uniform() - 1));
+                b[i]    = type == MAIL_WEIGHTS_F32 ? (float)(2 * test_uniform() - 1) :
+                          type == MAIL_WEIGHTS_BF16 ? mailp_bf16_to_float(half[i]) : (float)byte[i] * c[i % 16];
+            }
+            for (y = 0; y < h; y++) {
+                for (x = 0; x < w; x++) {
+                    for (j = 0; j < 16; j++) {
+                        double sum = 0;
+                        for (t = 0; t < 9; t++) {
+                            for (i = 0; i < 16; i++) {
+                                sum += (double)a[(y + t / 3) * row + (x + t % 3) * 16 + i] * (double)b[((t % 3 * 3 + t / 3) * 16 + i) * 16 + j];
+                            }
+                        }
+                        ref[(y * w + x) * 16 + j] = sum;
+                    }
+                }
+            }
+            k->winograd_in(d, plane, a, row, h, tiles, 1);
+            k->winograd_rows_weights(e, from, c, (mail_weights)type);
+            for (i = 0; i < 6; i++) {
+                const float *u = type == MAIL_WEIGHTS_F32 && i % 5 == 0 ? b + (i == 0 ? 0 : 2 * MAILP_COLUMN) : e + i * MAILP_COLUMN;
+                k->winograd_products(f + i * 512, d + i * plane, tiles * 16, 3, u, h * tiles, 0, (uintptr_t)u, 0);
+            }
+            k->winograd_out(out, f, 512, h, w, 1, tiles, 0, h * tiles);
+            test_close(k->name, out, ref, h * w * 16, 144 * 6e-8);  /* 144 terms below 1; Winograd's factors are within the slack of a sum's rounding */
+        }
+    }
+}
+
 /* the operands of 8 and 16 bits where the processor has their products; in channels 0 and 1 all weights are as large as can be */
 static void test_conv_low(const mailp_kernels *k) {
     static const size_t  heights[] = { 1, 1, 2, 1, 3, LOW_PIXELS }, widths[] = { 1, 5, 3, 7, 4, 1 };
@@ -472,6 +550,8 @@ int main(void) {
         test_gemm_narrow(k);
         test_conv_stream(k);
         test_conv_low(k);
+        test_winograd_products(k);
+        test_winograd_rows(k);
         test_layer_norm(k);
         test_elementwise(k);
         test_sequences(k);
