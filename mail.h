@@ -4022,10 +4022,10 @@ typedef struct mailp_conv_shape {
     size_t tap[9];
 } mailp_conv_shape;
 
-/* Where the inputs of the next n output pixels are, from pixel (*row, *column) on. */
 /* Winograd's tiles of one row: the weights of one column of 3 x 3 for a block of channels and a panel, [3 rows][16][16] */
 #define MAILP_COLUMN (3 * (size_t)MAILP_LANES * MAILP_LANES)
 
+/* Where the inputs of the next n output pixels are, from pixel (*row, *column) on. */
 MAILP_INLINE void mailp_conv_places(size_t *at, size_t n, size_t *row, size_t *column, const mailp_conv_shape *shape) {
     size_t r;
     for (r = 0; r < n; r++) {
@@ -4734,6 +4734,12 @@ MAILP_WORD mailp_vec MAILP_FN(weight)(const void *w, size_t i, mail_weights type
            type == MAIL_WEIGHTS_BF16 ? mailp_vload_bf16((const uint16_t *)w + i) : mailp_vload_i8((const int8_t *)w + i);
 }
 
+/* The same with the scale of its channel, scale[channel], if it is of int8 */
+MAILP_WORD mailp_vec MAILP_FN(scaled_weight)(const void *w, size_t i, const float *scale, size_t channel, mail_weights type) {
+    const mailp_vec v = MAILP_FN(weight)(w, i, type);
+    return type == MAIL_WEIGHTS_INT8 ? mailp_vmul(v, mailp_vload(scale + channel)) : v;
+}
+
 MAILP_KERNEL void MAILP_FN(widen)(float *to, const void *from, const float *scale, size_t n, size_t group, size_t panels,
                                   mail_weights type) {
     size_t k, j, count = panels * MAILP_LANES;
@@ -4787,15 +4793,9 @@ MAILP_WORD void MAILP_FN(winograd_weights_of)(float *u, size_t plane, const void
                 const size_t g = (c * group + p) * 9 * MAILP_LANES + lane;
                 float       *o = u + (c * panels + p) * MAILP_LANES + lane;
                 for (i = 0; i < 3; i++) {
-                    mailp_vec g0 = MAILP_FN(weight)(w, g + i * MAILP_LANES, type);
-                    mailp_vec g1 = MAILP_FN(weight)(w, g + (3 + i) * MAILP_LANES, type);
-                    mailp_vec g2 = MAILP_FN(weight)(w, g + (6 + i) * MAILP_LANES, type);
-                    if (type == MAIL_WEIGHTS_INT8) {
-                        const mailp_vec f = mailp_vload(scale + p * MAILP_LANES + lane);
-                        g0 = mailp_vmul(g0, f);
-                        g1 = mailp_vmul(g1, f);
-                        g2 = mailp_vmul(g2, f);
-                    }
+                    const mailp_vec g0 = MAILP_FN(scaled_weight)(w, g + i * MAILP_LANES, scale, p * MAILP_LANES + lane, type);
+                    const mailp_vec g1 = MAILP_FN(scaled_weight)(w, g + (3 + i) * MAILP_LANES, scale, p * MAILP_LANES + lane, type);
+                    const mailp_vec g2 = MAILP_FN(scaled_weight)(w, g + (6 + i) * MAILP_LANES, scale, p * MAILP_LANES + lane, type);
                     if (tile == 4) {
                         MAILP_FN(winograd4_weights1)(tmp + i * MAILP_W, 3 * MAILP_W, g0, g1, g2);
                     } else {
@@ -4875,26 +4875,17 @@ MAILP_WORD void MAILP_FN(winograd2_out1)(float *o, size_t os, const float *m, si
 /* v[i * n + j][t][16] = (Bt d B)[i][j] of every tile t of a block x, whose rows are `row` floats apart and whose border is
    included;  v [n * n] planes, `plane` floats apart, of [tiles][16]  (tile 1: 6 planes of [tiles_h + 2][tiles_w][16]) */
 MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile) {
-    const size_t n = tile + 2;
+    const size_t n = tile + 2, wide = tile == 1 ? 4 : tile, rows = tile == 1 ? tiles_h + 2 : tiles_h;
     float        tmp[36 * MAILP_W];
     size_t       lane, ty, tx, i;
-    if (tile == 1) {
-        for (ty = 0; ty < tiles_h + 2; ty++) {
-            for (tx = 0; tx < tiles_w; tx++) {
-                for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
-                    MAILP_FN(winograd4_in1)(v + (ty * tiles_w + tx) * MAILP_LANES + lane, plane, x + ty * row + 4 * tx * MAILP_LANES + lane,
-                                            MAILP_LANES);
-                }
-            }
-        }
-        return;
-    }
     for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
-        for (ty = 0; ty < tiles_h; ty++) {
+        for (ty = 0; ty < rows; ty++) {
             for (tx = 0; tx < tiles_w; tx++) {
-                const float *d = x + ty * tile * row + tx * tile * MAILP_LANES + lane;
+                const float *d = x + ty * tile * row + tx * wide * MAILP_LANES + lane;
                 float       *o = v + (ty * tiles_w + tx) * MAILP_LANES + lane;
-                if (tile == 4) {
+                if (tile == 1) {
+                    MAILP_FN(winograd4_in1)(o, plane, d, MAILP_LANES);
+                } else if (tile == 4) {
                     for (i = 0; i < 6; i++) {
                         MAILP_FN(winograd4_in1)(tmp + i * MAILP_W, 6 * MAILP_W, d + i * MAILP_LANES, row);
                     }
@@ -4917,14 +4908,14 @@ MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, 
 /* y [h][w][16] gets tiles begin..end-1, cut off at h and w;  m [n * n] planes, `plane` floats apart, of [end - begin][16] */
 MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tile, size_t tiles_w,
                                          size_t begin, size_t end) {
-    const size_t n = tile + 2, high = tile, wide = tile == 1 ? 4 : tile;
+    const size_t n = tile + 2, wide = tile == 1 ? 4 : tile;
     float        tmp[24 * MAILP_W], out[16 * MAILP_W];
     size_t       lane, t, i, j;
     for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
         for (t = begin; t < end; t++) {
             const float *from = m + (t - begin) * MAILP_LANES + lane;
-            const size_t y0 = t / tiles_w * high, x0 = t % tiles_w * wide;
-            const size_t rows = MAILP_MIN(high, h - y0), columns = MAILP_MIN(wide, w - x0);
+            const size_t y0 = t / tiles_w * tile, x0 = t % tiles_w * wide;
+            const size_t rows = MAILP_MIN(tile, h - y0), columns = MAILP_MIN(wide, w - x0);
             float       *to = y + (y0 * w + x0) * MAILP_LANES + lane;
             if (tile == 1) {
                 if (columns == 4) {
@@ -4982,16 +4973,12 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane,
 #define MAILP_PRODUCTS_GETW(i, c)     const mailp_vec w##c = mailp_vload(w + (i) * MAILP_LANES + (c) * MAILP_W);
 #define MAILP_PRODUCTS_ROW(r, i)      { const mailp_vec xv = mailp_vset(x[(r) * MAILP_LANES + (i)]); MAILP_PRODUCTS_VECS(MAILP_FMA, r) }
 #define MAILP_PRODUCTS_STEP(mr, i)    { MAILP_PRODUCTS_VECS(MAILP_PRODUCTS_GETW, i) MAILP_R##mr(MAILP_PRODUCTS_ROW, i) }
-#define MAILP_PRODUCTS_PUT(r, c)                                                          \
-    {                                                                                     \
-        float *to = y + (r) * MAILP_LANES + (c) * MAILP_W;                                \
-        mailp_vstore(to, accumulate ? mailp_vadd(s##r##c, mailp_vload(to)) : s##r##c);    \
-    }
-#define MAILP_PRODUCTS_ROW_PUT(r, n)  MAILP_PRODUCTS_VECS(MAILP_PRODUCTS_PUT, r)
+#define MAILP_PRODUCTS_ROW_PUT(r, n)  MAILP_PRODUCTS_VECS(MAILP_CONV_PUT, r)
 #define MAILP_PRODUCTS_TILE(mr)                                                                                             \
     MAILP_KERNEL void MAILP_FN(products_##mr)(float *y, const float *x, size_t stride, size_t runs, const float *w, int accumulate, \
                                               uintptr_t ahead, size_t ahead_step) {                                         \
-        size_t t, i;                                                                                                        \
+        const size_t ldy = 0; /* one panel */                                                                               \
+        size_t       t, i;                                                                                                  \
         MAILP_R##mr(MAILP_PRODUCTS_INIT, 0)                                                                                 \
         for (t = 0; t < runs; t++, x += stride - MAILP_LANES) {                                                             \
             for (i = 0; i < MAILP_LANES; i += 4, x += 4, w += 4 * MAILP_LANES, ahead += 4 * ahead_step) {                   \
@@ -5034,14 +5021,9 @@ MAILP_KERNEL void MAILP_FN(winograd_products)(float *y, const float *x, size_t s
 MAILP_WORD void MAILP_FN(winograd_rows_weights_of)(float *u, const void *w, const float *scale, mail_weights type) {
     size_t i;
     for (i = 0; i < MAILP_COLUMN; i += MAILP_W) {
-        mailp_vec g0 = MAILP_FN(weight)(w, i, type), g1 = MAILP_FN(weight)(w, MAILP_COLUMN + i, type);
-        mailp_vec g2 = MAILP_FN(weight)(w, 2 * MAILP_COLUMN + i, type);
-        if (type == MAIL_WEIGHTS_INT8) {
-            const mailp_vec f = mailp_vload(scale + i % MAILP_LANES);
-            g0 = mailp_vmul(g0, f);
-            g1 = mailp_vmul(g1, f);
-            g2 = mailp_vmul(g2, f);
-        }
+        const mailp_vec g0 = MAILP_FN(scaled_weight)(w, i, scale, i % MAILP_LANES, type);
+        const mailp_vec g1 = MAILP_FN(scaled_weight)(w, MAILP_COLUMN + i, scale, i % MAILP_LANES, type);
+        const mailp_vec g2 = MAILP_FN(scaled_weight)(w, 2 * MAILP_COLUMN + i, scale, i % MAILP_LANES, type);
         if (type == MAIL_WEIGHTS_F32) {
             MAILP_FN(winograd4_weights_inner)(u + i, MAILP_COLUMN, g0, g1, g2);
         } else {
@@ -6990,13 +6972,13 @@ static size_t mailp_winograd_tiles(const mailp_conv *conv) {
 }
 
 /* floats of a plane of products */
-static size_t mailp_winograd_plane(const mailp_conv *conv) {
+static size_t mailp_winograd_out_plane(const mailp_conv *conv) {
     return conv->group * mailp_winograd_tiles(conv) * MAILP_LANES + MAILP_PLANE_PAD;
 }
 
-/* floats of Winograd's input */
-static size_t mailp_winograd_floats(const mailp_conv *conv) {
-    return conv->planes * (conv->shape.n_blocks * conv->shape.plane + MAILP_PLANE_PAD);
+/* floats of a plane of Winograd's inputs */
+static size_t mailp_winograd_in_plane(const mailp_conv *conv) {
+    return conv->shape.n_blocks * conv->shape.plane + MAILP_PLANE_PAD;
 }
 
 /* A direct convolution is done in pieces of k: some taps with all their blocks, or of one tap some blocks. */
@@ -7025,8 +7007,8 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     for (i = 0; i < 16; i++) {
         const mailp_conv *conv = i % 2 == 0 ? &net->block[i / 2].conv1 : &net->block[i / 2].conv2;
         if (conv->tile != 0) {
-            v      = MAILP_MAX(v, mailp_winograd_floats(conv));
-            m      = MAILP_MAX(m, conv->planes * mailp_winograd_plane(conv));
+            v = MAILP_MAX(v, conv->planes * mailp_winograd_in_plane(conv));
+            m = MAILP_MAX(m, conv->planes * mailp_winograd_out_plane(conv));
         }
         if (conv->low) {
             q      = MAILP_MAX(q, conv->c_in * mailp_map_side(conv->h_in) * mailp_map_side(conv->w_in) * mailp_weight_bytes(conv->type));
@@ -7545,7 +7527,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
             }
         }
     } else if (conv->tile == 1) {
-        const size_t         plane = shape.n_blocks * shape.plane + MAILP_PLANE_PAD, m_plane = mailp_winograd_plane(conv);
+        const size_t         plane = mailp_winograd_in_plane(conv), m_plane = mailp_winograd_out_plane(conv);
         const size_t         bytes = 9 * MAILP_LANES * size;  /* of a block of channels */
         const size_t         steps = 3 * MAILP_LANES * ((shape.width + 5) / 6), pace = mailp_pace(bytes / MAILP_ALIGN, 6 * steps);
         const unsigned char *w = (const unsigned char *)conv->w + begin * shape.n_blocks * bytes;
@@ -7566,9 +7548,9 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
         }
     } else {
         const size_t         planes = conv->planes, tiles = shape.width, most = mailp_winograd_tiles(conv);
-        const size_t         m_plane = mailp_winograd_plane(conv);
+        const size_t         m_plane = mailp_winograd_out_plane(conv);
         const unsigned char *w = (const unsigned char *)conv->w + (first * conv->c_in + begin - first) * 9 * size;
-        const size_t         plane = shape.n_blocks * shape.plane + MAILP_PLANE_PAD;
+        const size_t         plane = mailp_winograd_in_plane(conv);
         size_t               t, count, k, b, c, depth;
         for (t = 0; t < tiles; t += count) {
             count = MAILP_MIN(tiles - t, most);
@@ -7609,14 +7591,14 @@ static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, const
         const size_t floats = mailp_map_side(next->h_in) * mailp_map_side(next->w_in) * MAILP_LANES;
         kernels->lower[next->type](q + b * floats * mailp_weight_bytes(next->type), q_scale + b, block, floats);
     } else if (next != NULL && next->tile != 0) {
-        kernels->winograd_in(v + b * next->shape.plane, next->shape.n_blocks * next->shape.plane + MAILP_PLANE_PAD, block,
+        kernels->winograd_in(v + b * next->shape.plane, mailp_winograd_in_plane(next), block,
                              mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w, next->tile);
     }
 }
 
 /* Scratch for the products of the i-th task */
 static float *mailp_resnet_products(const mailp_resnet_step *step, size_t i) {
-    return step->buffers.m + i * step->conv->planes * mailp_winograd_plane(step->conv);
+    return step->buffers.m + i * step->conv->planes * mailp_winograd_out_plane(step->conv);
 }
 
 /* Convolution, GroupNorm, skip, relu for a share of the output blocks. */

@@ -5,7 +5,8 @@
    Convolutions: the estimate by which their shapes are chosen (mailp_cuda_fused_cycles) at 1.75 GHz. The first convolution:
    9,400 cycles a block, 5,000 a small one. The observation's tokens, where they do not go through the loop, 16 layers: two kernels
    of 2 us and the time of their products at 7.5 T/s, and 4 us for every 8 sequences an SM. The loop: 1.6 us for a layer with
-   8 blocks and 5 tokens, times the factor by which its shape is chosen. Every other kernel 1.5 us. All of it is guesswork of one kind until bench/device_run.sh has run. */
+   8 blocks and 5 tokens, times the factor by which its shape is chosen. Every other kernel 1.5 us. All of it is guesswork of
+   one kind until bench/device_run.sh has run. */
 #ifndef PREDICT_H
 #define PREDICT_H
 
