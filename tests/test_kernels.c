@@ -281,6 +281,67 @@ static void test_winograd_rows(const mailp_kernels *k) {
     }
 }
 
+/* Weights w [LOW_BLOCKS][LOW_TAPS][16][LOW_LANES] are cut so that the four of them that meet in 16 bits add up to most of either sign */
+static void conv_low_meet(int *w, int most) {
+    size_t at, o, four, i;
+    for (at = 0; at < LOW_BLOCKS * LOW_TAPS; at++) {
+        for (o = 0; o < LOW_LANES; o++) {
+            for (four = 0; four < 16; four += four % 8 == 0 ? 2 : 6) {
+                int plus = most, minus = most;
+                for (i = 0; i < 4; i++) {
+                    int *v = &w[(at * 16 + four + i % 2 + i / 2 * 4) * LOW_LANES + o];
+                    *v = *v > plus ? plus : *v < -minus ? -minus : *v;
+                    plus  -= *v > 0 ? *v : 0;
+                    minus += *v < 0 ? *v : 0;
+                }
+            }
+        }
+    }
+}
+
+/* Weights as mailp_conv_pack makes them: their sums are what the products allow, and they are as near as their scale says. */
+static void test_conv_pack(void) {
+    static float  w[2 * 16 * 32 * 9];
+    static int8_t packed[2 * 16 * 32 * 9];
+    float         scale[32];
+    int           sum, channel;
+    size_t        o, i, t;
+    for (sum = 0; sum <= 258; sum += 258) {
+        size_t wrong = 0, over = 0;
+        for (i = 0; i < sizeof w / sizeof *w; i++) {
+            channel = (int)(i / 288);
+            w[i] = channel == 0 ? 1.0f : channel == 1 ? -1.0f : channel == 2 ? 0.0f : channel == 3 ? (i % 288 == 7 ? 1.0f : 1e-4f) :
+                   (float)(test_uniform() - 0.5) * (channel % 2 ? 1.0f : 0.01f);
+        }
+        mailp_conv_pack(packed, scale, w, 32, 32, 9, 1, MAILP_LOW, MAIL_WEIGHTS_INT8, sum);
+        for (o = 0; o < 32; o++) {
+            float most = 0;
+            for (i = 0; i < 32; i++) {
+                for (t = 0; t < 9; t++) {
+                    const size_t at = o / 16 * 9 * 32 * 16 + (((i / 16 * 9 + t) * 4 + i % 16 / 4) * 16 + o % 16) * 4 + i % 4;
+                    const float  v = w[(o * 32 + i) * 9 + t];
+                    most   = fabsf(v) > most ? fabsf(v) : most;
+                    wrong += !(fabsf((float)packed[at] * scale[o] - v) <= 0.5001f * scale[o]);
+                }
+            }
+            for (i = 0; i < 9 * 32 / 8 * 2; i++) {  /* steps of eight channels by halves */
+                int    plus = 0, minus = 0;
+                size_t j;
+                for (j = 0; j < 4; j++) {
+                    const int v = packed[o / 16 * 9 * 32 * 16 + ((i / 2 * 2 + j / 2) * 16 + o % 16) * 4 + i % 2 * 2 + j % 2];
+                    plus  += v > 0 ? v : 0;
+                    minus -= v < 0 ? v : 0;
+                }
+                over += sum > 0 && (plus > sum || minus > sum);
+            }
+            /* one large weight among small ones loses no bit, four large ones lose one */
+            wrong += sum == 0 || o == 3 ? (o != 2 && !(scale[o] <= most * 1.001f / 127.0f)) : o < 2 && !(scale[o] <= most * 4.001f / 256.0f);
+        }
+        CHECK_MSG(wrong == 0 && over == 0, "weights of 8 bits, sums of %d: %lu are not what they stand for, %lu sums are too large", sum,
+                  (unsigned long)wrong, (unsigned long)over);
+    }
+}
+
 /* the operands of 8 and 16 bits where the processor has their products; in channels 0 and 1 all weights are as large as can be */
 static void test_conv_low(const mailp_kernels *k) {
     static const size_t  heights[] = { 1, 1, 2, 1, 3, LOW_PIXELS }, widths[] = { 1, 5, 3, 7, 4, 1 };
@@ -322,6 +383,9 @@ static void test_conv_low(const mailp_kernels *k) {
             }
             for (i = 0; i < sizeof w / sizeof *w; i++) {
                 w[i] = i % LOW_LANES == 0 ? 127 : i % LOW_LANES == 1 ? -127 : (int)(255 * test_uniform()) - 127;
+            }
+            if (type == MAIL_WEIGHTS_INT8 && k->low_sum > 0) {
+                conv_low_meet(w, k->low_sum);
             }
             for (i = 0; i < LOW_BLOCKS; i++) {
                 const float as_made = x_scale[i];
@@ -557,6 +621,7 @@ int main(void) {
         test_sequences(k);
         test_attend(k);
     }
+    test_conv_pack();
     CHECK(mailp_kernels_choose("mmx") == NULL);
 #ifdef MAILP_HAS_AVX_VNNI
     if (mailp_kernels_choose("avx2") != NULL) {
