@@ -3980,14 +3980,19 @@ MAILP_INLINE float mailp_scale1(float a, float n) {
     return a * power;
 }
 
-/* Weights of a linear map, packed: output channels in panels of MAILP_LANES, w[panel][k][lane]; lanes beyond n are zero.
+/* Weights of a linear map, packed: output channels in panels of MAILP_LANES; lanes beyond n are zero.
    k is the true depth. bias [panels * lanes] or NULL. */
 typedef struct mailp_mat {
-    const void  *w;            /* [panels][k][MAILP_LANES] of type */
-    const float *bias, *scale; /* [panels * MAILP_LANES] or NULL; scale for int8 */
+    const void  *w;            /* [panels][k][MAILP_LANES] of type; low: [panels][k / 2][MAILP_LANES][2] of int16 for bf16, or int8 */
+    const float *bias, *scale; /* [panels * MAILP_LANES] or NULL; scale for integers */
     size_t       k, panels;
     mail_weights type;
+    int          low;          /* 1: by gemm_low; k is rounded up to even in w */
 } mailp_mat;
+
+/* gemm_low sums the products of so many neighbours of a row, integers of at most this magnitude, in 32 bits. */
+#define MAILP_PAIRS_SUM  128
+#define MAILP_PAIRS_MOST 8191
 
 /* Bytes by which an address to be fetched moves at each of n steps to pass over that many cache lines, evenly: bursts would
    crowd out the loads. At most a line a step. */
@@ -4055,6 +4060,11 @@ typedef struct mailp_kernels {
        int8 save memory traffic, which is what bounds a few rows, and round nothing but the weights. */
     void (*gemm[3])(float *y, size_t ldy, const float *x, size_t ldx, const void *w, const float *scale, const float *bias,
                     size_t rows, size_t k, size_t panels, int accumulate);
+
+    /* The same, but for the rounding of x, by products of integers: weights of bf16 are held as 16 bits with a scale for that, and all lie
+       as mailp_mat says for `low`. NULL where the set gains nothing by it. Described where it is defined. */
+    void (*gemm_low[3])(float *y, size_t ldy, const float *x, size_t ldx, const void *w, const float *scale, const float *bias,
+                        size_t rows, size_t k, size_t panels, int accumulate);
 
     /* sequences: each is described where it is defined, in >>kernels */
     void (*layer_norm)(float *y, size_t ldy, const float *x, size_t ldx, const float *gain, const float *bias,
@@ -5057,6 +5067,12 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
    there activations have 7 bits, and so they have for sdot, whose operands are both signed. AVX512-BF16 does it for two input channels
    of 16 bits, with sums in float32. */
 
+#if defined(__GNUC__) && defined(MAILP_X86) && !defined(MAILP_EMULATED_AVX512)
+#  define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
+#else
+#  define MAILP_IN_PLACE(a)
+#endif
+
 #if MAILP_PASS == MAILP_PASS_AVX512 && !defined(MAILP_NO_VNNI)
 #  define MAILP_U8_ATTR           __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #  define MAILP_U8_MOST           255   /* largest activation */
@@ -5106,11 +5122,6 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
 #endif
 
 #ifdef MAILP_U8_ATTR
-#  if defined(__GNUC__) && defined(MAILP_X86) && !defined(MAILP_EMULATED_AVX512)
-#    define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
-#  else
-#    define MAILP_IN_PLACE(a)
-#  endif
 
 /* 16 values as 8 bits: round(f * x) */
 #if MAILP_PASS == MAILP_PASS_AVX512
@@ -5352,7 +5363,6 @@ MAILP_KERNEL void MAILP_FN(round)(unsigned char *q, float *scale, const float *x
 #  undef MAILP_U8_W
 #  undef MAILP_LOW_ALL
 #  undef MAILP_LOW_TABLE
-#  undef MAILP_IN_PLACE
 #  undef MAILP_QUANTIZE16
 #  undef mailp_ints
 #  undef mailp_izero
@@ -5371,6 +5381,159 @@ MAILP_KERNEL void MAILP_FN(round)(unsigned char *q, float *scale, const float *x
 #  define MAILP_CONV_BF16 NULL
 #  define MAILP_ROUND     NULL
 #  define MAILP_BF16_RATE 0
+#endif
+
+/* ---- matrix product, 16 bits ----
+
+   Rows are rounded to 14 bits, 128 numbers by the largest of them, and meet weights of 16 or 8 bits two by two: AVX2 does twice as many
+   such products at once as of floats, for an addition each (Zen 3: 0.75 of the time); AVX-VNNI adds in the same instruction. */
+
+#if MAILP_PASS == MAILP_PASS_AVX2
+#define MAILP_PAIRS_ROWS  24     /* rows at a time, and how much of them: 25 KB on the stack */
+#define MAILP_PAIRS_DEPTH 512
+
+/* q[i] = round(x[i] / scale), and q[n] = 0 if n is odd;  returned: scale = largest |x| / MAILP_PAIRS_MOST, or NaN if one of them is not
+   finite;  x [n], n <= MAILP_PAIRS_SUM */
+MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
+    const __m256i bits = _mm256_set1_epi32(0x7fffffff);
+    const size_t  padded = (n + MAILP_LANES - 1) / MAILP_LANES * MAILP_LANES;
+    float         copy[MAILP_PAIRS_SUM], m;
+    int16_t       last[MAILP_PAIRS_SUM];
+    int16_t      *to = q;
+    __m256i       most = _mm256_setzero_si256();
+    __m128i       four;
+    mailp_vec     f;
+    int32_t       largest;
+    size_t        i;
+    if (n < padded) {
+        memcpy(copy, x, n * sizeof *x);
+        memset(copy + n, 0, (padded - n) * sizeof *x);
+        x  = copy;
+        to = last;
+    }
+    for (i = 0; i < padded; i += MAILP_W) {  /* as integers, magnitudes are in order, and what is not finite comes last */
+        most = _mm256_max_epi32(most, _mm256_and_si256(bits, _mm256_castps_si256(mailp_vload(x + i))));
+    }
+    four    = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    four    = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    four    = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+    largest = _mm_cvtsi128_si32(four);
+    memcpy(&m, &largest, sizeof m);
+    f = mailp_vset(m > 1e-30f ? (float)MAILP_PAIRS_MOST / m : 0.0f);
+    for (i = 0; i < padded; i += MAILP_LANES) {
+        const __m256i ab = _mm256_packs_epi32(_mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x + i))),
+                                              _mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x + i + MAILP_W))));
+        _mm256_storeu_si256((__m256i *)(void *)(to + i), _mm256_permute4x64_epi64(ab, 0xd8));
+    }
+    if (n < padded) {
+        memcpy(q, last, (n + 1) / 2 * 2 * sizeof *q);
+    }
+    return largest < 0x7f800000 ? m / (float)MAILP_PAIRS_MOST : NAN;
+}
+
+#define MAILP_PAIRS_W_int16(at)  _mm256_loadu_si256((const __m256i *)(const void *)(at))
+#define MAILP_PAIRS_W_int8(at)   _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(at)))
+#define MAILP_PAIRS_SUMS(r, c)   __m256i s##r##c;
+#define MAILP_PAIRS_ZEROS(r, c)  s##r##c = _mm256_setzero_si256();
+#define MAILP_PAIRS_DOTS(r, c)   mailp_pairs(s##r##c, xv, w##c)
+#define MAILP_PAIRS_PUT(r, c)                                                                                           \
+    {                                                                                                                   \
+        float    *to  = y + (r) * ldy + (c) * MAILP_W;                                                                  \
+        mailp_vec add = part > 0 || accumulate ? mailp_vload(to) : mailp_vzero();                                       \
+        if (part == 0 && bias != NULL) {                                                                                \
+            add = mailp_vadd(add, mailp_vload(bias + (c) * MAILP_W));                                                   \
+        }                                                                                                               \
+        mailp_vstore(to, mailp_vmadd(_mm256_cvtepi32_ps(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)), add)); \
+    }
+#define MAILP_PAIRS_ROW_SUMS(r, n)  MAILP_C2(MAILP_PAIRS_SUMS, r)
+#define MAILP_PAIRS_ROW_ZEROS(r, n) MAILP_C2(MAILP_PAIRS_ZEROS, r)
+#define MAILP_PAIRS_ROW_STEP(r, n)                                                                                      \
+    {                                                                                                                   \
+        int32_t two;                                                                                                    \
+        __m256i xv;                                                                                                     \
+        memcpy(&two, q + (r) * MAILP_PAIRS_DEPTH + i, sizeof two);                                                      \
+        xv = _mm256_set1_epi32(two);                                                                                    \
+        MAILP_C2(MAILP_PAIRS_DOTS, r)                                                                                   \
+    }
+#define MAILP_PAIRS_ROW_PUT(r, n)                                                                                       \
+    {                                                                                                                   \
+        const mailp_vec fv = mailp_vset(f[(r) * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM) + part]);                         \
+        MAILP_C2(MAILP_PAIRS_PUT, r)                                                                                    \
+    }
+#define MAILP_PAIRS_TILE(kind, type, name, attr, mr)                                                                    \
+    attr static void MAILP_FN(pairs_##name##_##mr)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, \
+                                                   const float *scale, const float *bias, size_t k, int accumulate,     \
+                                                   uintptr_t ahead, size_t ahead_step) {                                \
+        size_t i = 0, part, end;                                                                                        \
+        MAILP_R##mr(MAILP_PAIRS_ROW_SUMS, 2)                                                                            \
+        for (part = 0; i < k; part++) {                                                                                 \
+            end = MAILP_MIN(i + MAILP_PAIRS_SUM, k);                                                                    \
+            MAILP_R##mr(MAILP_PAIRS_ROW_ZEROS, 2)                                                                       \
+            for (; i < end; i += 2, w += 2 * MAILP_LANES, ahead += ahead_step) {                                        \
+                const __m256i w0 = MAILP_PAIRS_W_##kind(w), w1 = MAILP_PAIRS_W_##kind(w + MAILP_LANES);                 \
+                MAILP_PREFETCH(ahead);                                                                                  \
+                MAILP_R##mr(MAILP_PAIRS_ROW_STEP, 2)                                                                    \
+            }                                                                                                           \
+            MAILP_R##mr(MAILP_PAIRS_ROW_PUT, 2)                                                                         \
+        }                                                                                                               \
+    }
+
+/* As gemm (mailp_kernels), for weights [panels][k / 2][16][2] of int16 or int8, k rounded up to even, the last of which are zeros; scale
+   is not NULL. Numbers: sums of 128 products are exact; to what was in y and the bias they are added in float32, in order; a result does not depend on how rows and
+   panels are split into calls. */
+#define MAILP_PAIRS_KIND(kind, type, name, attr)                                                                                     \
+    MAILP_PAIRS_TILE(kind, type, name, attr, 1) MAILP_PAIRS_TILE(kind, type, name, attr, 2) MAILP_PAIRS_TILE(kind, type, name, attr, 3) \
+    MAILP_PAIRS_TILE(kind, type, name, attr, 4) MAILP_PAIRS_TILE(kind, type, name, attr, 5) MAILP_PAIRS_TILE(kind, type, name, attr, 6) \
+    MAILP_KERNEL void MAILP_FN(gemm_##name)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale, \
+                                            const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {              \
+        typedef void (*tile)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, const float *scale,              \
+                             const float *bias, size_t k, int accumulate, uintptr_t ahead, size_t ahead_step);                       \
+        static const tile tiles[6] = { MAILP_FN(pairs_##name##_1), MAILP_FN(pairs_##name##_2), MAILP_FN(pairs_##name##_3),           \
+                                       MAILP_FN(pairs_##name##_4), MAILP_FN(pairs_##name##_5), MAILP_FN(pairs_##name##_6) };         \
+        const size_t even = (k + 1) / 2 * 2, parts = MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM;                                            \
+        int16_t      q[MAILP_PAIRS_ROWS * MAILP_PAIRS_DEPTH];                                                                        \
+        float        f[MAILP_PAIRS_ROWS * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM)];                                                    \
+        size_t       from, depth, first, count, m, i, p, mr;                                                                         \
+        for (from = 0; from < k; from += depth) {                                                                                    \
+            depth = MAILP_MIN(even - from, (size_t)MAILP_PAIRS_DEPTH);                                                               \
+            for (first = 0; first < rows; first += count) {                                                                          \
+                count = MAILP_MIN(rows - first, (size_t)MAILP_PAIRS_ROWS);                                                           \
+                for (m = 0; m < count; m++) {                                                                                        \
+                    for (i = 0; i < depth; i += MAILP_PAIRS_SUM) {                                                                   \
+                        f[m * parts + i / MAILP_PAIRS_SUM] =                                                                         \
+                            MAILP_FN(pairs_row)(q + m * MAILP_PAIRS_DEPTH + i, x + (first + m) * ldx + from + i,                     \
+                                                MAILP_MIN(k - from - i, (size_t)MAILP_PAIRS_SUM));                                   \
+                    }                                                                                                                \
+                }                                                                                                                    \
+                for (p = 0; p < panels; p++) {                                                                                       \
+                    const type *w = (const type *)weights + (p * even + from) * MAILP_LANES;                                         \
+                    for (m = 0; m < count; m += mr) {                                                                                \
+                        const size_t left = (count - m + 5) / 6, next = m > 0 ? even * MAILP_LANES * sizeof(type) : 0;               \
+                        mr = (count - m) / left;                                                                                     \
+                        tiles[mr - 1](y + (first + m) * ldy + p * MAILP_LANES, ldy, q + m * MAILP_PAIRS_DEPTH, f + m * parts, w,     \
+                                      scale + p * MAILP_LANES, bias == NULL || from > 0 ? NULL : bias + p * MAILP_LANES, depth,      \
+                                      accumulate || from > 0, (uintptr_t)w + next, next > 0 && left == 1 ? 2 * MAILP_LANES * sizeof(type) : 0); \
+                    }                                                                                                                \
+                }                                                                                                                    \
+            }                                                                                                                        \
+        }                                                                                                                            \
+    }
+
+#define mailp_pairs(s, x, w) s = _mm256_add_epi32(s, _mm256_madd_epi16(x, w)); MAILP_IN_PLACE(s)
+MAILP_PAIRS_KIND(int16, int16_t, int16, MAILP_ATTR)
+MAILP_PAIRS_KIND(int8, int8_t, int8x16, MAILP_ATTR)
+#  define MAILP_GEMM_INT16 MAILP_FN(gemm_int16)
+#  define MAILP_GEMM_INT8  MAILP_FN(gemm_int8x16)
+#  ifdef MAILP_VNNI_ATTR
+#    undef mailp_pairs
+#    define mailp_pairs(s, x, w) s = _mm256_dpwssd_avx_epi32(s, x, w); MAILP_IN_PLACE(s)
+MAILP_PAIRS_KIND(int16, int16_t, int16_vnni, MAILP_VNNI_ATTR)
+MAILP_PAIRS_KIND(int8, int8_t, int8x16_vnni, MAILP_VNNI_ATTR)
+#  endif
+#  undef mailp_pairs
+#else
+#  define MAILP_GEMM_INT16 NULL
+#  define MAILP_GEMM_INT8  NULL
 #endif
 
 /* ---- sequences ---------------------------------------------------------------------------------------------------- */
@@ -5806,9 +5969,10 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
     }
 }
 
-#define MAILP_TABLE(conv_u8, quantize, u8_rate, u8_stem, u8_sum)        \
+#define MAILP_TABLE(low16, low8, conv_u8, quantize, u8_rate, u8_stem, u8_sum) \
     { MAILP_NAME,                                                       \
       { MAILP_FN(gemm_f32), MAILP_FN(gemm_bf16), MAILP_FN(gemm_int8) }, \
+      { NULL, low16, low8 },                                            \
       MAILP_FN(layer_norm),                                             \
       MAILP_FN(add),                                                    \
       MAILP_FN(conv1d_silu),                                            \
@@ -5833,9 +5997,11 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(winograd_out),                                           \
       MAILP_WINOGRAD_PRODUCTS,                                          \
       MAILP_WINOGRAD_ROWS }
-static const mailp_kernels MAILP_FN(kernels) = MAILP_TABLE(MAILP_CONV_U8, MAILP_QUANTIZE, MAILP_U8_RATE, MAILP_U8_STEM, MAILP_U8_SUM);
+static const mailp_kernels MAILP_FN(kernels) = MAILP_TABLE(MAILP_GEMM_INT16, MAILP_GEMM_INT8, MAILP_CONV_U8, MAILP_QUANTIZE, MAILP_U8_RATE,
+                                                           MAILP_U8_STEM, MAILP_U8_SUM);
 #ifdef MAILP_VNNI_ATTR
-static const mailp_kernels MAILP_FN(kernels_vnni) = MAILP_TABLE(MAILP_FN(conv_u8_vnni), MAILP_FN(quantize_vnni), MAILP_VNNI_RATE, MAILP_VNNI_STEM, 0);
+static const mailp_kernels MAILP_FN(kernels_vnni) = MAILP_TABLE(MAILP_FN(gemm_int16_vnni), MAILP_FN(gemm_int8x16_vnni), MAILP_FN(conv_u8_vnni),
+                                                                MAILP_FN(quantize_vnni), MAILP_VNNI_RATE, MAILP_VNNI_STEM, 0);
 #endif
 
 /* the words of this pass end here */
@@ -5868,6 +6034,9 @@ static const mailp_kernels MAILP_FN(kernels_vnni) = MAILP_TABLE(MAILP_FN(conv_u8
 #undef MAILP_CONV_STREAM
 #undef MAILP_WINOGRAD_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
+#undef MAILP_IN_PLACE
+#undef MAILP_GEMM_INT16
+#undef MAILP_GEMM_INT8
 #undef MAILP_CONV_U8
 #undef MAILP_U8_MOST
 #undef MAILP_U8_RATE
@@ -6107,18 +6276,26 @@ static size_t mailp_weight_bytes(mail_weights type) {
     return type == MAIL_WEIGHTS_F32 ? sizeof(float) : type == MAIL_WEIGHTS_BF16 ? sizeof(uint16_t) : sizeof(int8_t);
 }
 
-/* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. */
+/* Depth of a linear map's packed weights */
+static size_t mailp_mat_depth(const mailp_mat *mat) {
+    return mat->low ? (mat->k + 1) / 2 * 2 : mat->k;
+}
+
+/* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. Rounding rows to integers pays where many
+   outputs share it. */
 static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias, mail_weights type) {
-    const size_t bytes = mailp_bytes((uint64_t)lanes * k, mailp_weight_bytes(type));
+    const int    low   = l->kernels->gemm_low[type] != NULL && k >= MAILP_PAIRS_SUM && lanes >= 8 * MAILP_LANES;
+    const size_t bytes = mailp_bytes((uint64_t)lanes * (k + (size_t)(low && k % 2)), mailp_weight_bytes(type));
     void        *w     = mailp_take(&l->arena, bytes);
     float       *bias  = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
-    float       *scale = type == MAIL_WEIGHTS_INT8 ? mailp_take_floats(&l->arena, lanes) : NULL;
+    float       *scale = type == MAIL_WEIGHTS_INT8 || low ? mailp_take_floats(&l->arena, lanes) : NULL;
     mat->w      = w;
     mat->bias   = bias;
     mat->scale  = scale;
     mat->k      = k;
     mat->panels = lanes / MAILP_LANES;
     mat->type   = type;
+    mat->low    = low;
     if (w != NULL) {
         memset(w, 0, bytes);
     }
@@ -6130,31 +6307,47 @@ static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t
     }
 }
 
+/* The step of integers that hold weights v [k] of one output: the largest is +-127, or with bf16, which becomes 16 bits, so large
+   that sums of products with a row fit into 32. */
+static float mailp_mat_step(const float *v, size_t k, mail_weights type) {
+    float  most = 0, sum = 0, sums = 0;
+    size_t i;
+    for (i = 0; i < k; i++) {
+        most = MAILP_MAX(most, fabsf(v[i]));
+        sum  = fabsf(v[i]) + (i % MAILP_PAIRS_SUM == 0 ? 0 : sum);
+        sums = MAILP_MAX(sums, sum);
+    }
+    most /= type == MAIL_WEIGHTS_INT8 ? 127.0f : 32767.0f;
+    if (type != MAIL_WEIGHTS_INT8) {
+        most = MAILP_MAX(most, sums / (2147483647.0f / MAILP_PAIRS_MOST - MAILP_PAIRS_SUM));  /* 128 are rounded by a half each, and float rounds */
+    }
+    return most > 1e-30f ? most : 1.0f;
+}
+
 /* Pack n rows of the tensor name, [rows][k], from row `row` on, as output channels at, at + 1, ...
-   int8: scale[o] = max |w[o]| / 127, and weights are the nearest multiples of it. */
+   Integers are the nearest multiples of scale[o] = mailp_mat_step. */
 static void mailp_mat_rows(mailp_loader *l, mailp_mat *mat, size_t at, const char *name, size_t rows, size_t row, size_t n) {
     const float *from = mailp_load(l, name, 2, rows, mat->k, 0, 0);
     void        *w    = (void *)(uintptr_t)mat->w;
     size_t       o, i;
     for (o = 0; from != NULL && o < n; o++) {
         const float *v     = from + (row + o) * mat->k;
-        const size_t first = (at + o) / MAILP_LANES * mat->k * MAILP_LANES + (at + o) % MAILP_LANES;
-        float        most  = 0;
-        if (mat->type == MAIL_WEIGHTS_INT8) {
-            for (i = 0; i < mat->k; i++) {
-                most = MAILP_MAX(most, fabsf(v[i]));
-            }
-            most = most > 1e-30f ? most / 127.0f : 1.0f;
-            ((float *)(uintptr_t)mat->scale)[at + o] = most;
+        const size_t first = (at + o) / MAILP_LANES * mailp_mat_depth(mat) * MAILP_LANES, lane = (at + o) % MAILP_LANES;
+        float        step  = 0;
+        if (mat->scale != NULL) {
+            step = mailp_mat_step(v, mat->k, mat->type);
+            ((float *)(uintptr_t)mat->scale)[at + o] = step;
         }
         for (i = 0; i < mat->k; i++) {
-            const size_t to = first + i * MAILP_LANES;
+            const size_t to = first + (mat->low ? (i / 2 * MAILP_LANES + lane) * 2 + i % 2 : i * MAILP_LANES + lane);
             if (mat->type == MAIL_WEIGHTS_F32) {
                 ((float *)w)[to] = v[i];
-            } else if (mat->type == MAIL_WEIGHTS_BF16) {
-                ((uint16_t *)w)[to] = (uint16_t)mailp_bf16(v[i]);
+            } else if (mat->type == MAIL_WEIGHTS_INT8) {
+                ((int8_t *)w)[to] = (int8_t)floorf(v[i] / step + 0.5f);
+            } else if (mat->low) {
+                ((int16_t *)w)[to] = (int16_t)floorf(v[i] / step + 0.5f);
             } else {
-                ((int8_t *)w)[to] = (int8_t)floorf(v[i] / most + 0.5f);
+                ((uint16_t *)w)[to] = (uint16_t)mailp_bf16(v[i]);
             }
         }
     }
@@ -6216,10 +6409,11 @@ static void mailp_linear_build(mailp_loader *l, mailp_mat *mat, const char *pref
 static void mailp_linear_part(const mailp_ctx *ctx, float *y, size_t ldy, const float *x, size_t ldx, const mailp_mat *mat,
                               size_t rows, size_t from, size_t to, int accumulate) {
     if (rows != 0 && from < to) {
-        ctx->kernels->gemm[mat->type](y + from * MAILP_LANES, ldy, x, ldx,
-                                      (const unsigned char *)mat->w + from * mat->k * MAILP_LANES * mailp_weight_bytes(mat->type),
-                                      mat->scale == NULL ? NULL : mat->scale + from * MAILP_LANES,
-                                      mat->bias == NULL ? NULL : mat->bias + from * MAILP_LANES, rows, mat->k, to - from, accumulate);
+        (mat->low ? ctx->kernels->gemm_low : ctx->kernels->gemm)[mat->type](
+            y + from * MAILP_LANES, ldy, x, ldx,
+            (const unsigned char *)mat->w + from * mailp_mat_depth(mat) * MAILP_LANES * mailp_weight_bytes(mat->type),
+            mat->scale == NULL ? NULL : mat->scale + from * MAILP_LANES, mat->bias == NULL ? NULL : mat->bias + from * MAILP_LANES,
+            rows, mat->k, to - from, accumulate);
     }
 }
 

@@ -84,6 +84,98 @@ static void test_gemm_narrow(const mailp_kernels *k) {
     }
 }
 
+/* gemm_low: rows of integers come out exactly, other rows to what rounding them may do; the same bits whatever the split; nothing wraps
+   where rows and weights are as large as can be; what is not finite stays in its row */
+static void test_gemm_low(const mailp_kernels *k) {
+    enum { ROWS = 26, DEPTH = 1101, PANELS = 3, N = PANELS * 16 };
+    static const size_t depths[] = { 128, 129, 300, 512, 513, DEPTH }, rows[] = { 1, 5, 7, 24, ROWS, 12 };
+    static float        x[ROWS * DEPTH], y[ROWS * (N + 16)], y2[ROWS * (N + 16)], w[N * DEPTH];
+    static int8_t       w8[N * (DEPTH + 1)];
+    static int16_t      w16[N * (DEPTH + 1)];
+    float               scale[N];
+    size_t              s, m, i, j, n, p;
+    int                 type, kind, accumulate, fit;
+    for (type = MAIL_WEIGHTS_BF16; type <= MAIL_WEIGHTS_INT8; type++) {
+        const size_t bytes = type == MAIL_WEIGHTS_BF16 ? 2 : 1;
+        const void  *from = type == MAIL_WEIGHTS_BF16 ? (const void *)w16 : (const void *)w8;
+        if (k->gemm_low[type] == NULL) {
+            continue;
+        }
+        for (s = 0; s < sizeof depths / sizeof *depths; s++) {
+            const size_t depth = depths[s], even = (depth + 1) / 2 * 2, ldx = DEPTH, ldy = N + 16;
+            for (kind = 0; kind < 3; kind++) {  /* small integers, any numbers, the largest there can be */
+                double size = 0;
+                memset(w8, 0, sizeof w8);
+                memset(w16, 0, sizeof w16);
+                fill(c, N, -1, 1);
+                fit = 1;
+                for (j = 0; j < N; j++) {
+                    double step;
+                    for (i = 0; i < depth; i++) {
+                        w[j * depth + i] = kind == 2 ? (float)(j % 2 ? 1 : -1) * (j == 0 || i == 5 ? 1.0f : 0.9f) :
+                                           kind == 0 ? (float)((int)(7 * test_uniform()) - 3) * (i == 0 ? 0 : 1) : (float)test_uniform() - 0.5f;
+                    }
+                    step = kind == 0 ? 1.0 : (double)mailp_mat_step(w + j * depth, depth, (mail_weights)type);
+                    scale[j] = (float)step;
+                    for (i = 0; i < depth; i++) {
+                        const int    v = (int)floor((double)w[j * depth + i] / step + 0.5);
+                        const size_t at = j / 16 * even * 16 + (i / 2 * 16 + j % 16) * 2 + i % 2;
+                        fit = fit && abs(v) <= (type == MAIL_WEIGHTS_BF16 ? 32767 : 127);
+                        w8[at]  = (int8_t)v;
+                        w16[at] = (int16_t)v;
+                        w[j * depth + i] = (float)(v * step);
+                    }
+                }
+                CHECK(fit);
+                for (m = 0; m < rows[s]; m++) {
+                    for (i = 0; i < depth; i++) {
+                        x[m * ldx + i] = kind == 2 ? 3.0f : kind == 0 ? (float)((int)(100 * test_uniform()) - 50) : 2 * (float)test_uniform() - 1;
+                    }
+                    for (i = 0; kind == 0 && i < depth; i += MAILP_PAIRS_SUM) {
+                        x[m * ldx + i] = MAILP_PAIRS_MOST;  /* the step is 1 */
+                    }
+                }
+                for (accumulate = 0; accumulate < 2; accumulate++) {
+                    fill(y, rows[s] * ldy, -1, 1);
+                    memcpy(y2, y, sizeof y);
+                    for (m = 0; m < rows[s]; m++) {
+                        for (j = 0; j < ldy; j++) {
+                            double sum = (j < N && !accumulate ? 0 : (double)y[m * ldy + j]) + (j < N ? (double)c[j] : 0), all = 1;
+                            for (i = 0; j < N && i < depth; i++) {
+                                const double term = (double)x[m * ldx + i] * (double)w[j * depth + i];
+                                sum += term;
+                                all += fabs(term);
+                            }
+                            ref[m * ldy + j] = sum;
+                            size = all > size ? all : size;
+                        }
+                    }
+                    k->gemm_low[type](y, ldy, x, ldx, from, scale, c, rows[s], depth, PANELS, accumulate);
+                    /* sums of the parts in float32; and for kind 1 five times the RMS of sums of roundings of numbers in -1..1 by weights in -1/2..1/2 */
+                    test_close("gemm_low", y, ref, rows[s] * ldy,
+                               size * 6e-8 * 8 + (kind == 1 ? 5 * sqrt((double)depth / 12) / MAILP_PAIRS_MOST / sqrt(12.0) : 0));
+                    for (p = 0; p < PANELS; p++) {
+                        for (m = 0; m < rows[s]; m += n) {
+                            n = MAILP_MIN(rows[s] - m, (size_t)4);
+                            k->gemm_low[type](y2 + m * ldy + p * 16, ldy, x + m * ldx, ldx, (const unsigned char *)from + p * even * 16 * bytes,
+                                              scale + p * 16, c + p * 16, n, depth, 1, accumulate);
+                        }
+                    }
+                    CHECK_MSG(memcmp(y, y2, rows[s] * ldy * sizeof(float)) == 0, "%s: gemm_low, bits depend on the split", k->name);
+                }
+            }
+            x[depth - 1] = s % 2 ? NAN : -INFINITY;
+            k->gemm_low[type](y, ldy, x, ldx, from, scale, NULL, rows[s], depth, PANELS, 0);
+            for (i = 0, m = 0; m < rows[s]; m++) {
+                for (j = 0; j < N; j++) {
+                    i += (m == 0) != (y[m * ldy + j] != y[m * ldy + j]);
+                }
+            }
+            CHECK_MSG(i == 0, "%s: gemm_low, what is not finite", k->name);
+        }
+    }
+}
+
 /* conv_stream on maps of 4 to 16 pixels, two steps between pixels, and every type of weight */
 static void test_conv_stream(const mailp_kernels *k) {
     static const size_t heights[5] = { 1, 2, 3, 4, 2 }, widths[5] = { 4, 4, 4, 4, 8 };
@@ -612,6 +704,7 @@ int main(void) {
         CHECK(strcmp(k->name, isas[i]) == 0);
         test_gemm(k);
         test_gemm_narrow(k);
+        test_gemm_low(k);
         test_conv_stream(k);
         test_conv_low(k);
         test_winograd_products(k);
@@ -630,6 +723,7 @@ int main(void) {
         CHECK(mailp_kernels_choose("avx2") == (vnni ? &mailp_kernels_vnni_avx2 : &mailp_kernels_avx2));
         if (vnni) {
             test_conv_low(&mailp_kernels_avx2);  /* not chosen, but as right as elsewhere */
+            test_gemm_low(&mailp_kernels_avx2);
         } else {
             printf("avx2 with AVX-VNNI: not on this machine\n");
             test_skipped++;

@@ -111,6 +111,7 @@ static inline __m512 simde512_reduce_floor_ps(__m512 a) {
 #undef _mm512_cvtepi32_epi16
 #undef _mm512_reduce_ps
 #undef _mm256_dpbusd_avx_epi32
+#undef _mm256_dpwssd_avx_epi32
 #define _mm512_cvtepi32_ps(a)     simde512_cvtepi32_ps(a)
 #define _mm512_cvtps_epi32(a)     simde512_cvtps_epi32(a)
 #define _mm512_cvtepi8_epi32(a)   simde512_cvtepi8_epi32(a)
@@ -119,5 +120,6 @@ static inline __m512 simde512_reduce_floor_ps(__m512 a) {
 #define _mm512_cvtepi32_epi16(a)  simde512_cvtepi32_epi16(a)
 #define _mm512_reduce_ps(a, mode) ((mode) == 0x09 ? simde512_reduce_floor_ps(a) : _mm512_setzero_ps())
 #define _mm256_dpbusd_avx_epi32(s, a, b) simde_mm256_dpbusd_epi32(s, a, b)
+#define _mm256_dpwssd_avx_epi32(s, a, b) simde_mm256_dpwssd_epi32(s, a, b)
 
 #endif
