@@ -3990,6 +3990,9 @@ typedef struct mailp_mat {
     int          low;          /* 1: by gemm_low; k is rounded up to even in w */
 } mailp_mat;
 
+/* Convolutions in 16 bits: largest activation. Sums of 9 x 16 products with weights have to fit into 32 bits: see mailp_conv_step. */
+#define MAILP_S16_MOST 8191
+
 /* gemm_low sums the products of so many neighbours of a row, integers of at most this magnitude, in 32 bits. */
 #define MAILP_PAIRS_SUM  128
 #define MAILP_PAIRS_MOST 8191
@@ -4136,6 +4139,11 @@ typedef struct mailp_kernels {
     void (*winograd_products)(float *y, const float *x, size_t stride, size_t runs, const float *w, size_t pixels, int accumulate,
                               uintptr_t ahead, size_t ahead_step);
     void (*winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type);  /* NULL: no tiles of one row */
+
+    /* The same in integers of 16 bits, for conv_low[MAIL_WEIGHTS_BF16]; NULL: not there, and these weights are floats */
+    void (*rows16_weights)(int16_t *u, const int16_t *w);
+    void (*rows16_in)(int16_t *v, float *scale, size_t plane, const float *x, size_t floats, size_t row, size_t tiles_h, size_t tiles_w);
+    void (*rows16_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tiles_w);
 } mailp_kernels;
 
 #define MAILP_PASS MAILP_PASS_SCALAR
@@ -5097,6 +5105,8 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
 #  define mailp_iload(p)          _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #  define mailp_idot(s, x, w)     s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
 #  define mailp_ifloat(a)         _mm256_cvtepi32_ps(a)
+#  define mailp_pairs_avx2(s, x, w) s = _mm256_add_epi32(s, _mm256_madd_epi16(x, w)); MAILP_IN_PLACE(s)  /* s += x . w, 16 bits, two by two */
+#  define mailp_pairs_vnni(s, x, w) s = _mm256_dpwssd_avx_epi32(s, x, w); MAILP_IN_PLACE(s)
 #  ifdef MAILP_HAS_AVX_VNNI
 #    define MAILP_VNNI_ATTR       __attribute__((target("avx2,fma,avxvnni")))
 #    define MAILP_VNNI_MOST       255
@@ -5147,9 +5157,9 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
     }
 #endif
 
-/* q[i] = round(x[i] / scale), at most `largest`; scale = largest x / largest, or NaN if one of them is not finite;  x [n] >= 0, n a multiple of 16 */
-MAILP_WORD void MAILP_FN(quantize_to)(unsigned char *q, float *scale, const float *x, size_t n, float largest) {
-    mailp_vec most = mailp_vzero(), odd = mailp_vzero(), f;
+/* scale = largest of x / largest, or NaN if one of them is not finite;  x [n] >= 0, n a multiple of 16;  returned: 1 / scale, or 0 */
+MAILP_WORD float MAILP_FN(step_of)(float *scale, const float *x, size_t n, float largest) {
+    mailp_vec most = mailp_vzero(), odd = mailp_vzero();
     float     lanes[MAILP_W], odds[MAILP_W], m = 0, bad = 0;
     size_t    i;
     for (i = 0; i < n; i += MAILP_W) {
@@ -5163,7 +5173,13 @@ MAILP_WORD void MAILP_FN(quantize_to)(unsigned char *q, float *scale, const floa
         bad += odds[i];
     }
     *scale = m / largest + bad;
-    f = mailp_vset(m > 1e-30f ? largest / m : 0.0f);
+    return m > 1e-30f ? largest / m : 0.0f;
+}
+
+/* q[i] = round(x[i] / scale), at most `largest`;  see step_of */
+MAILP_WORD void MAILP_FN(quantize_to)(unsigned char *q, float *scale, const float *x, size_t n, float largest) {
+    const mailp_vec f = mailp_vset(MAILP_FN(step_of)(scale, x, n, largest));
+    size_t          i;
     for (i = 0; i < n; i += MAILP_LANES) {
         MAILP_QUANTIZE16(q + i, x + i, f)
     }
@@ -5326,6 +5342,124 @@ MAILP_KERNEL void MAILP_FN(conv_u8_or_stem)(float *y, size_t ldy, const unsigned
 #  define MAILP_CONV_U8  MAILP_FN(conv_u8)
 #endif
 
+#if MAILP_PASS == MAILP_PASS_AVX2
+/* Operands of 16 bits, two by two */
+#define MAILP_BYTES_s16         2
+#define MAILP_RUN_s16           1
+#define MAILP_LOADS_s16(r, c)   MAILP_LOADS_u8(r, c)
+#define MAILP_SCALES_s16(r, c)  MAILP_SCALES_u8(r, c)
+#define MAILP_SUMS_s16(r, c)    MAILP_SUMS_u8(r, c)
+#define MAILP_DOTS_s16(r, c)    mailp_pairs(s##r##c, xv, w##c)
+#define MAILP_STEP_s16(r, n)    { int32_t two; __m256i xv; memcpy(&two, x##r + i, 4); xv = mailp_iset(two); MAILP_C##n(MAILP_DOTS_s16, r) }
+#define MAILP_ROW_SUMS_s16(r, n)  MAILP_LOW_SUMS(s16, r, n)
+#define MAILP_ROW_ZEROS_s16(r, n) MAILP_ROW_ZEROS_u8(r, n)
+#define MAILP_ROW_PUTS_s16(r, n)  MAILP_ROW_PUTS_u8(r, n)
+#define mailp_pairs mailp_pairs_avx2
+MAILP_LOW_CONV(s16, s16, MAILP_ATTR)
+#undef mailp_pairs
+#ifdef MAILP_VNNI_ATTR
+#  define mailp_pairs mailp_pairs_vnni
+MAILP_LOW_CONV(s16_vnni, s16, MAILP_VNNI_ATTR)
+#  undef mailp_pairs
+#endif
+
+/* 16 values of a block as 16 bits, in order: round(f * x) */
+MAILP_WORD __m256i MAILP_FN(pixel16)(const float *x, mailp_vec f) {
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x))),
+                                                       _mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x + MAILP_W)))), 0xd8);
+}
+
+MAILP_KERNEL void MAILP_FN(quantize16)(unsigned char *q, float *scale, const float *x, size_t n) {
+    mailp_vec f;
+    size_t    i;
+    f = mailp_vset(MAILP_FN(step_of)(scale, x, n, (float)MAILP_S16_MOST));
+    for (i = 0; i < n; i += MAILP_LANES) {
+        _mm256_storeu_si256((__m256i *)(void *)(q + 2 * i), MAILP_FN(pixel16)(x + i, f));
+    }
+}
+
+/* Winograd's tiles of one row in integers, by the points 0, +-1, +-2, infinity: nothing but the numbers that come in is rounded, and the
+   result is that of a direct convolution of them. */
+
+/* u[j - 1][y][i / 2][16][2] = (G g)[j] times its denominator, j = 1..4; planes 0 and 5 are columns 0 and 2 of w [3 columns][3 rows][8][16][2] */
+MAILP_KERNEL void MAILP_FN(rows16_weights)(int16_t *u, const int16_t *w) {
+    size_t i;
+    for (i = 0; i < MAILP_COLUMN; i += MAILP_LANES) {
+        const __m256i g0 = mailp_iload(w + i), g1 = mailp_iload(w + MAILP_COLUMN + i), g2 = mailp_iload(w + 2 * MAILP_COLUMN + i);
+        const __m256i s = _mm256_add_epi16(g0, g2), t = _mm256_add_epi16(g0, _mm256_slli_epi16(g2, 2)), d = _mm256_add_epi16(g1, g1);
+        _mm256_storeu_si256((__m256i *)(void *)(u + i), _mm256_add_epi16(s, g1));
+        _mm256_storeu_si256((__m256i *)(void *)(u + MAILP_COLUMN + i), _mm256_sub_epi16(s, g1));
+        _mm256_storeu_si256((__m256i *)(void *)(u + 2 * MAILP_COLUMN + i), _mm256_add_epi16(t, d));
+        _mm256_storeu_si256((__m256i *)(void *)(u + 3 * MAILP_COLUMN + i), _mm256_sub_epi16(t, d));
+    }
+}
+
+/* v[j][t][16] = (Bt d)[j] of every tile t of a block x of `floats` >= 0, rounded to steps of *scale, of which d has MAILP_S16_MOST / 2 at most and
+   Bt d eight times as many;  v 6 planes, `plane` apart, of [tiles_h + 2][tiles_w][16];  rows of x are `row` floats apart */
+MAILP_KERNEL void MAILP_FN(rows16_in)(int16_t *v, float *scale, size_t plane, const float *x, size_t floats, size_t row, size_t tiles_h,
+                                      size_t tiles_w) {
+    const mailp_vec f = mailp_vset(MAILP_FN(step_of)(scale, x, floats, (float)(MAILP_S16_MOST / 2)));
+    size_t          y, t;
+    for (y = 0; y < tiles_h + 2; y++) {
+        for (t = 0; t < tiles_w; t++, v += MAILP_LANES) {
+            const float  *d = x + y * row + 4 * t * MAILP_LANES;
+            const __m256i d0 = MAILP_FN(pixel16)(d, f), d1 = MAILP_FN(pixel16)(d + MAILP_LANES, f), d2 = MAILP_FN(pixel16)(d + 2 * MAILP_LANES, f);
+            const __m256i d3 = MAILP_FN(pixel16)(d + 3 * MAILP_LANES, f), d4 = MAILP_FN(pixel16)(d + 4 * MAILP_LANES, f);
+            const __m256i d5 = MAILP_FN(pixel16)(d + 5 * MAILP_LANES, f);
+            const __m256i a = _mm256_sub_epi16(d4, _mm256_slli_epi16(d2, 2)), b = _mm256_sub_epi16(d3, _mm256_slli_epi16(d1, 2));
+            const __m256i c = _mm256_sub_epi16(d4, d2), e = _mm256_slli_epi16(_mm256_sub_epi16(d3, d1), 1);
+            const __m256i g = _mm256_sub_epi16(_mm256_slli_epi16(_mm256_sub_epi16(d0, d2), 2), d2);
+            const __m256i h = _mm256_sub_epi16(_mm256_slli_epi16(_mm256_sub_epi16(d1, d3), 2), d3);
+            _mm256_storeu_si256((__m256i *)(void *)v, _mm256_add_epi16(g, d4));
+            _mm256_storeu_si256((__m256i *)(void *)(v + plane), _mm256_add_epi16(a, b));
+            _mm256_storeu_si256((__m256i *)(void *)(v + 2 * plane), _mm256_sub_epi16(a, b));
+            _mm256_storeu_si256((__m256i *)(void *)(v + 3 * plane), _mm256_add_epi16(c, e));
+            _mm256_storeu_si256((__m256i *)(void *)(v + 4 * plane), _mm256_sub_epi16(c, e));
+            _mm256_storeu_si256((__m256i *)(void *)(v + 5 * plane), _mm256_add_epi16(h, d5));
+        }
+    }
+}
+
+/* y [h][w][16] from m [6] planes, `plane` floats apart, of [h][tiles_w][16]: At m, the denominators of G taken away */
+MAILP_KERNEL void MAILP_FN(rows16_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tiles_w) {
+    const mailp_vec quarter = mailp_vset(0.25f), third = mailp_vset(1.0f / 3), sixth = mailp_vset(1.0f / 6), twelfth = mailp_vset(1.0f / 12);
+    const mailp_vec last = mailp_vset(1.0f / 24);
+    size_t          i, t, lane;
+    for (i = 0; i < h; i++) {
+        for (t = 0; t < tiles_w; t++, m += MAILP_LANES) {
+            for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
+                const float    *from = m + lane;
+                float          *to = y + (i * w + 4 * t) * MAILP_LANES + lane;
+                const mailp_vec m1 = mailp_vload(from + plane), m2 = mailp_vload(from + 2 * plane);
+                const mailp_vec m3 = mailp_vload(from + 3 * plane), m4 = mailp_vload(from + 4 * plane);
+                const mailp_vec s = mailp_vmul(sixth, mailp_vadd(m1, m2)), d = mailp_vmul(sixth, mailp_vsub(m1, m2));
+                const mailp_vec u = mailp_vadd(m3, m4), e = mailp_vsub(m3, m4);
+                mailp_vstore(to, mailp_vmadd(quarter, mailp_vload(from), mailp_vsub(mailp_vmul(last, u), s)));
+                if (4 * t + 1 < w) {
+                    mailp_vstore(to + MAILP_LANES, mailp_vsub(mailp_vmul(twelfth, e), d));
+                }
+                if (4 * t + 2 < w) {
+                    mailp_vstore(to + 2 * MAILP_LANES, mailp_vsub(mailp_vmul(sixth, u), s));
+                }
+                if (4 * t + 3 < w) {
+                    mailp_vstore(to + 3 * MAILP_LANES, mailp_vadd(mailp_vsub(mailp_vmul(third, e), d), mailp_vload(from + 5 * plane)));
+                }
+            }
+        }
+    }
+}
+#  define MAILP_CONV_BF16    MAILP_FN(conv_s16)
+#  define MAILP_ROUND        MAILP_FN(quantize16)
+#  define MAILP_BF16_RATE    1
+#  define MAILP_ROWS16       MAILP_FN(rows16_weights)
+#  define MAILP_ROWS16_IN    MAILP_FN(rows16_in)
+#  define MAILP_ROWS16_OUT   MAILP_FN(rows16_out)
+#else
+#  define MAILP_ROWS16       NULL
+#  define MAILP_ROWS16_IN    NULL
+#  define MAILP_ROWS16_OUT   NULL
+#endif
+
 #ifdef MAILP_VNNI_ATTR
 /* The same with AVX-VNNI's instruction. Nothing else of AVX2's differs: see the two tables. */
 #  undef mailp_idot
@@ -5371,6 +5505,9 @@ MAILP_KERNEL void MAILP_FN(round)(unsigned char *q, float *scale, const float *x
 #  undef mailp_idot
 #  undef mailp_ifloat
 #else
+#  define MAILP_ROWS16   NULL
+#  define MAILP_ROWS16_IN  NULL
+#  define MAILP_ROWS16_OUT NULL
 #  define MAILP_U8_RATE  0
 #  define MAILP_U8_STEM  0
 #  define MAILP_U8_SUM   0
@@ -5519,14 +5656,14 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
         }                                                                                                                            \
     }
 
-#define mailp_pairs(s, x, w) s = _mm256_add_epi32(s, _mm256_madd_epi16(x, w)); MAILP_IN_PLACE(s)
+#define mailp_pairs mailp_pairs_avx2
 MAILP_PAIRS_KIND(int16, int16_t, int16, MAILP_ATTR)
 MAILP_PAIRS_KIND(int8, int8_t, int8x16, MAILP_ATTR)
 #  define MAILP_GEMM_INT16 MAILP_FN(gemm_int16)
 #  define MAILP_GEMM_INT8  MAILP_FN(gemm_int8x16)
 #  ifdef MAILP_VNNI_ATTR
 #    undef mailp_pairs
-#    define mailp_pairs(s, x, w) s = _mm256_dpwssd_avx_epi32(s, x, w); MAILP_IN_PLACE(s)
+#    define mailp_pairs mailp_pairs_vnni
 MAILP_PAIRS_KIND(int16, int16_t, int16_vnni, MAILP_VNNI_ATTR)
 MAILP_PAIRS_KIND(int8, int8_t, int8x16_vnni, MAILP_VNNI_ATTR)
 #  endif
@@ -5969,7 +6106,7 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
     }
 }
 
-#define MAILP_TABLE(low16, low8, conv_u8, quantize, u8_rate, u8_stem, u8_sum) \
+#define MAILP_TABLE(low16, low8, conv_bf16, conv_u8, quantize, u8_rate, u8_stem, u8_sum) \
     { MAILP_NAME,                                                       \
       { MAILP_FN(gemm_f32), MAILP_FN(gemm_bf16), MAILP_FN(gemm_int8) }, \
       { NULL, low16, low8 },                                            \
@@ -5987,7 +6124,7 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(max_pool),                                               \
       MAILP_FN(widen),                                                  \
       MAILP_CONV_STREAM,                                                \
-      { NULL, MAILP_CONV_BF16, conv_u8 },                               \
+      { NULL, conv_bf16, conv_u8 },                                     \
       { NULL, MAILP_ROUND, quantize },                                  \
       { 0, MAILP_BF16_RATE, u8_rate },                                  \
       u8_stem,                                                          \
@@ -5996,12 +6133,15 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(winograd_in),                                            \
       MAILP_FN(winograd_out),                                           \
       MAILP_WINOGRAD_PRODUCTS,                                          \
-      MAILP_WINOGRAD_ROWS }
-static const mailp_kernels MAILP_FN(kernels) = MAILP_TABLE(MAILP_GEMM_INT16, MAILP_GEMM_INT8, MAILP_CONV_U8, MAILP_QUANTIZE, MAILP_U8_RATE,
-                                                           MAILP_U8_STEM, MAILP_U8_SUM);
+      MAILP_WINOGRAD_ROWS,                                              \
+      MAILP_ROWS16,                                                     \
+      MAILP_ROWS16_IN,                                                  \
+      MAILP_ROWS16_OUT }
+static const mailp_kernels MAILP_FN(kernels) = MAILP_TABLE(MAILP_GEMM_INT16, MAILP_GEMM_INT8, MAILP_CONV_BF16, MAILP_CONV_U8, MAILP_QUANTIZE,
+                                                           MAILP_U8_RATE, MAILP_U8_STEM, MAILP_U8_SUM);
 #ifdef MAILP_VNNI_ATTR
-static const mailp_kernels MAILP_FN(kernels_vnni) = MAILP_TABLE(MAILP_FN(gemm_int16_vnni), MAILP_FN(gemm_int8x16_vnni), MAILP_FN(conv_u8_vnni),
-                                                                MAILP_FN(quantize_vnni), MAILP_VNNI_RATE, MAILP_VNNI_STEM, 0);
+static const mailp_kernels MAILP_FN(kernels_vnni) = MAILP_TABLE(MAILP_FN(gemm_int16_vnni), MAILP_FN(gemm_int8x16_vnni), MAILP_FN(conv_s16_vnni),
+                                                                MAILP_FN(conv_u8_vnni), MAILP_FN(quantize_vnni), MAILP_VNNI_RATE, MAILP_VNNI_STEM, 0);
 #endif
 
 /* the words of this pass end here */
@@ -6035,6 +6175,9 @@ static const mailp_kernels MAILP_FN(kernels_vnni) = MAILP_TABLE(MAILP_FN(gemm_in
 #undef MAILP_WINOGRAD_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
 #undef MAILP_IN_PLACE
+#undef MAILP_ROWS16
+#undef MAILP_ROWS16_IN
+#undef MAILP_ROWS16_OUT
 #undef MAILP_GEMM_INT16
 #undef MAILP_GEMM_INT8
 #undef MAILP_CONV_U8
@@ -6284,7 +6427,7 @@ static size_t mailp_mat_depth(const mailp_mat *mat) {
 /* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. Rounding rows to integers pays where many
    outputs share it. */
 static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias, mail_weights type) {
-    const int    low   = l->kernels->gemm_low[type] != NULL && k >= MAILP_PAIRS_SUM && lanes >= 8 * MAILP_LANES;
+    const int    low   = l->kernels->gemm_low[type] != NULL && k >= 32 && lanes >= 4 * MAILP_LANES;
     const size_t bytes = mailp_bytes((uint64_t)lanes * (k + (size_t)(low && k % 2)), mailp_weight_bytes(type));
     void        *w     = mailp_take(&l->arena, bytes);
     float       *bias  = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
@@ -7160,7 +7303,7 @@ typedef struct mailp_conv {
     int              stream;       /* 1: by conv_stream */
     int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
     const void      *w;            /* see mailp_conv_pack */
-    const float     *scale;        /* [c_out] for int8 */
+    const float     *scale;        /* [c_out] for integers */
     const float     *bias;         /* [c_out] for the stem in 8 bits: what the pictures' mean takes away; or NULL */
     const float     *gamma, *beta; /* [c_out] */
 } mailp_conv;
@@ -7191,8 +7334,8 @@ typedef struct mailp_resnet_buffers {
     float         *m;          /* [threads][planes][group][tiles at a time][16], its products */
     float         *u;          /* [threads][u_floats], weights made ready: transformed or widened */
     size_t         u_floats;
-    uint8_t       *image_u8;   /* the same in 8 bits, border mailp_image_mean, for a stem in 8 bits */
-    unsigned char *q[2];       /* maps of 8 or 16 bits for this convolution and the next */
+    uint8_t       *image_u8;   /* the same in 8 bits, border mailp_image_mean, for a stem in integers; 16 bits each for weights of 16 */
+    unsigned char *q[2];       /* maps of 8 or 16 bits for this convolution and the next, or Winograd's inputs of 16 bits */
     float         *q_scale[2]; /* one for each of their blocks */
     unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
     double        *sums;       /* [threads][width][3] */
@@ -7251,7 +7394,9 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
             m = MAILP_MAX(m, conv->planes * mailp_winograd_out_plane(conv));
         }
         if (conv->low) {
-            q      = MAILP_MAX(q, conv->c_in * mailp_map_side(conv->h_in) * mailp_map_side(conv->w_in) * mailp_weight_bytes(conv->type));
+            const size_t values = conv->tile != 0 ? conv->planes * mailp_winograd_in_plane(conv) :
+                                  conv->c_in * mailp_map_side(conv->h_in) * mailp_map_side(conv->w_in);
+            q      = MAILP_MAX(q, values * mailp_weight_bytes(conv->type));
             blocks = MAILP_MAX(blocks, conv->c_in / MAILP_LANES);
         }
     }
@@ -7285,7 +7430,8 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->map[1]    = mailp_take_floats(arena, map);
     buffers->map[2]    = mailp_take_floats(arena, map);
     buffers->v[0]      = mailp_take_floats(arena, v);
-    buffers->image_u8  = (uint8_t *)mailp_take(arena, net->stem.low ? (net->height + 6) * (net->width + 6) * 3 + MAILP_ALIGN : 0);
+    buffers->image_u8  = (uint8_t *)mailp_take(arena, net->stem.low ? (net->height + 6) * (net->width + 6) * 3 * mailp_weight_bytes(net->stem.type) +
+                                                            MAILP_ALIGN : 0);
     buffers->q[0]      = (unsigned char *)mailp_take(arena, q);
     buffers->q[1]      = (unsigned char *)mailp_take(arena, q);
     buffers->q_scale[0] = mailp_take_floats(arena, blocks);
@@ -7327,7 +7473,12 @@ static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_
     return MAILP_MIN(panels - *first, group);
 }
 
-typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_ROWS, MAILP_LOW } mailp_packing;
+typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_ROWS, MAILP_LOW, MAILP_ROWS16 } mailp_packing;
+
+/* Whether bf16 weights become integers of 16 bits with a scale for each channel, because those have the faster products */
+static int mailp_sixteen(const mailp_kernels *kernels, mail_weights type) {
+    return type == MAIL_WEIGHTS_BF16 && kernels->rows16_weights != NULL;
+}
 
 /* Largest sum of weights v [c_in][taps] of one sign among the four whose products meet in 16 bits: of a tap and eight channels, either
    the first two or the last two of every four. */
@@ -7348,13 +7499,41 @@ static float mailp_conv_meet(const float *v, size_t c_in, size_t taps) {
     return most;
 }
 
+/* Step of the integers of 16 bits that stand for weights v [c_in][taps]: at most 32767 of them, and so large that no sum of products of
+   a block of 16 channels leaves 32 bits (2.14e9: roundings are less than the rest). */
+static float mailp_conv_step16(const float *v, size_t c_in, size_t taps, mailp_packing packing) {
+    float  step = 0;
+    size_t c, i;
+    for (c = 0; c < c_in * taps; c += MAILP_LANES * taps) {
+        float sum = 0, ones = 0, powers = 0, wide, most = 0;
+        for (i = c; i < c + MAILP_LANES * taps; i++) {
+            most = MAILP_MAX(most, fabsf(v[i]));
+            sum += fabsf(v[i]);
+        }
+        if (packing == MAILP_ROWS16) {  /* planes 1 and 2: g0 +- g1 + g2 times 8 activations at most; 3 and 4: g0 +- 2 g1 + 4 g2 times 3 */
+            for (i = c; i < c + MAILP_LANES * taps; i += 3) {
+                wide   = fabsf(v[i]) + 2 * fabsf(v[i + 1]) + 4 * fabsf(v[i + 2]);
+                most   = MAILP_MAX(most, wide);
+                powers += wide;
+            }
+            ones = sum;
+            step = MAILP_MAX(step, MAILP_MAX(8 * ones, 3 * powers) * (float)(MAILP_S16_MOST / 2) / 2.14e9f);
+        } else {
+            step = MAILP_MAX(step, sum * (float)MAILP_S16_MOST / 2.14e9f);
+        }
+        step = MAILP_MAX(step, most / 32760.0f);  /* of a sum of seven */
+    }
+    return step > 1e-30f ? step : 1.0f;
+}
+
 /* Weights [c_out][c_in][taps] ->
        [groups][taps][c_in][group][16]                        to be read directly; the stem's taps are rows of the picture: their
                                                               depth is 7 pixels of 3 channels, which is the same order
        [groups][c_in][group][taps][16]                        for Winograd
        [c_out / 16][c_in / 16][3 columns][3 rows][16][16]     for Winograd with tiles of one row
        [groups][c_in / 16][taps][16 / n][group][16][n]        for products of 8 or 16 bits, n = 4 or 2
-   scale  out, [c_out] for int8: weights are multiples of it, the largest of a channel being +-127, or less if `sum` is not 0:
+       [c_out / 16][c_in / 16][3 columns][3 rows][8][16][2]   for both of the last two
+   scale  out, [c_out] or NULL; bf16 weights with a scale become integers of 16 bits; for int8 weights are multiples of it, the largest of a channel being +-127, or less if `sum` is not 0:
           positive and negative ones of the four weights whose products meet in 16 bits add up to `sum` at most */
 static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group,
                             mailp_packing packing, mail_weights type, int sum) {
@@ -7364,6 +7543,9 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
         const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), group);
         const float *v = from + o * c_in * taps;
         float        most = 0;
+        if (type == MAIL_WEIGHTS_BF16 && scale != NULL) {
+            scale[o] = most = o < c_out ? mailp_conv_step16(v, c_in, taps, packing) : 1.0f;
+        }
         if (type == MAIL_WEIGHTS_INT8) {
             for (i = 0; o < c_out && i < c_in * taps; i++) {
                 most = MAILP_MAX(most, fabsf(v[i]));
@@ -7377,18 +7559,22 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
         for (t = 0; t < taps; t++) {
             for (i = 0; i < c_in; i++) {
                 const size_t k = packing == MAILP_WINOGRAD ? (i * n + panel - first) * taps + t :
-                                 packing == MAILP_ROWS ? ((i / MAILP_LANES * 3 + t % 3) * 3 + t / 3) * MAILP_LANES + i % MAILP_LANES :
+                                 packing == MAILP_ROWS || packing == MAILP_ROWS16 ?
+                                 ((i / MAILP_LANES * 3 + t % 3) * 3 + t / 3) * MAILP_LANES + i % MAILP_LANES :
                                  (t * c_in + i) * n + panel - first;
                 const size_t low = (i / MAILP_LANES * taps + t) * (MAILP_LANES / together) + i % MAILP_LANES / together;
                 const size_t at = packing == MAILP_LOW ?
                                   first * taps * c_in * MAILP_LANES +
                                   ((low * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * together + i % together :
+                                  packing == MAILP_ROWS16 ? (first * taps * c_in + k - i % 2) * MAILP_LANES + o % MAILP_LANES * 2 + i % 2 :
                                   (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
                 const float  value = o < c_out ? v[i * taps + t] : 0.0f;
                 if (type == MAIL_WEIGHTS_F32) {
                     ((float *)to)[at] = value;
-                } else if (type == MAIL_WEIGHTS_BF16) {
+                } else if (type == MAIL_WEIGHTS_BF16 && scale == NULL) {
                     ((uint16_t *)to)[at] = (uint16_t)mailp_bf16(value);
+                } else if (type == MAIL_WEIGHTS_BF16) {
+                    ((int16_t *)to)[at] = (int16_t)floorf(value / most + 0.5f);
                 } else {
                     ((int8_t *)to)[at] = (int8_t)floorf(value / most + 0.5f);
                 }
@@ -7397,12 +7583,18 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
     }
 }
 
-/* The stem's weights [c_out][3][7][7] for pictures in 8 bits: [groups][7][6][group][16][4]. A row of 7 pixels is 21 values and three
-   whose weight is zero. The normalisation goes into the weights and the bias:
-       sum w * (u / 255 - mean) / std = scale * (sum q * u - sum q * 255 * mean),  q = round(w / (255 * std) / scale)  */
-static void mailp_stem_pack_u8(int8_t *to, float *scale, float *bias, const float *from, size_t c_out, size_t group, int largest) {
-    size_t o, i, first;
-    memset(to, 0, c_out * 7 * 24);
+/* Values of a row of 7 pixels in a stem of integers: 21, and as many of no weight as fill the products' four bytes */
+static size_t mailp_stem_depth(mail_weights type) {
+    return type == MAIL_WEIGHTS_INT8 ? 24 : 22;
+}
+
+/* The stem's weights [c_out][3][7][7] for pictures in 8 bits: [groups][7][depth / n][group][16][n], n = 4 of 8 bits or 2 of 16. The
+   normalisation goes into the weights and the bias:
+       sum w * (u / 255 - mean) / std = scale * (sum q * u - sum q * 255 * mean),  q = round(w / (255 * std) / scale), at most `largest` */
+static void mailp_stem_pack(void *to, float *scale, float *bias, const float *from, size_t c_out, size_t group, mail_weights type, int largest) {
+    const size_t depth = mailp_stem_depth(type), together = 4 / mailp_weight_bytes(type);
+    size_t       o, i, first;
+    memset(to, 0, c_out * 7 * depth * mailp_weight_bytes(type));
     for (o = 0; o < c_out; o++) {
         const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, c_out / MAILP_LANES, group);
         const float *v = from + o * 147;
@@ -7413,9 +7605,15 @@ static void mailp_stem_pack_u8(int8_t *to, float *scale, float *bias, const floa
         }
         most = most > 1e-30f ? most / (float)largest : 1.0f;
         for (i = 0; i < 147; i++) {
-            const size_t c = i / 49, y = i / 7 % 7, at = i % 7 * 3 + c;
+            const size_t c = i / 49, y = i / 7 % 7, k = i % 7 * 3 + c;
+            const size_t at = first * 7 * depth * MAILP_LANES +
+                              (((y * depth / together + k / together) * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * together + k % together;
             const float  q = floorf(v[i] / mailp_image_std[c] / 255.0f / most + 0.5f);
-            to[first * 7 * 24 * MAILP_LANES + (((y * 6 + at / 4) * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * 4 + at % 4] = (int8_t)q;
+            if (type == MAIL_WEIGHTS_INT8) {
+                ((int8_t *)to)[at] = (int8_t)q;
+            } else {
+                ((int16_t *)to)[at] = (int16_t)q;
+            }
             sum += (double)q * 255.0 * (double)mailp_image_mean[c];
         }
         scale[o] = most;
@@ -7424,11 +7622,14 @@ static void mailp_stem_pack_u8(int8_t *to, float *scale, float *bias, const floa
 }
 
 /* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. */
-static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels) {
+static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type) {
     const size_t four = ((h + 3) / 4) * ((w + 3) / 4), two = ((h + 1) / 2) * ((w + 1) / 2);
     if (kernels->winograd_rows_weights != NULL) {
-        /* products for a pair of channels, and the transform of its weights in such products as times on AVX2 have it */
-        const size_t direct = 9 * h * w, rows = 18 * h * ((w + 3) / 4) + 43, squares = 36 * four + 220;
+        /* products for a pair of channels, and the transform of its weights in such products as times on AVX2 have it: of floats, or of
+           integers of 16 bits, which take 0.8 of the time and are no squares */
+        const int    sixteen = mailp_sixteen(kernels, type);
+        const size_t direct = 9 * h * w * (sixteen ? 4 : 5) / 5, squares = 36 * four + 220;
+        const size_t rows = 18 * h * ((w + 3) / 4) * (sixteen ? 4 : 5) / 5 + (sixteen ? 20 : 43);
         return MAILP_MIN(direct, rows) > squares ? 4 : direct > rows ? 1 : 0;
     }
     return four >= 12 ? 4 : two >= 12 ? 2 : 0;
@@ -7445,10 +7646,12 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     mailp_conv_shape *shape = &conv->shape;
     const size_t      columns = mailp_map_side(w_in);
     size_t            y, x;
+    int               sixteen;
 
     conv->type  = norm == NULL ? MAIL_WEIGHTS_F32 : loader->weights;  /* the keypoints' keep all bits */
+    sixteen     = mailp_sixteen(loader->kernels, conv->type);
     conv->low   = mailp_cpu_low(loader->kernels, conv->type) &&
-                  (size != 7 || (conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->stem_most > 0));
+                  (size != 7 || sixteen || (conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->stem_most > 0));
     conv->bias  = NULL;
     if (size == 7 && !conv->low) {
         conv->type = MAIL_WEIGHTS_F32;
@@ -7471,7 +7674,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
             shape->tap[y] = y * (w_in + 6) * c_in;
         }
         if (conv->low) {
-            shape->depth = 24;  /* 21, and three of no weight */
+            shape->depth = mailp_stem_depth(conv->type);
         }
     } else {
         shape->pixel_step = stride * MAILP_LANES;
@@ -7489,12 +7692,12 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
-    conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels) : 0;
+    conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type) : 0;
     conv->planes = 0;
     if (conv->low && conv->tile == 4 && loader->kernels->low_rate[conv->type] < 4) {
         conv->low = 0;  /* a quarter of the products in float32 is less work (AVX2 alone: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
     }
-    if (conv->low) {
+    if (conv->low && !(conv->tile == 1 && sixteen)) {
         conv->tile = 0;
     }
     if (conv->tile != 0) {
@@ -7516,20 +7719,20 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
                    conv->h_out * conv->w_out <= 16;
     conv->group  = conv->stream || conv->tile == 1 ? 1 : loader->kernels->conv_group;
     conv->scale  = NULL;
-    if (conv->type == MAIL_WEIGHTS_INT8) {
+    if (conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen)) {
         conv->scale = scale = mailp_take_floats(&loader->arena, mailp_pad(c_out));
     }
-    w = mailp_take(&loader->arena, size == 7 && conv->low ? c_out * 7 * 24 :
-                                   mailp_pad(c_out) * c_in * size * size * mailp_weight_bytes(conv->type));
+    w = mailp_take(&loader->arena, mailp_weight_bytes(conv->type) * (size == 7 && conv->low ? c_out * 7 * shape->depth :
+                                                                     mailp_pad(c_out) * c_in * size * size));
     if (size == 7 && conv->low) {
         float *bias = mailp_take_floats(&loader->arena, c_out);
         if (from != NULL && w != NULL) {
-            mailp_stem_pack_u8((int8_t *)w, scale, bias, from, c_out, conv->group, loader->kernels->stem_most);
+            mailp_stem_pack(w, scale, bias, from, c_out, conv->group, conv->type, sixteen ? 32767 : loader->kernels->stem_most);
         }
         conv->bias = bias;
     } else if (from != NULL && w != NULL) {
         mailp_conv_pack(w, scale, from, c_out, c_in, size * size, conv->group,
-                        conv->tile == 1 ? MAILP_ROWS : conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT, conv->type,
+                        conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) : conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT, conv->type,
                         loader->kernels->low_sum);
     }
     conv->w = w;
@@ -7704,8 +7907,9 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
     for (; y < end; y++) {
         float *to = step->buffers.image + y * row;
         if (net->stem.low) {
-            uint8_t *q = step->buffers.image_u8 + y * row;
-            size_t   x;
+            const size_t bytes = mailp_weight_bytes(net->stem.type);
+            uint8_t     *line = step->buffers.image_u8 + y * row * bytes, *q = line + row * (bytes - 1);
+            size_t       x;
             if (y >= 3 && y < net->height + 3) {
                 mailp_image_prepare_u8(q + 9, step->image, y - 3, net->height, net->width, net->table, rgb, sums, to);
             }
@@ -7715,8 +7919,12 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
                 }
                 q[x] = (uint8_t)(mailp_image_mean[x % 3] * 255.0f + 0.5f);
             }
+            for (x = 0; bytes == 2 && x < row; x++) {  /* from the line's second half */
+                const uint16_t wide = q[x];
+                memcpy(line + 2 * x, &wide, sizeof wide);
+            }
             if (y + 1 == net->height + 6) {
-                memset(q + row, 0, 4);  /* read with weight zero after the last pixel */
+                memset(line + row * bytes, 0, 4);  /* read with weight zero after the last pixel */
             }
             continue;
         }
@@ -7757,7 +7965,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
             kernels->conv_stream(y + i * pixels * MAILP_LANES, in, (const unsigned char *)conv->w + (begin + i) * shape.n_taps * conv->c_in * size,
                                  scale == NULL ? NULL : scale + i * MAILP_LANES, &shape, pixels, conv->type);
         }
-    } else if (conv->low) {
+    } else if (conv->low && conv->tile == 0) {
         const size_t bytes = shape.n_taps * shape.depth * group * size;  /* of a block */
         const float *bias = conv->bias == NULL ? NULL : conv->bias + begin * MAILP_LANES;
         const unsigned char *w = (const unsigned char *)conv->w + first * shape.n_taps * shape.n_blocks * shape.depth * size +
@@ -7790,6 +7998,22 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                 w += bytes;
             }
         }
+    } else if (conv->low) {
+        const size_t   plane = mailp_winograd_in_plane(conv), m_plane = mailp_winograd_out_plane(conv);
+        const size_t   values = 9 * MAILP_LANES * MAILP_LANES, lines = values * sizeof(int16_t) / MAILP_ALIGN / 6 + 1;
+        const int16_t *w = (const int16_t *)conv->w + begin * shape.n_blocks * values;
+        int16_t       *ready = (int16_t *)(void *)u;
+        size_t         b, k;
+        for (b = 0; b < shape.n_blocks; b++, w += values) {
+            kernels->rows16_weights(ready, w);
+            for (k = 0; k < 6; k++) {
+                const int16_t *uk = k == 0 ? w : k == 5 ? w + 2 * MAILP_COLUMN : ready + (k - 1) * MAILP_COLUMN;
+                kernels->conv_low[conv->type](m + k * m_plane, 0, q + k * plane * sizeof(int16_t), q_scale, (const unsigned char *)uk, scale, NULL,
+                                              1, &shape, b, b + 1, shape.width, 1,
+                                              (uintptr_t)(w + values) + k * lines * MAILP_ALIGN, lines);
+            }
+        }
+        kernels->rows16_out(y, m, m_plane, conv->h_out, conv->w_out, conv->tiles_w);
     } else if (conv->tile == 1) {
         const size_t         plane = mailp_winograd_in_plane(conv), m_plane = mailp_winograd_out_plane(conv);
         const size_t         bytes = 9 * MAILP_LANES * size;  /* of a block of channels */
@@ -7851,8 +8075,11 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
    8 bits. */
 static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, const mailp_conv *next, const mailp_kernels *kernels,
                                const float *block, size_t b) {
-    if (next != NULL && next->low) {
-        const size_t floats = mailp_map_side(next->h_in) * mailp_map_side(next->w_in) * MAILP_LANES;
+    const size_t floats = next == NULL ? 0 : mailp_map_side(next->h_in) * mailp_map_side(next->w_in) * MAILP_LANES;
+    if (next != NULL && next->low && next->tile == 1) {
+        kernels->rows16_in((int16_t *)(void *)q + b * next->shape.plane, q_scale + b, mailp_winograd_in_plane(next), block, floats,
+                           mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w);
+    } else if (next != NULL && next->low) {
         kernels->lower[next->type](q + b * floats * mailp_weight_bytes(next->type), q_scale + b, block, floats);
     } else if (next != NULL && next->tile != 0) {
         kernels->winograd_in(v + b * next->shape.plane, mailp_winograd_in_plane(next), block,

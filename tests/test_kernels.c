@@ -239,14 +239,14 @@ static void test_conv_stream(const mailp_kernels *k) {
 enum { LOW_BLOCKS = 2, LOW_TAPS = 9, LOW_LANES = 64, LOW_PLANE = 28 * 16 * 16, LOW_PIXELS = 13 };
 
 /* conv_low on values in q, with every number of panels, at once and block by block, against sums of integers. Scales are powers of two
-   and sums fit into float32's 24 bits, so not a bit may differ.
+   and sums fit into float32's 24 bits, so not a bit may differ; but for operands of 16 bits, whose sums are rounded to float32 in the end.
    x  the values of q as integers, times x_scale [n_blocks];  w [n_blocks][n_taps][depth][LOW_LANES] */
 static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, const unsigned char *q, const float *x_scale, const int *w,
                             const mailp_conv_shape *shape, size_t pixels) {
     static float         y[LOW_LANES / 16 * LOW_PIXELS * 16];
     static unsigned char packed[2 * LOW_BLOCKS * LOW_TAPS * 16 * LOW_LANES];
     const size_t         n = type == MAIL_WEIGHTS_INT8 ? 4 : 2, group = k->conv_group, steps = shape->n_taps * shape->depth;
-    const int            scaled = type == MAIL_WEIGHTS_INT8;
+    const int            sixteen = mailp_sixteen(k, (mail_weights)type), scaled = type == MAIL_WEIGHTS_INT8 || sixteen;
     float                scale[LOW_LANES], bias[LOW_LANES];
     size_t               block, i, o, m, t, panels, split, wrong = 0;
     for (o = 0; o < LOW_LANES; o++) {
@@ -256,7 +256,10 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
     for (i = 0; i < shape->n_blocks * steps; i++) {
         for (o = 0; o < group * 16; o++) {
             const size_t at = ((i / n * group + o / 16) * 16 + o % 16) * n + i % n;
-            if (scaled) {
+            if (sixteen) {
+                const int16_t value = (int16_t)w[i * LOW_LANES + o];
+                memcpy(packed + 2 * at, &value, 2);
+            } else if (scaled) {
                 ((int8_t *)packed)[at] = (int8_t)w[i * LOW_LANES + o];
             } else {
                 const uint16_t value = (uint16_t)mailp_bf16((float)w[i * LOW_LANES + o]);
@@ -274,7 +277,7 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
             }
             for (o = 0; o < panels * 16; o++) {
                 for (m = 0; m < pixels; m++) {
-                    double sum = (double)bias[o];
+                    double sum = (double)bias[o], rounded = 0;
                     for (block = 0; block < shape->n_blocks; block++) {
                         int whole = 0;
                         for (t = 0; t < shape->n_taps; t++) {
@@ -285,8 +288,9 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
                             }
                         }
                         sum += (double)x_scale[block] * (double)scale[o] * whole;
+                        rounded += sixteen ? (fabs(sum) + fabs((double)whole)) * 6e-8 : 0;
                     }
-                    wrong += (double)y[(o / 16 * pixels + m) * 16 + o % 16] != sum;
+                    wrong += !(fabs((double)y[(o / 16 * pixels + m) * 16 + o % 16] - sum) <= rounded);
                 }
             }
         }
@@ -434,6 +438,122 @@ static void test_conv_pack(void) {
     }
 }
 
+/* Integers of 16 bits as mailp_conv_pack makes them: whatever the activations are, no sum of a block leaves 32 bits, nor a number of a plane
+   16; flat weights come near to that */
+static void test_conv_pack16(void) {
+    enum { C = 32, N = 16 * C * 9 };
+    static float   w[N];
+    static int16_t packed[N];
+    float          scale[16];
+    size_t         i, t, o, block, rows, wrong = 0;
+    double         largest = 0;
+    for (rows = 0; rows < 2; rows++) {
+        for (i = 0; i < N; i++) {
+            w[i] = i / (C * 9) == 0 ? 0.37f : i / (C * 9) == 1 ? (i % 3 == 1 ? -0.1f : 0.1f) : i / (C * 9) == 2 ? (i % 144 == 2 ? 1.0f : 0.0f) :
+                   i / (C * 9) == 3 ? (i % 3 == 2 ? 1.0f : 0.0f) : i / (C * 9) == 4 ? 0.0f : (float)test_uniform() - 0.5f;
+        }
+        mailp_conv_pack(packed, scale, w, 16, C, 9, 1, rows ? MAILP_ROWS16 : MAILP_LOW, MAIL_WEIGHTS_BF16, 0);
+        for (o = 0; o < 16; o++) {
+            for (block = 0; block < C / 16; block++) {
+                double all = 0, ones = 0, powers = 0;
+                for (i = 0; i < 16; i++) {
+                    int g[9], y;
+                    for (t = 0; t < 9; t++) {
+                        const size_t tap = rows ? t % 3 * 3 + t / 3 : t;
+                        g[t] = packed[((block * 9 + tap) * 8 + i / 2) * 32 + o * 2 + i % 2];
+                        all += abs(g[t]);
+                        wrong += !(fabs(g[t] * (double)scale[o] - (double)w[(o * C + block * 16 + i) * 9 + t]) <= 0.5001 * (double)scale[o]);
+                    }
+                    for (y = 0; rows && y < 9; y += 3) {
+                        const int wide = abs(g[y]) + 2 * abs(g[y + 1]) + 4 * abs(g[y + 2]);
+                        ones   += abs(g[y]) + abs(g[y + 1]) + abs(g[y + 2]);
+                        powers += wide;
+                        wrong  += wide > 32767;
+                    }
+                }
+                all *= MAILP_S16_MOST;
+                if (rows) {  /* planes of activations are 8 and 3 times as large as these at most */
+                    all = MAILP_MAX(8 * ones, 3 * powers) * (MAILP_S16_MOST / 2);
+                }
+                largest = MAILP_MAX(all, largest);
+            }
+        }
+        CHECK_MSG(wrong == 0 && largest < 2147483648.0 && largest > 2.1e9, "weights of 16 bits%s: %lu wrong, sums up to %.0f",
+                  rows ? ", rows" : "", (unsigned long)wrong, largest);
+        largest = 0;
+    }
+}
+
+/* a 3 x 3 convolution of two blocks by tiles of one row in integers: a direct one of the rounded activations and weights, in double,
+   agrees to float32's roundings */
+static void test_rows16(const mailp_kernels *k) {
+    enum { BLOCKS = 2, H = 5, C = BLOCKS * 16 };
+    static float   weights[16 * C * 9], map[BLOCKS * 7 * 18 * 16];
+    static int16_t packed[16 * C * 9], ready[4 * MAILP_COLUMN], v[6 * BLOCKS * 7 * 3 * 16];
+    size_t         w, y, x, j, i, t, at, wrong;
+    if (k->rows16_weights == NULL) {
+        return;
+    }
+    for (w = 1; w <= 9; w++) {
+        const size_t     tiles = (w + 3) / 4, row = (4 * tiles + 2) * 16, floats = (H + 2) * row, plane = BLOCKS * (H + 2) * tiles * 16;
+        float            scale[16], x_scale[BLOCKS];
+        mailp_conv_shape shape;
+        memset(&shape, 0, sizeof shape);
+        shape.width      = H * tiles;
+        shape.pixel_step = 16;
+        shape.plane      = (H + 2) * tiles * 16;
+        shape.depth      = 16;
+        shape.n_blocks   = BLOCKS;
+        shape.n_taps     = 3;
+        for (t = 0; t < 3; t++) {
+            shape.tap[t] = t * tiles * 16;
+        }
+        for (i = 0; i < 16 * C * 9; i++) {
+            weights[i] = i < C * 9 ? 0.5f : (float)(2 * test_uniform() - 1);
+        }
+        memset(map, 0, sizeof map);
+        for (at = 0; at < BLOCKS; at++) {
+            for (y = 0; y < H; y++) {
+                fill(map + at * floats + (y + 1) * row + 16, w * 16, w % 2 ? 2.5 : 0, 2.5 * (double)(at + 1));
+            }
+        }
+        mailp_conv_pack(packed, scale, weights, 16, C, 9, 1, MAILP_ROWS16, MAIL_WEIGHTS_BF16, 0);
+        for (at = 0; at < BLOCKS; at++) {
+            k->rows16_in(v + at * shape.plane, &x_scale[at], plane, map + at * floats, floats, row, H, tiles);
+            k->rows16_weights(ready, packed + at * 9 * 256);
+            for (i = 0; i < 6; i++) {
+                const int16_t *u = i == 0 ? packed + at * 9 * 256 : i == 5 ? packed + at * 9 * 256 + 2 * MAILP_COLUMN : ready + (i - 1) * MAILP_COLUMN;
+                k->conv_low[MAIL_WEIGHTS_BF16](f + i * 512, 0, (const unsigned char *)(v + i * plane), x_scale, (const unsigned char *)u, scale, NULL,
+                                               1, &shape, at, at + 1, H * tiles, 1, (uintptr_t)u, 0);
+            }
+        }
+        fill(out, H * w * 16 + 16, 100, 200);
+        memcpy(out2, out, sizeof out);
+        k->rows16_out(out, f, 512, H, w, tiles);
+        wrong = memcmp(out + H * w * 16, out2 + H * w * 16, 16 * sizeof(float)) != 0;  /* nothing beyond */
+        for (y = 0; y < H; y++) {
+            for (x = 0; x < w; x++) {
+                for (j = 0; j < 16; j++) {
+                    double sum = 0, size = 0;
+                    for (at = 0; at < C; at++) {
+                        for (t = 0; t < 9; t++) {
+                            const float  from = map[at / 16 * floats + (y + t / 3) * row + (x + t % 3) * 16 + at % 16];
+                            const double q = floor((double)from / (double)x_scale[at / 16] + 0.5);
+                            const double g = floor((double)(weights[(j * C + at) * 9 + t] / scale[j]) + 0.5);
+                            sum  += q * g * (double)x_scale[at / 16] * (double)scale[j];
+                            size += fabs(q * g * (double)x_scale[at / 16] * (double)scale[j]);
+                        }
+                    }
+                    /* roundings to float32 of planes that are a few times as large; and a half may go either way for an activation or two */
+                    wrong += !(fabs((double)out[(y * w + x) * 16 + j] - sum) <= size * 4e-6 + 2.0 * (double)x_scale[1]);
+                }
+            }
+        }
+        CHECK_MSG(wrong == 0, "%s: rows in 16 bits, %lu pixels wide: %lu values are not those of a direct convolution", k->name, (unsigned long)w,
+                  (unsigned long)wrong);
+    }
+}
+
 /* the operands of 8 and 16 bits where the processor has their products; in channels 0 and 1 all weights are as large as can be */
 static void test_conv_low(const mailp_kernels *k) {
     static const size_t  heights[] = { 1, 1, 2, 1, 3, LOW_PIXELS }, widths[] = { 1, 5, 3, 7, 4, 1 };
@@ -443,7 +563,7 @@ static void test_conv_low(const mailp_kernels *k) {
     size_t               i, size, t;
     int                  type;
     for (type = MAIL_WEIGHTS_BF16; type <= MAIL_WEIGHTS_INT8; type++) {
-        int most = 255;
+        int most = 255, sixteen = 0;
         if (!mailp_cpu_low(k, (mail_weights)type)) {
             continue;
         }
@@ -453,6 +573,9 @@ static void test_conv_low(const mailp_kernels *k) {
             k->lower[type](q, scale, map, 16);
             most = q[15];
             CHECK(most == 127 || most == 255);
+        } else if (mailp_sixteen(k, (mail_weights)type)) {
+            most = MAILP_S16_MOST;
+            sixteen = 1;
         }
         for (size = 0; size < 2 * sizeof heights / sizeof *heights; size++) {
             const size_t     h = heights[size / 2], width = widths[size / 2], step = 1 + size % 2;
@@ -475,6 +598,9 @@ static void test_conv_low(const mailp_kernels *k) {
             }
             for (i = 0; i < sizeof w / sizeof *w; i++) {
                 w[i] = i % LOW_LANES == 0 ? 127 : i % LOW_LANES == 1 ? -127 : (int)(255 * test_uniform()) - 127;
+                if (sixteen) {
+                    w[i] = w[i] * 14 + w[i] / 3;  /* 127 becomes 1820, and 144 * 8191 * 1820 are 2^31 - 786368 */
+                }
             }
             if (type == MAIL_WEIGHTS_INT8 && k->low_sum > 0) {
                 conv_low_meet(w, k->low_sum);
@@ -484,7 +610,7 @@ static void test_conv_low(const mailp_kernels *k) {
                 k->lower[type](q + i * LOW_PLANE * (type == MAIL_WEIGHTS_INT8 ? 1 : 2), &x_scale[i], map + i * LOW_PLANE, LOW_PLANE);
                 CHECK(x_scale[i] == as_made);
             }
-            if (type == MAIL_WEIGHTS_BF16) {
+            if (type == MAIL_WEIGHTS_BF16 && !sixteen) {
                 for (i = 0; i < sizeof x / sizeof *x; i++) {
                     x[i] *= i < LOW_PLANE ? 2 : 1;  /* what q holds, in halves */
                 }
@@ -492,26 +618,31 @@ static void test_conv_low(const mailp_kernels *k) {
             }
             conv_low_agrees(k, type, x, q, x_scale, w, &shape, h * width);
         }
-        if (type == MAIL_WEIGHTS_INT8 && k->stem_most > 0) {  /* a picture's rows of 7 pixels, all of their 8 bits in use */
+        if (sixteen || (type == MAIL_WEIGHTS_INT8 && k->stem_most > 0)) {  /* a picture's rows of 7 pixels, all of their 8 bits in use */
             const float      one = 1.0f;
+            const int        largest = sixteen ? 32767 : k->stem_most;
             mailp_conv_shape shape;
             memset(&shape, 0, sizeof shape);
             shape.width      = 4;
             shape.pixel_step = 6;
             shape.row_step   = 60;
-            shape.depth      = 24;
+            shape.depth      = mailp_stem_depth((mail_weights)type);
             shape.n_blocks   = 1;
             shape.n_taps     = 7;
             for (t = 0; t < 7; t++) {
                 shape.tap[t] = t * 30;
             }
             for (i = 0; i < 600; i++) {
-                x[i] = i % 4 < 2 ? 255 : (int)(256 * test_uniform());
-                q[i] = (unsigned char)x[i];
+                const uint16_t wide = (uint16_t)(i % 4 < 2 ? 255 : (int)(256 * test_uniform()));
+                x[i] = wide;
+                if (sixteen) {
+                    memcpy(q + 2 * i, &wide, 2);
+                } else {
+                    q[i] = (unsigned char)x[i];
+                }
             }
             for (i = 0; i < 7 * 24 * LOW_LANES; i++) {
-                w[i] = i % LOW_LANES == 0 ? k->stem_most : i % LOW_LANES == 1 ? -k->stem_most :
-                       (int)((2 * k->stem_most + 1) * test_uniform()) - k->stem_most;
+                w[i] = i % LOW_LANES == 0 ? largest : i % LOW_LANES == 1 ? -largest : (int)((2 * largest + 1) * test_uniform()) - largest;
             }
             conv_low_agrees(k, type, x, q, &one, w, &shape, 12);
         }
@@ -709,12 +840,14 @@ int main(void) {
         test_conv_low(k);
         test_winograd_products(k);
         test_winograd_rows(k);
+        test_rows16(k);
         test_layer_norm(k);
         test_elementwise(k);
         test_sequences(k);
         test_attend(k);
     }
     test_conv_pack();
+    test_conv_pack16();
     CHECK(mailp_kernels_choose("mmx") == NULL);
 #ifdef MAILP_HAS_AVX_VNNI
     if (mailp_kernels_choose("avx2") != NULL) {
@@ -724,6 +857,7 @@ int main(void) {
         if (vnni) {
             test_conv_low(&mailp_kernels_avx2);  /* not chosen, but as right as elsewhere */
             test_gemm_low(&mailp_kernels_avx2);
+            test_rows16(&mailp_kernels_avx2);
         } else {
             printf("avx2 with AVX-VNNI: not on this machine\n");
             test_skipped++;

@@ -121,7 +121,18 @@ static void test_kernels(const mailp_kernels *k) {
             CHECK_MSG(ok, "%s: a map in 8 bits", k->name);
             in[29] = at == 0 ? NAN : INFINITY;
         }
-        if (k->lower[MAIL_WEIGHTS_BF16] != NULL) {
+        if (mailp_sixteen(k, MAIL_WEIGHTS_BF16)) {
+            k->lower[MAIL_WEIGHTS_BF16](q, &scale, in, 48);
+            CHECK_MSG(is_nan(scale), "%s: the scale of a map of 16 bits with %g", k->name, (double)in[29]);
+            in[29] = 1;
+            k->lower[MAIL_WEIGHTS_BF16](q, &scale, in, 48);
+            for (ok = 1, i = 0; i < 48; i++) {
+                int16_t v;
+                memcpy(&v, q + 2 * i, sizeof v);
+                ok = ok && fabsf((float)v * scale - in[i]) <= 0.51f * scale && scale * MAILP_S16_MOST <= 2.001f;
+            }
+            CHECK_MSG(ok, "%s: a map in integers of 16 bits", k->name);
+        } else if (k->lower[MAIL_WEIGHTS_BF16] != NULL) {
             k->lower[MAIL_WEIGHTS_BF16](q, &scale, in, 48);
             for (ok = 1, i = 0; i < 48; i++) {
                 uint16_t v;
