@@ -7919,7 +7919,15 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
                 }
                 q[x] = (uint8_t)(mailp_image_mean[x % 3] * 255.0f + 0.5f);
             }
-            for (x = 0; bytes == 2 && x < row; x++) {  /* from the line's second half */
+            for (x = 0; bytes == 2 && x + 4 <= row; x += 4) {  /* four at once, from the line's second half; x86 puts the low byte first */
+                uint32_t four;
+                uint64_t wide;
+                memcpy(&four, q + x, sizeof four);
+                wide = (four | (uint64_t)four << 16) & 0x0000ffff0000ffffu;
+                wide = (wide | wide << 8) & 0x00ff00ff00ff00ffu;
+                memcpy(line + 2 * x, &wide, sizeof wide);
+            }
+            for (; bytes == 2 && x < row; x++) {
                 const uint16_t wide = q[x];
                 memcpy(line + 2 * x, &wide, sizeof wide);
             }
