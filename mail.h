@@ -179,6 +179,9 @@ MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, 
 typedef enum mail_arch      { MAIL_D_MA, MAIL_ED_MA, MAIL_D_TR, MAIL_ED_TR } mail_arch;
 typedef enum mail_algorithm { MAIL_DDPM, MAIL_BC } mail_algorithm;
 typedef enum mail_schedule  { MAIL_COSINE, MAIL_LINEAR, MAIL_VP } mail_schedule;
+/* How weights are held. bf16: 16 bits each; where the processor has faster products of integers than of floats (AVX2) these are integers with a
+   scale for each output, and rows they meet are rounded to 13 bits and a sign: less than bf16 itself rounds. int8: 8 bits with a scale for
+   each output. Vectors, embeddings and what dt hangs on stay float32. */
 typedef enum mail_weights   { MAIL_WEIGHTS_F32, MAIL_WEIGHTS_BF16, MAIL_WEIGHTS_INT8 } mail_weights;
 
 /* Where the time goes, told layer by layer; free when off. part is a constant string, layer counts within it: "vision" (0 the
@@ -4117,8 +4120,8 @@ typedef struct mailp_kernels {
     void (*conv_stream)(float *y, const float *x, const void *w, const float *scale, const mailp_conv_shape *shape, size_t pixels,
                         mail_weights type);
 
-    /* The same convolution with operands of 16 bits (bf16) or 8, [mail_weights], and what makes such operands of a map; NULL where the
-       set has no such product. Defined at the end of the vision kernels. */
+    /* The same convolution with operands of 16 bits (bf16, or integers: mailp_sixteen) or 8, [mail_weights], and what makes such operands of
+       a map; NULL where the set has no such product. Defined at the end of the vision kernels. */
     void (*conv_low[3])(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w, const float *w_scale,
                         const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels,
                         size_t panels, uintptr_t ahead, size_t lines);
@@ -5073,7 +5076,7 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
    A vector holds 16, 8 or 4 output channels by four input channels of 8 bits, whose products are summed in 32 bits. VNNI (of AVX-512, or
    AVX-VNNI beside AVX2) and sdot (NEON) do that in one instruction; AVX2 alone in three, of which the first sums pairs in 16 bits, so
    there activations have 7 bits, and so they have for sdot, whose operands are both signed. AVX512-BF16 does it for two input channels
-   of 16 bits, with sums in float32. */
+   of 16 bits, with sums in float32; AVX2, with or without VNNI, for two integers of 16 bits. */
 
 #if defined(__GNUC__) && defined(MAILP_X86) && !defined(MAILP_EMULATED_AVX512)
 #  define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
@@ -5195,7 +5198,7 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
 #  define MAILP_U8_W mailp_ints
 #endif
 
-/* A tile of pixels by vectors of output channels for operands of 8 bits (u8) and of 16 (bf16): what is said for each kind are the words
+/* A tile of pixels by vectors of output channels for operands of 8 bits (u8) and of 16 (bf16, s16): what is said for each kind are the words
    that the tile is made of. bytes: of an activation; a step takes four bytes of activations of every pixel. name: of the functions. */
 #define MAILP_BYTES_u8          1
 #define MAILP_RUN_u8            1
@@ -5279,10 +5282,10 @@ typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
 /* y[p][m][j] = (block > 0 ? y[p][m][j] : bias[p][j]) + sum over blocks block <= b < end of x_scale[b] * w_scale[p][j] *
                 sum over taps t, i < depth of x[at(m) + tap[t] + b * plane + i] * w[(b, t, i / n)][p][j][i % n]
 
-   x  maps of n = 4 values of 8 bits or 2 of bf16 in four bytes, laid out as those of floats (mailp_conv_shape); x_scale: one for each block;
+   x  maps of n = 4 values of 8 bits or 2 of 16 in four bytes, laid out as those of floats (mailp_conv_shape); x_scale: one for each block;
    w  [end - block][n_taps][depth / n][group][16][n], of which the first `panels` panels are used;
-   w_scale, bias [panels][16];  bias NULL: zeros.   bf16 has no scales and no bias.
-   Numbers: with 8 bits the inner sums are exact, so results do not depend on their order. */
+   w_scale, bias [panels][16];  bias NULL: zeros.   bf16 has no scales and no bias; integers of 16 bits (s16) have both.
+   Numbers: with integers the inner sums are exact, so results do not depend on their order. */
 #define MAILP_LOW_CONV(name, kind, attr)                                                                                                \
     MAILP_LOW_ALL(name, kind, attr)                                                                                                     \
     static const MAILP_FN(conv_low_tile) MAILP_FN(conv_##name##_tiles)[MAILP_CONV_PANELS][6] = MAILP_LOW_TABLE(name);                   \
@@ -5394,8 +5397,8 @@ MAILP_KERNEL void MAILP_FN(rows16_weights)(int16_t *u, const int16_t *w) {
     }
 }
 
-/* v[j][t][16] = (Bt d)[j] of every tile t of a block x of `floats` >= 0, rounded to steps of *scale, of which d has MAILP_S16_MOST / 2 at most and
-   Bt d eight times as many;  v 6 planes, `plane` apart, of [tiles_h + 2][tiles_w][16];  rows of x are `row` floats apart */
+/* v[j][t][16] = (Bt d)[j] of every tile t of a block x of `floats` >= 0, rounded to steps of *scale, of which d has MAILP_S16_MOST / 2 at
+   most and Bt d eight times as many;  v 6 planes, `plane` apart, of [tiles_h + 2][tiles_w][16];  rows of x are `row` floats apart */
 MAILP_KERNEL void MAILP_FN(rows16_in)(int16_t *v, float *scale, size_t plane, const float *x, size_t floats, size_t row, size_t tiles_h,
                                       size_t tiles_w) {
     const mailp_vec f = mailp_vset(MAILP_FN(step_of)(scale, x, floats, (float)(MAILP_S16_MOST / 2)));
@@ -5454,10 +5457,6 @@ MAILP_KERNEL void MAILP_FN(rows16_out)(float *y, const float *m, size_t plane, s
 #  define MAILP_ROWS16       MAILP_FN(rows16_weights)
 #  define MAILP_ROWS16_IN    MAILP_FN(rows16_in)
 #  define MAILP_ROWS16_OUT   MAILP_FN(rows16_out)
-#else
-#  define MAILP_ROWS16       NULL
-#  define MAILP_ROWS16_IN    NULL
-#  define MAILP_ROWS16_OUT   NULL
 #endif
 
 #ifdef MAILP_VNNI_ATTR
@@ -5505,9 +5504,6 @@ MAILP_KERNEL void MAILP_FN(round)(unsigned char *q, float *scale, const float *x
 #  undef mailp_idot
 #  undef mailp_ifloat
 #else
-#  define MAILP_ROWS16   NULL
-#  define MAILP_ROWS16_IN  NULL
-#  define MAILP_ROWS16_OUT NULL
 #  define MAILP_U8_RATE  0
 #  define MAILP_U8_STEM  0
 #  define MAILP_U8_SUM   0
@@ -5518,6 +5514,11 @@ MAILP_KERNEL void MAILP_FN(round)(unsigned char *q, float *scale, const float *x
 #  define MAILP_CONV_BF16 NULL
 #  define MAILP_ROUND     NULL
 #  define MAILP_BF16_RATE 0
+#endif
+#ifndef MAILP_ROWS16
+#  define MAILP_ROWS16     NULL
+#  define MAILP_ROWS16_IN  NULL
+#  define MAILP_ROWS16_OUT NULL
 #endif
 
 /* ---- matrix product, 16 bits ----
@@ -5616,8 +5617,8 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
     }
 
 /* As gemm (mailp_kernels), for weights [panels][k / 2][16][2] of int16 or int8, k rounded up to even, the last of which are zeros; scale
-   is not NULL. Numbers: sums of 128 products are exact; to what was in y and the bias they are added in float32, in order; a result does not depend on how rows and
-   panels are split into calls. */
+   is not NULL. Numbers: sums of 128 products are exact; they are added in float32, in order, to what was in y and the bias; a result does
+   not depend on how rows and panels are split into calls. */
 #define MAILP_PAIRS_KIND(kind, type, name, attr)                                                                                     \
     MAILP_PAIRS_TILE(kind, type, name, attr, 1) MAILP_PAIRS_TILE(kind, type, name, attr, 2) MAILP_PAIRS_TILE(kind, type, name, attr, 3) \
     MAILP_PAIRS_TILE(kind, type, name, attr, 4) MAILP_PAIRS_TILE(kind, type, name, attr, 5) MAILP_PAIRS_TILE(kind, type, name, attr, 6) \
@@ -7499,31 +7500,47 @@ static float mailp_conv_meet(const float *v, size_t c_in, size_t taps) {
     return most;
 }
 
-/* Step of the integers of 16 bits that stand for weights v [c_in][taps]: at most 32767 of them, and so large that no sum of products of
-   a block of 16 channels leaves 32 bits (2.14e9: roundings are less than the rest). */
+/* mailp_conv_step for 16 bits: no sum of products of a block of 16 channels may leave 32 bits (2.14e9: roundings are less than the rest),
+   and no number of a plane of MAILP_ROWS16 may leave 16. */
 static float mailp_conv_step16(const float *v, size_t c_in, size_t taps, mailp_packing packing) {
     float  step = 0;
     size_t c, i;
     for (c = 0; c < c_in * taps; c += MAILP_LANES * taps) {
-        float sum = 0, ones = 0, powers = 0, wide, most = 0;
+        float sum = 0, powers = 0, most = 0;
         for (i = c; i < c + MAILP_LANES * taps; i++) {
             most = MAILP_MAX(most, fabsf(v[i]));
             sum += fabsf(v[i]);
         }
-        if (packing == MAILP_ROWS16) {  /* planes 1 and 2: g0 +- g1 + g2 times 8 activations at most; 3 and 4: g0 +- 2 g1 + 4 g2 times 3 */
+        sum *= (float)MAILP_S16_MOST;
+        if (packing == MAILP_ROWS16) {  /* planes 1 and 2: g0 +- g1 + g2 meet 8 activations at most; 3 and 4: g0 +- 2 g1 + 4 g2 meet 3 */
             for (i = c; i < c + MAILP_LANES * taps; i += 3) {
-                wide   = fabsf(v[i]) + 2 * fabsf(v[i + 1]) + 4 * fabsf(v[i + 2]);
-                most   = MAILP_MAX(most, wide);
+                const float wide = fabsf(v[i]) + 2 * fabsf(v[i + 1]) + 4 * fabsf(v[i + 2]);
+                most    = MAILP_MAX(most, wide);
                 powers += wide;
             }
-            ones = sum;
-            step = MAILP_MAX(step, MAILP_MAX(8 * ones, 3 * powers) * (float)(MAILP_S16_MOST / 2) / 2.14e9f);
-        } else {
-            step = MAILP_MAX(step, sum * (float)MAILP_S16_MOST / 2.14e9f);
+            sum = MAILP_MAX(4 * sum, 3 * powers * (float)(MAILP_S16_MOST / 2));
         }
-        step = MAILP_MAX(step, most / 32760.0f);  /* of a sum of seven */
+        step = MAILP_MAX(step, MAILP_MAX(sum / 2.14e9f, most / 32760.0f));
     }
     return step > 1e-30f ? step : 1.0f;
+}
+
+/* Step of the integers that stand for an output's weights v [c_in][taps]. int8: the largest is +-127, or less if `sum` is not 0: positive
+   and negative ones of the four whose products meet in 16 bits (MAILP_LOW) add up to `sum` at most. */
+static float mailp_conv_step(const float *v, size_t c_in, size_t taps, mailp_packing packing, mail_weights type, int sum) {
+    float  most = 0;
+    size_t i;
+    if (type == MAIL_WEIGHTS_BF16) {
+        return mailp_conv_step16(v, c_in, taps, packing);
+    }
+    for (i = 0; i < c_in * taps; i++) {
+        most = MAILP_MAX(most, fabsf(v[i]));
+    }
+    most = most > 1e-30f ? most / 127.0f : 1.0f;
+    if (packing == MAILP_LOW && sum > 0) {
+        most = MAILP_MAX(most, mailp_conv_meet(v, c_in, taps) / (float)(sum - 2));  /* four are rounded by a half */
+    }
+    return most;
 }
 
 /* Weights [c_out][c_in][taps] ->
@@ -7533,8 +7550,7 @@ static float mailp_conv_step16(const float *v, size_t c_in, size_t taps, mailp_p
        [c_out / 16][c_in / 16][3 columns][3 rows][16][16]     for Winograd with tiles of one row
        [groups][c_in / 16][taps][16 / n][group][16][n]        for products of 8 or 16 bits, n = 4 or 2
        [c_out / 16][c_in / 16][3 columns][3 rows][8][16][2]   for both of the last two
-   scale  out, [c_out] or NULL; bf16 weights with a scale become integers of 16 bits; for int8 weights are multiples of it, the largest of a channel being +-127, or less if `sum` is not 0:
-          positive and negative ones of the four weights whose products meet in 16 bits add up to `sum` at most */
+   scale  out, [c_out] for weights that become integers, int8 or with bf16 int16: steps, see mailp_conv_step; or NULL */
 static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group,
                             mailp_packing packing, mail_weights type, int sum) {
     const size_t together = 4 / mailp_weight_bytes(type);  /* values in four bytes */
@@ -7542,19 +7558,9 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
     for (o = 0; o < mailp_pad(c_out); o++) {
         const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), group);
         const float *v = from + o * c_in * taps;
-        float        most = 0;
-        if (type == MAIL_WEIGHTS_BF16 && scale != NULL) {
-            scale[o] = most = o < c_out ? mailp_conv_step16(v, c_in, taps, packing) : 1.0f;
-        }
-        if (type == MAIL_WEIGHTS_INT8) {
-            for (i = 0; o < c_out && i < c_in * taps; i++) {
-                most = MAILP_MAX(most, fabsf(v[i]));
-            }
-            most     = most > 1e-30f ? most / 127.0f : 1.0f;
-            if (packing == MAILP_LOW && sum > 0 && o < c_out) {
-                most = MAILP_MAX(most, mailp_conv_meet(v, c_in, taps) / (float)(sum - 2));  /* four are rounded by a half */
-            }
-            scale[o] = most;
+        float        step = 1.0f;
+        if (scale != NULL) {
+            step = scale[o] = o < c_out ? mailp_conv_step(v, c_in, taps, packing, type, sum) : 1.0f;
         }
         for (t = 0; t < taps; t++) {
             for (i = 0; i < c_in; i++) {
@@ -7574,9 +7580,9 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
                 } else if (type == MAIL_WEIGHTS_BF16 && scale == NULL) {
                     ((uint16_t *)to)[at] = (uint16_t)mailp_bf16(value);
                 } else if (type == MAIL_WEIGHTS_BF16) {
-                    ((int16_t *)to)[at] = (int16_t)floorf(value / most + 0.5f);
+                    ((int16_t *)to)[at] = (int16_t)floorf(value / step + 0.5f);
                 } else {
-                    ((int8_t *)to)[at] = (int8_t)floorf(value / most + 0.5f);
+                    ((int8_t *)to)[at] = (int8_t)floorf(value / step + 0.5f);
                 }
             }
         }
@@ -7731,9 +7737,9 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         }
         conv->bias = bias;
     } else if (from != NULL && w != NULL) {
-        mailp_conv_pack(w, scale, from, c_out, c_in, size * size, conv->group,
-                        conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) : conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT, conv->type,
-                        loader->kernels->low_sum);
+        const mailp_packing packing = conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) :
+                                      conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT;
+        mailp_conv_pack(w, scale, from, c_out, c_in, size * size, conv->group, packing, conv->type, loader->kernels->low_sum);
     }
     conv->w = w;
     conv->gamma = conv->beta = NULL;

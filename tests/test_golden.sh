@@ -1,6 +1,6 @@
 #!/bin/sh
 # Judge every golden case on every instruction set of this machine, on one and two threads, from .safetensors and .pth,
-# and check that for one instruction set all of these give the same bits.
+# and check that for one instruction set all of these give the same bits; and judge them with bf16 and with int8 weights.
 #
 #     tests/test_golden.sh build/run_case [CASES]        CASES: a folder of case folders; default tests/golden/cases
 #
@@ -60,12 +60,25 @@ for isa in ${ISAS:-scalar avx2 avx512 neon}; do
             ran=$((ran + 1))
         done
     done
+    for weights in bf16 int8; do
+        file="$out/$isa-$weights"
+        # shellcheck disable=SC2086
+        ${RUNNER:-} "$run" --isa "$isa" --weights $weights "$cases"/*/ >"$file" 2>&1
+        code=$?
+        if [ $code -ne 0 ]; then
+            grep -v ' ok$' "$file" | head -n 40
+            echo "$isa, weights $weights: FAIL (exit status $code)"
+            status=1
+        fi
+        ran=$((ran + 1))
+    done
     both=0
     for d in "$cases"/*/; do
         [ -f "$d/model.pth" ] && [ -f "$d/model.safetensors" ] && both=$((both + 1))
     done
     echo "$isa: $(grep -c '/hash ' "$first") cases, $(grep -c ' ok$' "$first") outputs ok;" \
-         "1 and 2 threads; $both cases from both kinds of file"
+         "1 and 2 threads; $both cases from both kinds of file;" \
+         "bf16: $(grep -c ' ok$' "$out/$isa-bf16"), int8: $(grep -c ' ok$' "$out/$isa-int8")"
 done
 [ $ran -gt 0 ] || { echo "no instruction set was run"; status=1; }
 exit $status
