@@ -7482,19 +7482,15 @@ static int mailp_sixteen(const mailp_kernels *kernels, mail_weights type) {
 }
 
 /* Largest sum of weights v [c_in][taps] of one sign among the four whose products meet in 16 bits: of a tap and eight channels, either
-   the first two or the last two of every four. */
+   the first two or the last two of every four. It is half of the sum of magnitudes and the magnitude of the sum. */
 static float mailp_conv_meet(const float *v, size_t c_in, size_t taps) {
     float  most = 0;
-    size_t c, t, i;
+    size_t c, t;
     for (c = 0; c < c_in; c += c % 8 == 0 ? 2 : 6) {
+        const float *a = v + c * taps, *b = a + taps, *d = a + 4 * taps, *e = d + taps;
         for (t = 0; t < taps; t++) {
-            float plus = 0, minus = 0;
-            for (i = 0; i < 4; i++) {
-                const float w = v[(c + i % 2 + i / 2 * 4) * taps + t];
-                plus  += w > 0 ? w : 0.0f;
-                minus -= w < 0 ? w : 0.0f;
-            }
-            most = MAILP_MAX(most, MAILP_MAX(plus, minus));
+            const float sum = a[t] + b[t] + d[t] + e[t], all = fabsf(a[t]) + fabsf(b[t]) + fabsf(d[t]) + fabsf(e[t]);
+            most = MAILP_MAX(most, 0.5f * (all + fabsf(sum)));
         }
     }
     return most;
