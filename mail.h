@@ -3994,7 +3994,8 @@ typedef struct mailp_mat {
 } mailp_mat;
 
 /* Convolutions in 16 bits: largest activation. Sums of 9 x 16 products with weights have to fit into 32 bits: see mailp_conv_step. */
-#define MAILP_S16_MOST 8191
+#define MAILP_S16_MOST    8191
+#define MAILP_ROWS16_MOST 4095  /* by Winograd's rows, whose planes have numbers eight times as large */
 
 /* gemm_low sums the products of so many neighbours of a row, integers of at most this magnitude, in 32 bits. */
 #define MAILP_PAIRS_SUM  128
@@ -5397,11 +5398,11 @@ MAILP_KERNEL void MAILP_FN(rows16_weights)(int16_t *u, const int16_t *w) {
     }
 }
 
-/* v[j][t][16] = (Bt d)[j] of every tile t of a block x of `floats` >= 0, rounded to steps of *scale, of which d has MAILP_S16_MOST / 2 at
+/* v[j][t][16] = (Bt d)[j] of every tile t of a block x of `floats` >= 0, rounded to steps of *scale, of which d has MAILP_ROWS16_MOST at
    most and Bt d eight times as many;  v 6 planes, `plane` apart, of [tiles_h + 2][tiles_w][16];  rows of x are `row` floats apart */
 MAILP_KERNEL void MAILP_FN(rows16_in)(int16_t *v, float *scale, size_t plane, const float *x, size_t floats, size_t row, size_t tiles_h,
                                       size_t tiles_w) {
-    const mailp_vec f = mailp_vset(MAILP_FN(step_of)(scale, x, floats, (float)(MAILP_S16_MOST / 2)));
+    const mailp_vec f = mailp_vset(MAILP_FN(step_of)(scale, x, floats, (float)MAILP_ROWS16_MOST));
     size_t          y, t;
     for (y = 0; y < tiles_h + 2; y++) {
         for (t = 0; t < tiles_w; t++, v += MAILP_LANES) {
@@ -7507,14 +7508,15 @@ static float mailp_conv_step16(const float *v, size_t c_in, size_t taps, mailp_p
             most = MAILP_MAX(most, fabsf(v[i]));
             sum += fabsf(v[i]);
         }
-        sum *= (float)MAILP_S16_MOST;
         if (packing == MAILP_ROWS16) {  /* planes 1 and 2: g0 +- g1 + g2 meet 8 activations at most; 3 and 4: g0 +- 2 g1 + 4 g2 meet 3 */
             for (i = c; i < c + MAILP_LANES * taps; i += 3) {
                 const float wide = fabsf(v[i]) + 2 * fabsf(v[i + 1]) + 4 * fabsf(v[i + 2]);
                 most    = MAILP_MAX(most, wide);
                 powers += wide;
             }
-            sum = MAILP_MAX(4 * sum, 3 * powers * (float)(MAILP_S16_MOST / 2));
+            sum = MAILP_MAX(8 * sum, 3 * powers) * (float)MAILP_ROWS16_MOST;
+        } else {
+            sum *= (float)MAILP_S16_MOST;
         }
         step = MAILP_MAX(step, MAILP_MAX(sum / 2.14e9f, most / 32760.0f));
     }

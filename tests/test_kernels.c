@@ -473,7 +473,7 @@ static void test_conv_pack16(void) {
                 }
                 all *= MAILP_S16_MOST;
                 if (rows) {  /* planes of activations are 8 and 3 times as large as these at most */
-                    all = MAILP_MAX(8 * ones, 3 * powers) * (MAILP_S16_MOST / 2);
+                    all = MAILP_MAX(8 * ones, 3 * powers) * MAILP_ROWS16_MOST;
                 }
                 largest = MAILP_MAX(all, largest);
             }
