@@ -5367,7 +5367,7 @@ MAILP_LOW_CONV(s16_vnni, s16, MAILP_VNNI_ATTR)
 #  undef mailp_pairs
 #endif
 
-/* 16 values of a block as 16 bits, in order: round(f * x) */
+/* 16 values as 16 bits, in order: round(f * x) */
 MAILP_WORD __m256i MAILP_FN(pixel16)(const float *x, mailp_vec f) {
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x))),
                                                        _mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x + MAILP_W)))), 0xd8);
@@ -5560,9 +5560,7 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
     memcpy(&m, &largest, sizeof m);
     f = mailp_vset(m > 1e-30f ? (float)MAILP_PAIRS_MOST / m : 0.0f);
     for (i = 0; i < padded; i += MAILP_LANES) {
-        const __m256i ab = _mm256_packs_epi32(_mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x + i))),
-                                              _mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x + i + MAILP_W))));
-        _mm256_storeu_si256((__m256i *)(void *)(to + i), _mm256_permute4x64_epi64(ab, 0xd8));
+        _mm256_storeu_si256((__m256i *)(void *)(to + i), MAILP_FN(pixel16)(x + i, f));
     }
     if (n < padded) {
         memcpy(q, last, (n + 1) / 2 * 2 * sizeof *q);
@@ -6429,18 +6427,17 @@ static size_t mailp_mat_depth(const mailp_mat *mat) {
 /* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. Rounding rows to integers pays where many
    outputs share it. */
 static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias, mail_weights type) {
-    const int    low   = l->kernels->gemm_low[type] != NULL && k >= 32 && lanes >= 4 * MAILP_LANES;
-    const size_t bytes = mailp_bytes((uint64_t)lanes * (k + (size_t)(low && k % 2)), mailp_weight_bytes(type));
-    void        *w     = mailp_take(&l->arena, bytes);
-    float       *bias  = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
-    float       *scale = type == MAIL_WEIGHTS_INT8 || low ? mailp_take_floats(&l->arena, lanes) : NULL;
-    mat->w      = w;
-    mat->bias   = bias;
-    mat->scale  = scale;
+    size_t bytes;
+    void  *w;
+    float *bias, *scale;
     mat->k      = k;
     mat->panels = lanes / MAILP_LANES;
     mat->type   = type;
-    mat->low    = low;
+    mat->low    = l->kernels->gemm_low[type] != NULL && k >= 32 && lanes >= 4 * MAILP_LANES;
+    bytes       = mailp_bytes((uint64_t)lanes * mailp_mat_depth(mat), mailp_weight_bytes(type));
+    mat->w      = w     = mailp_take(&l->arena, bytes);
+    mat->bias   = bias  = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
+    mat->scale  = scale = type == MAIL_WEIGHTS_INT8 || mat->low ? mailp_take_floats(&l->arena, lanes) : NULL;
     if (w != NULL) {
         memset(w, 0, bytes);
     }
@@ -7900,6 +7897,24 @@ static void mailp_resnet_step_run(mailp_resnet_group *group, mail_task task) {
     mailp_resnet_step_done(group);
 }
 
+/* n values of 8 bits in the second half of a line become 16 bits each and fill it. Only for sets of x86, which puts the low byte first. */
+static void mailp_line_widen(uint8_t *line, size_t n) {
+    const uint8_t *from = line + n;
+    size_t         x;
+    for (x = 0; x + 4 <= n; x += 4) {  /* what is written ends where the next four begin, or before */
+        uint32_t four;
+        uint64_t wide;
+        memcpy(&four, from + x, sizeof four);
+        wide = (four | (uint64_t)four << 16) & 0x0000ffff0000ffffu;
+        wide = (wide | wide << 8) & 0x00ff00ff00ff00ffu;
+        memcpy(line + 2 * x, &wide, sizeof wide);
+    }
+    for (; x < n; x++) {
+        const uint16_t wide = from[x];
+        memcpy(line + 2 * x, &wide, sizeof wide);
+    }
+}
+
 static void mailp_resnet_image_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
     const mailp_resnet      *net = step->net;
@@ -7923,17 +7938,8 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
                 }
                 q[x] = (uint8_t)(mailp_image_mean[x % 3] * 255.0f + 0.5f);
             }
-            for (x = 0; bytes == 2 && x + 4 <= row; x += 4) {  /* four at once, from the line's second half; x86 puts the low byte first */
-                uint32_t four;
-                uint64_t wide;
-                memcpy(&four, q + x, sizeof four);
-                wide = (four | (uint64_t)four << 16) & 0x0000ffff0000ffffu;
-                wide = (wide | wide << 8) & 0x00ff00ff00ff00ffu;
-                memcpy(line + 2 * x, &wide, sizeof wide);
-            }
-            for (; bytes == 2 && x < row; x++) {
-                const uint16_t wide = q[x];
-                memcpy(line + 2 * x, &wide, sizeof wide);
+            if (bytes == 2) {
+                mailp_line_widen(line, row);
             }
             if (y + 1 == net->height + 6) {
                 memset(line + row * bytes, 0, 4);  /* read with weight zero after the last pixel */
