@@ -4034,6 +4034,17 @@ typedef struct mailp_conv_shape {
     size_t tap[9];
 } mailp_conv_shape;
 
+/* Winograd's input channels at a time: transformed weights of a panel are 147 KB. And tiles at a time: their products, 147 KB for a panel or
+   295 KB for a group of four, stay in the second-level cache. */
+#define MAILP_DEPTH      64
+#define MAILP_TILES(group) ((group) == 1 ? (size_t)64 : (size_t)32)
+
+/* Floats from one of Winograd's planes to the next, for weights and for products of a group of panels. With constants there is an address
+   to each plane in the instruction; strides of a power of two would fall on one set of the cache. */
+#define MAILP_PLANE_PAD  16
+#define MAILP_U_PLANE(group) ((group) * MAILP_DEPTH * MAILP_LANES + MAILP_PLANE_PAD)
+#define MAILP_M_PLANE(group) ((group) * MAILP_TILES(group) * MAILP_LANES + MAILP_PLANE_PAD)
+
 /* Winograd's tiles of one row: the weights of one column of 3 x 3 for a block of channels and a panel, [3 rows][16][16] */
 #define MAILP_COLUMN (3 * (size_t)MAILP_LANES * MAILP_LANES)
 
@@ -4132,20 +4143,20 @@ typedef struct mailp_kernels {
     int    low_sum;      /* most that four weights of 8 bits whose products meet in 16 may add up to, of one sign; 0: they meet in 32 */
 
     /* Winograd's F(tile x tile, 3 x 3), tile 2 or 4, or F(1 x 4, 3 x 3), tile 1, on one block; described where they are defined. */
-    void (*winograd_weights)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group, size_t panels,
-                             size_t tile, mail_weights type);
+    void (*winograd_weights)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels, size_t tile,
+                             mail_weights type);
     void (*winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile);
-    void (*winograd_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tile, size_t tiles_w, size_t begin,
-                         size_t end);
+    void (*winograd_out)(float *y, const float *m, size_t h, size_t w, size_t tile, size_t tiles_w, size_t begin, size_t end);
 
     /* y[m][j] = (accumulate ? y[m][j] : 0) + sum over t < runs, i < 16 of x[t * stride + m * 16 + i] * w[t][i][j] for m < pixels;
        at each step of t and i the address `ahead` from which is fetched moves by ahead_step bytes. NULL: conv is used instead. */
     void (*winograd_products)(float *y, const float *x, size_t stride, size_t runs, const float *w, size_t pixels, int accumulate,
                               uintptr_t ahead, size_t ahead_step);
-    void (*winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type);  /* NULL: no tiles of one row */
+    /* NULL: no tiles of one row.  At every 16 columns of w the address `ahead` from which is fetched moves by ahead_step bytes. */
+    void (*winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead, size_t ahead_step);
 
     /* The same in integers of 16 bits, for conv_low[MAIL_WEIGHTS_BF16]; NULL: not there, and these weights are floats */
-    void (*rows16_weights)(int16_t *u, const int16_t *w);
+    void (*rows16_weights)(int16_t *u, const int16_t *w, uintptr_t ahead, size_t ahead_step);
     void (*rows16_in)(int16_t *v, float *scale, size_t plane, const float *x, size_t floats, size_t row, size_t tiles_h, size_t tiles_w);
     void (*rows16_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tiles_w);
 } mailp_kernels;
@@ -4780,22 +4791,34 @@ MAILP_KERNEL void MAILP_FN(widen)(float *to, const void *from, const float *scal
     }
 }
 
-/* One dimension of G g: three vectors to six, apart by os, of which the first and the last are g0 and g2 themselves. */
+/* One dimension of G g: three vectors to six, apart by os, of which the first and the last are g0 and g2 themselves. What all
+   of a row have in common is left to At: rows 1 and 2 are -3 times, 3 and 4 are 6 times G's. */
 MAILP_WORD void MAILP_FN(winograd4_weights_inner)(float *o, size_t os, mailp_vec g0, mailp_vec g1, mailp_vec g2) {
-    const mailp_vec third = mailp_vset(1.0f / 3), sixth = mailp_vset(1.0f / 6);
-    const mailp_vec a = mailp_vset(0.47140452f), b = mailp_vset(0.23570226f);  /* sqrt(1/2) * 2/3, sqrt(2) / 6 */
-    const mailp_vec s = mailp_vmul(third, mailp_vadd(mailp_vadd(g0, g0), g2)), t = mailp_vmul(a, g1);
-    const mailp_vec u = mailp_vmadd(sixth, g0, mailp_vmul(third, g2)), v = mailp_vmul(b, g1);
-    mailp_vstore(o + os, mailp_vsub(mailp_vzero(), mailp_vadd(s, t)));
-    mailp_vstore(o + 2 * os, mailp_vsub(t, s));
-    mailp_vstore(o + 3 * os, mailp_vadd(u, v));
-    mailp_vstore(o + 4 * os, mailp_vsub(u, v));
+    const mailp_vec two = mailp_vset(2.0f), root = mailp_vset(1.41421356f);
+    const mailp_vec s = mailp_vmadd(two, g0, g2), t = mailp_vmadd(two, g2, g0);
+    mailp_vstore(o + os, mailp_vmadd(root, g1, s));
+    mailp_vstore(o + 2 * os, mailp_vnmadd(root, g1, s));
+    mailp_vstore(o + 3 * os, mailp_vmadd(root, g1, t));
+    mailp_vstore(o + 4 * os, mailp_vnmadd(root, g1, t));
 }
 
 MAILP_WORD void MAILP_FN(winograd4_weights1)(float *o, size_t os, mailp_vec g0, mailp_vec g1, mailp_vec g2) {
     mailp_vstore(o, g0);
     MAILP_FN(winograd4_weights_inner)(o, os, g0, g1, g2);
     mailp_vstore(o + 5 * os, g2);
+}
+
+/* Both dimensions; g of three rows */
+MAILP_WORD void MAILP_FN(winograd4_weights)(float *o, size_t os, const mailp_vec *g) {
+    const mailp_vec two = mailp_vset(2.0f), root = mailp_vset(1.41421356f);
+    const mailp_vec s0 = mailp_vmadd(two, g[0], g[6]), s1 = mailp_vmadd(two, g[1], g[7]), s2 = mailp_vmadd(two, g[2], g[8]);
+    const mailp_vec t0 = mailp_vmadd(two, g[6], g[0]), t1 = mailp_vmadd(two, g[7], g[1]), t2 = mailp_vmadd(two, g[8], g[2]);
+    MAILP_FN(winograd4_weights1)(o, os, g[0], g[1], g[2]);
+    MAILP_FN(winograd4_weights1)(o + 6 * os, os, mailp_vmadd(root, g[3], s0), mailp_vmadd(root, g[4], s1), mailp_vmadd(root, g[5], s2));
+    MAILP_FN(winograd4_weights1)(o + 12 * os, os, mailp_vnmadd(root, g[3], s0), mailp_vnmadd(root, g[4], s1), mailp_vnmadd(root, g[5], s2));
+    MAILP_FN(winograd4_weights1)(o + 18 * os, os, mailp_vmadd(root, g[3], t0), mailp_vmadd(root, g[4], t1), mailp_vmadd(root, g[5], t2));
+    MAILP_FN(winograd4_weights1)(o + 24 * os, os, mailp_vnmadd(root, g[3], t0), mailp_vnmadd(root, g[4], t1), mailp_vnmadd(root, g[5], t2));
+    MAILP_FN(winograd4_weights1)(o + 30 * os, os, g[6], g[7], g[8]);
 }
 
 MAILP_WORD void MAILP_FN(winograd2_weights1)(float *o, size_t os, mailp_vec g0, mailp_vec g1, mailp_vec g2) {
@@ -4806,50 +4829,51 @@ MAILP_WORD void MAILP_FN(winograd2_weights1)(float *o, size_t os, mailp_vec g0, 
     mailp_vstore(o + 3 * os, g2);
 }
 
-MAILP_WORD void MAILP_FN(winograd_weights_of)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group,
-                                              size_t panels, size_t tile, mail_weights type) {
-    float  tmp[18 * MAILP_W];
-    size_t c, p, i, lane;
+MAILP_WORD void MAILP_FN(winograd2_weights)(float *o, size_t os, const mailp_vec *g) {
+    const mailp_vec half = mailp_vset(0.5f);
+    const mailp_vec s0 = mailp_vmul(half, mailp_vadd(g[0], g[6])), t0 = mailp_vmul(half, g[3]);
+    const mailp_vec s1 = mailp_vmul(half, mailp_vadd(g[1], g[7])), t1 = mailp_vmul(half, g[4]);
+    const mailp_vec s2 = mailp_vmul(half, mailp_vadd(g[2], g[8])), t2 = mailp_vmul(half, g[5]);
+    MAILP_FN(winograd2_weights1)(o, os, g[0], g[1], g[2]);
+    MAILP_FN(winograd2_weights1)(o + 4 * os, os, mailp_vadd(s0, t0), mailp_vadd(s1, t1), mailp_vadd(s2, t2));
+    MAILP_FN(winograd2_weights1)(o + 8 * os, os, mailp_vsub(s0, t0), mailp_vsub(s1, t1), mailp_vsub(s2, t2));
+    MAILP_FN(winograd2_weights1)(o + 12 * os, os, g[6], g[7], g[8]);
+}
+
+MAILP_WORD void MAILP_FN(winograd_weights_of)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels,
+                                              size_t tile, mail_weights type) {
+    size_t c, p, lane;
     for (c = 0; c < c_in; c++) {
         for (p = 0; p < panels; p++) {
             for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
-                const size_t g = (c * group + p) * 9 * MAILP_LANES + lane;
+                const size_t at = (c * group + p) * 9 * MAILP_LANES + lane, channel = p * MAILP_LANES + lane;
                 float       *o = u + (c * panels + p) * MAILP_LANES + lane;
-                for (i = 0; i < 3; i++) {
-                    const mailp_vec g0 = MAILP_FN(scaled_weight)(w, g + i * MAILP_LANES, scale, p * MAILP_LANES + lane, type);
-                    const mailp_vec g1 = MAILP_FN(scaled_weight)(w, g + (3 + i) * MAILP_LANES, scale, p * MAILP_LANES + lane, type);
-                    const mailp_vec g2 = MAILP_FN(scaled_weight)(w, g + (6 + i) * MAILP_LANES, scale, p * MAILP_LANES + lane, type);
-                    if (tile == 4) {
-                        MAILP_FN(winograd4_weights1)(tmp + i * MAILP_W, 3 * MAILP_W, g0, g1, g2);
-                    } else {
-                        MAILP_FN(winograd2_weights1)(tmp + i * MAILP_W, 3 * MAILP_W, g0, g1, g2);
-                    }
-                }
-                for (i = 0; i < tile + 2; i++) {
-                    const float *row = tmp + 3 * i * MAILP_W;
-                    if (tile == 4) {
-                        MAILP_FN(winograd4_weights1)(o + 6 * i * plane, plane, mailp_vload(row), mailp_vload(row + MAILP_W),
-                                                     mailp_vload(row + 2 * MAILP_W));
-                    } else {
-                        MAILP_FN(winograd2_weights1)(o + 4 * i * plane, plane, mailp_vload(row), mailp_vload(row + MAILP_W),
-                                                     mailp_vload(row + 2 * MAILP_W));
-                    }
+                mailp_vec    g[9];
+#define MAILP_GET_TAP(i) g[i] = MAILP_FN(scaled_weight)(w, at + (i) * MAILP_LANES, scale, channel, type);
+                MAILP_GET_TAP(0) MAILP_GET_TAP(1) MAILP_GET_TAP(2)
+                MAILP_GET_TAP(3) MAILP_GET_TAP(4) MAILP_GET_TAP(5)
+                MAILP_GET_TAP(6) MAILP_GET_TAP(7) MAILP_GET_TAP(8)
+#undef MAILP_GET_TAP
+                if (tile == 4) {
+                    MAILP_FN(winograd4_weights)(o, MAILP_U_PLANE(MAILP_CONV_PANELS), g);
+                } else {
+                    MAILP_FN(winograd2_weights)(o, MAILP_U_PLANE(MAILP_CONV_PANELS), g);
                 }
             }
         }
     }
 }
 
-/* u[i * n + j][c][p][16] = (G g Gt)[i][j];  u [n * n] planes, `plane` floats apart, of [c_in][panels][16];
+/* u[i * n + j][c][p][16] = (G g Gt)[i][j];  u [n * n] planes, MAILP_U_PLANE floats apart, of [c_in][panels][16];
    w [c_in][group][9][16], of which the first `panels` are used;  scale [panels][16] for int8 */
-MAILP_KERNEL void MAILP_FN(winograd_weights)(float *u, size_t plane, const void *w, const float *scale, size_t c_in, size_t group,
-                                             size_t panels, size_t tile, mail_weights type) {
+MAILP_KERNEL void MAILP_FN(winograd_weights)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels,
+                                             size_t tile, mail_weights type) {
     if (type == MAIL_WEIGHTS_F32) {
-        MAILP_FN(winograd_weights_of)(u, plane, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_F32);
+        MAILP_FN(winograd_weights_of)(u, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_F32);
     } else if (type == MAIL_WEIGHTS_BF16) {
-        MAILP_FN(winograd_weights_of)(u, plane, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_BF16);
+        MAILP_FN(winograd_weights_of)(u, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_BF16);
     } else {
-        MAILP_FN(winograd_weights_of)(u, plane, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_INT8);
+        MAILP_FN(winograd_weights_of)(u, w, scale, c_in, group, panels, tile, MAIL_WEIGHTS_INT8);
     }
 }
 
@@ -4871,14 +4895,14 @@ MAILP_WORD void MAILP_FN(winograd4_in1)(float *o, size_t os, const float *d, siz
 
 /* One dimension of At m: six vectors to four. */
 MAILP_WORD void MAILP_FN(winograd4_out1)(float *o, size_t os, const float *m, size_t ms) {
-    const mailp_vec a = mailp_vset(0.70710678f), b = mailp_vset(1.41421356f), half = mailp_vset(0.5f), two = mailp_vset(2.0f);
-    const mailp_vec a3 = mailp_vset(0.35355339f), b3 = mailp_vset(2.82842712f);
+    const mailp_vec third = mailp_vset(1.0f / 3), sixth = mailp_vset(1.0f / 6);
+    const mailp_vec a = mailp_vset(0.23570226f), b = mailp_vset(0.11785113f), c = mailp_vset(0.47140452f);  /* sqrt(2) / 6, / 12, / 3 */
     const mailp_vec m1 = mailp_vload(m + ms), m2 = mailp_vload(m + 2 * ms), m3 = mailp_vload(m + 3 * ms), m4 = mailp_vload(m + 4 * ms);
     const mailp_vec s = mailp_vadd(m1, m2), d = mailp_vsub(m1, m2), t = mailp_vadd(m3, m4), e = mailp_vsub(m3, m4);
-    mailp_vstore(o, mailp_vadd(mailp_vadd(mailp_vload(m), s), t));
-    mailp_vstore(o + os, mailp_vmadd(a, d, mailp_vmul(b, e)));
-    mailp_vstore(o + 2 * os, mailp_vmadd(half, s, mailp_vmul(two, t)));
-    mailp_vstore(o + 3 * os, mailp_vmadd(a3, d, mailp_vmadd(b3, e, mailp_vload(m + 5 * ms))));
+    mailp_vstore(o, mailp_vnmadd(third, s, mailp_vmadd(sixth, t, mailp_vload(m))));
+    mailp_vstore(o + os, mailp_vmul(a, mailp_vsub(e, d)));
+    mailp_vstore(o + 2 * os, mailp_vnmadd(sixth, s, mailp_vmul(third, t)));
+    mailp_vstore(o + 3 * os, mailp_vnmadd(b, d, mailp_vmadd(c, e, mailp_vload(m + 5 * ms))));
 }
 
 MAILP_WORD void MAILP_FN(winograd2_in1)(float *o, size_t os, const float *d, size_t ds) {
@@ -4895,32 +4919,44 @@ MAILP_WORD void MAILP_FN(winograd2_out1)(float *o, size_t os, const float *m, si
     mailp_vstore(o + os, mailp_vsub(mailp_vsub(m1, m2), mailp_vload(m + 3 * ms)));
 }
 
+/* One row of up to MAILP_STRIP tiles, wide columns, both dimensions: first down the columns, which neighbouring tiles share, then
+   along the rows. */
+#define MAILP_STRIP 4
+MAILP_WORD void MAILP_FN(winograd4_in)(float *v, size_t plane, const float *d, size_t row, size_t tiles) {
+    enum { COLUMNS = (4 * MAILP_STRIP + 2) * MAILP_W };
+    float  strip[6 * COLUMNS];
+    size_t x, i;
+    for (x = 0; x < 4 * tiles + 2; x++) {
+        MAILP_FN(winograd4_in1)(strip + x * MAILP_W, COLUMNS, d + x * MAILP_LANES, row);
+    }
+    for (i = 0; i < 6; i++, v += 6 * plane) {
+        for (x = 0; x < tiles; x++) {
+            MAILP_FN(winograd4_in1)(v + x * MAILP_LANES, plane, strip + i * COLUMNS + 4 * x * MAILP_W, MAILP_W);
+        }
+    }
+}
+
 /* v[i * n + j][t][16] = (Bt d B)[i][j] of every tile t of a block x, whose rows are `row` floats apart and whose border is
    included;  v [n * n] planes, `plane` floats apart, of [tiles][16]  (tile 1: 6 planes of [tiles_h + 2][tiles_w][16]) */
 MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile) {
-    const size_t n = tile + 2, wide = tile == 1 ? 4 : tile, rows = tile == 1 ? tiles_h + 2 : tiles_h;
-    float        tmp[36 * MAILP_W];
+    const size_t rows = tile == 1 ? tiles_h + 2 : tiles_h, wide = tile == 1 ? 4 : tile;
+    float        tmp[16 * MAILP_W];
     size_t       lane, ty, tx, i;
-    for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
-        for (ty = 0; ty < rows; ty++) {
-            for (tx = 0; tx < tiles_w; tx++) {
-                const float *d = x + ty * tile * row + tx * wide * MAILP_LANES + lane;
-                float       *o = v + (ty * tiles_w + tx) * MAILP_LANES + lane;
+    for (ty = 0; ty < rows; ty++, x += tile * row, v += tiles_w * MAILP_LANES) {
+        for (tx = 0; tx < tiles_w; tx += tile == 4 ? MAILP_STRIP : 1) {
+            for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
+                const float *d = x + wide * tx * MAILP_LANES + lane;
+                float       *o = v + tx * MAILP_LANES + lane;
                 if (tile == 1) {
                     MAILP_FN(winograd4_in1)(o, plane, d, MAILP_LANES);
                 } else if (tile == 4) {
-                    for (i = 0; i < 6; i++) {
-                        MAILP_FN(winograd4_in1)(tmp + i * MAILP_W, 6 * MAILP_W, d + i * MAILP_LANES, row);
-                    }
-                    for (i = 0; i < 6; i++) {
-                        MAILP_FN(winograd4_in1)(o + i * n * plane, plane, tmp + 6 * i * MAILP_W, MAILP_W);
-                    }
+                    MAILP_FN(winograd4_in)(o, plane, d, row, MAILP_MIN(tiles_w - tx, (size_t)MAILP_STRIP));
                 } else {
                     for (i = 0; i < 4; i++) {
                         MAILP_FN(winograd2_in1)(tmp + i * MAILP_W, 4 * MAILP_W, d + i * MAILP_LANES, row);
                     }
                     for (i = 0; i < 4; i++) {
-                        MAILP_FN(winograd2_in1)(o + i * n * plane, plane, tmp + 4 * i * MAILP_W, MAILP_W);
+                        MAILP_FN(winograd2_in1)(o + i * 4 * plane, plane, tmp + 4 * i * MAILP_W, MAILP_W);
                     }
                 }
             }
@@ -4928,54 +4964,63 @@ MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, 
     }
 }
 
-/* y [h][w][16] gets tiles begin..end-1, cut off at h and w;  m [n * n] planes, `plane` floats apart, of [end - begin][16] */
-MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tile, size_t tiles_w,
-                                         size_t begin, size_t end) {
-    const size_t n = tile + 2, wide = tile == 1 ? 4 : tile;
-    float        tmp[24 * MAILP_W], out[16 * MAILP_W];
+/* Both dimensions: m of 36 planes to 4 rows of 4 outputs */
+MAILP_WORD void MAILP_FN(winograd4_out)(float *o, size_t row, const float *m) {
+    enum { PLANE = MAILP_M_PLANE(MAILP_CONV_PANELS), ROW = 6 * PLANE };
+    float tmp[24 * MAILP_W];
+    MAILP_FN(winograd4_out1)(tmp, 6 * MAILP_W, m, ROW);
+    MAILP_FN(winograd4_out1)(tmp + MAILP_W, 6 * MAILP_W, m + PLANE, ROW);
+    MAILP_FN(winograd4_out1)(tmp + 2 * MAILP_W, 6 * MAILP_W, m + 2 * PLANE, ROW);
+    MAILP_FN(winograd4_out1)(tmp + 3 * MAILP_W, 6 * MAILP_W, m + 3 * PLANE, ROW);
+    MAILP_FN(winograd4_out1)(tmp + 4 * MAILP_W, 6 * MAILP_W, m + 4 * PLANE, ROW);
+    MAILP_FN(winograd4_out1)(tmp + 5 * MAILP_W, 6 * MAILP_W, m + 5 * PLANE, ROW);
+    MAILP_FN(winograd4_out1)(o, MAILP_LANES, tmp, MAILP_W);
+    MAILP_FN(winograd4_out1)(o + row, MAILP_LANES, tmp + 6 * MAILP_W, MAILP_W);
+    MAILP_FN(winograd4_out1)(o + 2 * row, MAILP_LANES, tmp + 12 * MAILP_W, MAILP_W);
+    MAILP_FN(winograd4_out1)(o + 3 * row, MAILP_LANES, tmp + 18 * MAILP_W, MAILP_W);
+}
+
+MAILP_WORD void MAILP_FN(winograd2_out)(float *o, size_t row, const float *m) {
+    enum { PLANE = MAILP_M_PLANE(MAILP_CONV_PANELS), ROW = 4 * PLANE };
+    float tmp[8 * MAILP_W];
+    MAILP_FN(winograd2_out1)(tmp, 4 * MAILP_W, m, ROW);
+    MAILP_FN(winograd2_out1)(tmp + MAILP_W, 4 * MAILP_W, m + PLANE, ROW);
+    MAILP_FN(winograd2_out1)(tmp + 2 * MAILP_W, 4 * MAILP_W, m + 2 * PLANE, ROW);
+    MAILP_FN(winograd2_out1)(tmp + 3 * MAILP_W, 4 * MAILP_W, m + 3 * PLANE, ROW);
+    MAILP_FN(winograd2_out1)(o, MAILP_LANES, tmp, MAILP_W);
+    MAILP_FN(winograd2_out1)(o + row, MAILP_LANES, tmp + 4 * MAILP_W, MAILP_W);
+}
+
+MAILP_WORD void MAILP_FN(winograd_out_tile)(float *o, size_t row, const float *m, size_t tile) {
+    if (tile == 4) {
+        MAILP_FN(winograd4_out)(o, row, m);
+    } else if (tile == 2) {
+        MAILP_FN(winograd2_out)(o, row, m);
+    } else {
+        MAILP_FN(winograd4_out1)(o, MAILP_LANES, m, MAILP_M_PLANE(MAILP_CONV_PANELS));
+    }
+}
+
+/* y [h][w][16] gets tiles begin..end-1, cut off at h and w;  m [n * n] planes, MAILP_M_PLANE floats apart, of [end - begin][16] */
+MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t h, size_t w, size_t tile, size_t tiles_w, size_t begin,
+                                         size_t end) {
+    const size_t wide = tile == 1 ? 4 : tile;
+    float        out[4 * 4 * MAILP_LANES];
     size_t       lane, t, i, j;
-    for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
-        for (t = begin; t < end; t++) {
+    for (t = begin; t < end; t++) {
+        const size_t y0 = t / tiles_w * tile, x0 = t % tiles_w * wide;
+        const size_t rows = MAILP_MIN(tile, h - y0), columns = MAILP_MIN(wide, w - x0);
+        for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
             const float *from = m + (t - begin) * MAILP_LANES + lane;
-            const size_t y0 = t / tiles_w * tile, x0 = t % tiles_w * wide;
-            const size_t rows = MAILP_MIN(tile, h - y0), columns = MAILP_MIN(wide, w - x0);
             float       *to = y + (y0 * w + x0) * MAILP_LANES + lane;
-            if (tile == 1) {
-                if (columns == 4) {
-                    MAILP_FN(winograd4_out1)(to, MAILP_LANES, from, plane);
-                    continue;
-                }
-                MAILP_FN(winograd4_out1)(out, MAILP_W, from, plane);
-            } else if (tile == 4) {
-                for (i = 0; i < 6; i++) {
-                    MAILP_FN(winograd4_out1)(tmp + i * MAILP_W, 6 * MAILP_W, from + i * plane, n * plane);
-                }
-                if (rows == 4 && columns == 4) {
-                    for (i = 0; i < 4; i++) {
-                        MAILP_FN(winograd4_out1)(to + i * w * MAILP_LANES, MAILP_LANES, tmp + 6 * i * MAILP_W, MAILP_W);
-                    }
-                    continue;
-                }
-                for (i = 0; i < 4; i++) {
-                    MAILP_FN(winograd4_out1)(out + 4 * i * MAILP_W, MAILP_W, tmp + 6 * i * MAILP_W, MAILP_W);
-                }
-            } else {
-                for (i = 0; i < 4; i++) {
-                    MAILP_FN(winograd2_out1)(tmp + i * MAILP_W, 4 * MAILP_W, from + i * plane, n * plane);
-                }
-                if (rows == 2 && columns == 2) {
-                    for (i = 0; i < 2; i++) {
-                        MAILP_FN(winograd2_out1)(to + i * w * MAILP_LANES, MAILP_LANES, tmp + 4 * i * MAILP_W, MAILP_W);
-                    }
-                    continue;
-                }
-                for (i = 0; i < 2; i++) {
-                    MAILP_FN(winograd2_out1)(out + 2 * i * MAILP_W, MAILP_W, tmp + 4 * i * MAILP_W, MAILP_W);
-                }
+            if (rows == tile && columns == wide) {
+                MAILP_FN(winograd_out_tile)(to, w * MAILP_LANES, from, tile);
+                continue;
             }
+            MAILP_FN(winograd_out_tile)(out, 4 * MAILP_LANES, from, tile);
             for (i = 0; i < rows; i++) {
                 for (j = 0; j < columns; j++) {
-                    mailp_vstore(to + (i * w + j) * MAILP_LANES, mailp_vload(out + (wide * i + j) * MAILP_W));
+                    mailp_vstore(to + (i * w + j) * MAILP_LANES, mailp_vload(out + (4 * i + j) * MAILP_LANES));
                 }
             }
         }
@@ -5041,9 +5086,11 @@ MAILP_KERNEL void MAILP_FN(winograd_products)(float *y, const float *x, size_t s
 
 /* u[j][y][i][16] = (G g)[j] of row y of g for one block of 16 channels i and one panel, where `scale` is theirs if weights are int8;
    u [6][3][16][16];  w [3 columns][3 rows][16][16].  Of float32 weights planes 0 and 5 are left out: they are columns 0 and 2 of w. */
-MAILP_WORD void MAILP_FN(winograd_rows_weights_of)(float *u, const void *w, const float *scale, mail_weights type) {
+MAILP_WORD void MAILP_FN(winograd_rows_weights_of)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead,
+                                                   size_t ahead_step) {
     size_t i;
-    for (i = 0; i < MAILP_COLUMN; i += MAILP_W) {
+    for (i = 0; i < MAILP_COLUMN; i += MAILP_W, ahead += ahead_step * MAILP_W / MAILP_LANES) {
+        MAILP_PREFETCH(ahead);
         const mailp_vec g0 = MAILP_FN(scaled_weight)(w, i, scale, i % MAILP_LANES, type);
         const mailp_vec g1 = MAILP_FN(scaled_weight)(w, MAILP_COLUMN + i, scale, i % MAILP_LANES, type);
         const mailp_vec g2 = MAILP_FN(scaled_weight)(w, 2 * MAILP_COLUMN + i, scale, i % MAILP_LANES, type);
@@ -5055,13 +5102,14 @@ MAILP_WORD void MAILP_FN(winograd_rows_weights_of)(float *u, const void *w, cons
     }
 }
 
-MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type) {
+MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead,
+                                                  size_t ahead_step) {
     if (type == MAIL_WEIGHTS_F32) {
-        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_F32);
+        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_F32, ahead, ahead_step);
     } else if (type == MAIL_WEIGHTS_BF16) {
-        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_BF16);
+        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_BF16, ahead, ahead_step);
     } else {
-        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_INT8);
+        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_INT8, ahead, ahead_step);
     }
 }
 
@@ -5386,9 +5434,10 @@ MAILP_KERNEL void MAILP_FN(quantize16)(unsigned char *q, float *scale, const flo
    result is that of a direct convolution of them. */
 
 /* u[j - 1][y][i / 2][16][2] = (G g)[j] times its denominator, j = 1..4; planes 0 and 5 are columns 0 and 2 of w [3 columns][3 rows][8][16][2] */
-MAILP_KERNEL void MAILP_FN(rows16_weights)(int16_t *u, const int16_t *w) {
+MAILP_KERNEL void MAILP_FN(rows16_weights)(int16_t *u, const int16_t *w, uintptr_t ahead, size_t ahead_step) {
     size_t i;
-    for (i = 0; i < MAILP_COLUMN; i += MAILP_LANES) {
+    for (i = 0; i < MAILP_COLUMN; i += MAILP_LANES, ahead += ahead_step) {
+        MAILP_PREFETCH(ahead);
         const __m256i g0 = mailp_iload(w + i), g1 = mailp_iload(w + MAILP_COLUMN + i), g2 = mailp_iload(w + 2 * MAILP_COLUMN + i);
         const __m256i s = _mm256_add_epi16(g0, g2), t = _mm256_add_epi16(g0, _mm256_slli_epi16(g2, 2)), d = _mm256_add_epi16(g1, g1);
         _mm256_storeu_si256((__m256i *)(void *)(u + i), _mm256_add_epi16(s, g1));
@@ -7343,20 +7392,8 @@ typedef struct mailp_resnet_buffers {
 } mailp_resnet_buffers;
 
 #define MAILP_CONV_GROUP 4  /* largest conv_group of the kernel tables */
-#define MAILP_DEPTH      64 /* Winograd's input channels at a time: transformed weights are 147 KB for a panel */
-#define MAILP_PLANE_PAD  16 /* floats between Winograd's planes: strides of a power of two would fall on one set of the cache */
 #define MAILP_STEPS      512 /* steps of k whose weights, 131 KB for 4 blocks, stay in the second-level cache for all pixels */
 #define MAILP_STEPS_READY 64 /* the same for weights that are widened first: 16 KB, in the first-level cache */
-
-/* Winograd's tiles at a time: their products, 147 KB for a panel or 295 KB for a group of four, stay in the second-level cache. */
-static size_t mailp_winograd_tiles(const mailp_conv *conv) {
-    return conv->group == 1 ? 64 : 32;
-}
-
-/* floats of a plane of products */
-static size_t mailp_winograd_out_plane(const mailp_conv *conv) {
-    return conv->group * mailp_winograd_tiles(conv) * MAILP_LANES + MAILP_PLANE_PAD;
-}
 
 /* floats of a plane of Winograd's inputs */
 static size_t mailp_winograd_in_plane(const mailp_conv *conv) {
@@ -7375,7 +7412,7 @@ static void mailp_conv_piece(size_t *taps, size_t *blocks, const mailp_conv *con
 static size_t mailp_conv_u_floats(const mailp_conv *conv) {
     if (conv->tile != 0) {
         return conv->tile == 1 ? conv->planes * MAILP_COLUMN :
-               conv->planes * (MAILP_MIN(conv->c_in, (size_t)MAILP_DEPTH) * conv->group * MAILP_LANES + MAILP_PLANE_PAD);
+               conv->planes * MAILP_U_PLANE(conv->group);
     }
     return conv->type == MAIL_WEIGHTS_F32 ? 0 : MAILP_STEPS_READY * MAILP_CONV_GROUP * MAILP_LANES;
 }
@@ -7390,7 +7427,7 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
         const mailp_conv *conv = i % 2 == 0 ? &net->block[i / 2].conv1 : &net->block[i / 2].conv2;
         if (conv->tile != 0) {
             v = MAILP_MAX(v, conv->planes * mailp_winograd_in_plane(conv));
-            m = MAILP_MAX(m, conv->planes * mailp_winograd_out_plane(conv));
+            m = MAILP_MAX(m, conv->planes * MAILP_M_PLANE(conv->group));
         }
         if (conv->low) {
             const size_t values = conv->tile != 0 ? conv->planes * mailp_winograd_in_plane(conv) :
@@ -7622,15 +7659,16 @@ static void mailp_stem_pack(void *to, float *scale, float *bias, const float *fr
     }
 }
 
-/* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. */
-static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type) {
+/* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. low: see mailp_conv. */
+static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type, int low) {
     const size_t four = ((h + 3) / 4) * ((w + 3) / 4), two = ((h + 1) / 2) * ((w + 1) / 2);
     if (kernels->winograd_rows_weights != NULL) {
-        /* products for a pair of channels, and the transform of its weights in such products as times on AVX2 have it: of floats, or of
-           integers of 16 bits, which take 0.8 of the time and are no squares */
-        const int    sixteen = mailp_sixteen(kernels, type);
-        const size_t direct = 9 * h * w * (sixteen ? 4 : 5) / 5, squares = 36 * four + 220;
-        const size_t rows = 18 * h * ((w + 3) / 4) * (sixteen ? 4 : 5) / 5 + (sixteen ? 20 : 43);
+        /* products for a pair of channels, and the transform of its weights in such products as times on AVX2 have it: of floats, which
+           squares are always of; of integers of 16 bits, which take 0.8 of the time; or of 8 bits, which rows are never of */
+        const int    sixteen = mailp_sixteen(kernels, type), eight = low && type == MAIL_WEIGHTS_INT8;
+        const size_t squares = 36 * four + (type == MAIL_WEIGHTS_INT8 ? 150 : 120);
+        const size_t rows    = 18 * h * ((w + 3) / 4) * (sixteen ? 4 : 5) / 5 + (sixteen ? 20 : 43);
+        const size_t direct  = 9 * h * w * (sixteen ? 4 : 5) / 5 / (eight ? kernels->low_rate[type] : 1);
         return MAILP_MIN(direct, rows) > squares ? 4 : direct > rows ? 1 : 0;
     }
     return four >= 12 ? 4 : two >= 12 ? 2 : 0;
@@ -7693,7 +7731,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
-    conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type) : 0;
+    conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type, conv->low) : 0;
     conv->planes = 0;
     if (conv->low && conv->tile == 4 && loader->kernels->low_rate[conv->type] < 4) {
         conv->low = 0;  /* a quarter of the products in float32 is less work (AVX2 alone: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
@@ -8017,44 +8055,48 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
             }
         }
     } else if (conv->low) {
-        const size_t   plane = mailp_winograd_in_plane(conv), m_plane = mailp_winograd_out_plane(conv);
-        const size_t   values = 9 * MAILP_LANES * MAILP_LANES, lines = values * sizeof(int16_t) / MAILP_ALIGN / 6 + 1;
+        const size_t   plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group);
+        const size_t   values = 9 * MAILP_LANES * MAILP_LANES, lines = values * sizeof(int16_t) / MAILP_ALIGN, first_lines = lines / 4;
+        const size_t   pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), share = (lines - first_lines) / 6 + 1;
         const int16_t *w = (const int16_t *)conv->w + begin * shape.n_blocks * values;
         int16_t       *ready = (int16_t *)(void *)u;
         size_t         b, k;
         for (b = 0; b < shape.n_blocks; b++, w += values) {
-            kernels->rows16_weights(ready, w);
+            const uintptr_t ahead = (uintptr_t)(w + values);
+            kernels->rows16_weights(ready, w, ahead, pace);
             for (k = 0; k < 6; k++) {
                 const int16_t *uk = k == 0 ? w : k == 5 ? w + 2 * MAILP_COLUMN : ready + (k - 1) * MAILP_COLUMN;
                 kernels->conv_low[conv->type](m + k * m_plane, 0, q + k * plane * sizeof(int16_t), q_scale, (const unsigned char *)uk, scale, NULL,
                                               1, &shape, b, b + 1, shape.width, 1,
-                                              (uintptr_t)(w + values) + k * lines * MAILP_ALIGN, lines);
+                                              ahead + (first_lines + k * share) * MAILP_ALIGN, share);
             }
         }
         kernels->rows16_out(y, m, m_plane, conv->h_out, conv->w_out, conv->tiles_w);
     } else if (conv->tile == 1) {
-        const size_t         plane = mailp_winograd_in_plane(conv), m_plane = mailp_winograd_out_plane(conv);
+        const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group);
         const size_t         bytes = 9 * MAILP_LANES * size;  /* of a block of channels */
-        const size_t         steps = 3 * MAILP_LANES * ((shape.width + 5) / 6), pace = mailp_pace(bytes / MAILP_ALIGN, 6 * steps);
+        const size_t         lines = bytes / MAILP_ALIGN, first_lines = lines / 4, steps = 3 * MAILP_LANES * ((shape.width + 5) / 6);
+        const size_t         first_pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), pace = mailp_pace(lines - first_lines, 6 * steps);
         const unsigned char *w = (const unsigned char *)conv->w + begin * shape.n_blocks * bytes;
         size_t               b, k;
         for (i = 0; i < n; i++) {
             for (b = 0; b < shape.n_blocks; b++, w += bytes) {
-                kernels->winograd_rows_weights(u, w, scale == NULL ? NULL : scale + i * MAILP_LANES, conv->type);
+                const uintptr_t ahead = (uintptr_t)w + bytes;
+                kernels->winograd_rows_weights(u, w, scale == NULL ? NULL : scale + i * MAILP_LANES, conv->type, ahead, first_pace);
                 for (k = 0; k < 6; k++) {
                     const float *uk = u + k * MAILP_COLUMN;
                     if (conv->type == MAIL_WEIGHTS_F32 && k % 5 == 0) {
                         uk = (const float *)(const void *)w + (k == 0 ? 0 : 2 * MAILP_COLUMN);
                     }
                     kernels->winograd_products(m + k * m_plane, in + k * plane + b * shape.plane, shape.tap[1], 3, uk, shape.width, b > 0,
-                                               (uintptr_t)w + bytes + k * steps * pace, pace);
+                                               ahead + first_lines * MAILP_ALIGN + k * steps * pace, pace);
                 }
             }
-            kernels->winograd_out(y + i * pixels * MAILP_LANES, m, m_plane, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
+            kernels->winograd_out(y + i * pixels * MAILP_LANES, m, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
         }
     } else {
-        const size_t         planes = conv->planes, tiles = shape.width, most = mailp_winograd_tiles(conv);
-        const size_t         m_plane = mailp_winograd_out_plane(conv);
+        const size_t         planes = conv->planes, tiles = shape.width, most = MAILP_TILES(group);
+        const size_t         m_plane = MAILP_M_PLANE(group), u_plane = MAILP_U_PLANE(group);
         const unsigned char *w = (const unsigned char *)conv->w + (first * conv->c_in + begin - first) * 9 * size;
         const size_t         plane = mailp_winograd_in_plane(conv);
         size_t               t, count, k, b, c, depth;
@@ -8062,13 +8104,11 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
             count = MAILP_MIN(tiles - t, most);
             for (c = 0; c < conv->c_in; c += depth) {
                 const size_t lines = MAILP_DEPTH * group * 9 * size / MAILP_ALIGN / planes + 1;
-                size_t       u_plane, pace;
+                size_t       pace;
                 depth   = MAILP_MIN(conv->c_in - c, (size_t)MAILP_DEPTH);
-                u_plane = depth * n * MAILP_LANES + MAILP_PLANE_PAD;
                 pace    = mailp_pace(lines, (count + 5) / 6 * depth);
                 if (t == 0 || conv->c_in > MAILP_DEPTH) {
-                    kernels->winograd_weights(u, u_plane, w + c * group * 9 * size, scale, depth, group, n, conv->tile,
-                                              conv->type);
+                    kernels->winograd_weights(u, w + c * group * 9 * size, scale, depth, group, n, conv->tile, conv->type);
                 }
                 shape.n_blocks = depth / MAILP_LANES;
                 for (k = 0; k < planes; k++) {
@@ -8082,8 +8122,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                 }
             }
             for (b = 0; b < n; b++) {
-                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, m_plane, conv->h_out,
-                                      conv->w_out, conv->tile, conv->tiles_w, t, t + count);
+                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, conv->h_out, conv->w_out, conv->tile, conv->tiles_w, t, t + count);
             }
         }
     }
@@ -8107,7 +8146,7 @@ static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, const
 
 /* Scratch for the products of the i-th task */
 static float *mailp_resnet_products(const mailp_resnet_step *step, size_t i) {
-    return step->buffers.m + i * step->conv->planes * mailp_winograd_out_plane(step->conv);
+    return step->buffers.m + i * step->conv->planes * MAILP_M_PLANE(step->conv->group);
 }
 
 /* Convolution, GroupNorm, skip, relu for a share of the output blocks. */

@@ -366,12 +366,12 @@ static void test_winograd_rows(const mailp_kernels *k) {
                 }
             }
             k->winograd_in(d, plane, a, row, h, tiles, 1);
-            k->winograd_rows_weights(e, from, c, (mail_weights)type);
+            k->winograd_rows_weights(e, from, c, (mail_weights)type, (uintptr_t)from, 0);
             for (i = 0; i < 6; i++) {
                 const float *u = type == MAIL_WEIGHTS_F32 && i % 5 == 0 ? b + (i == 0 ? 0 : 2 * MAILP_COLUMN) : e + i * MAILP_COLUMN;
-                k->winograd_products(f + i * 512, d + i * plane, tiles * 16, 3, u, h * tiles, 0, (uintptr_t)u, 0);
+                k->winograd_products(f + i * MAILP_M_PLANE(1), d + i * plane, tiles * 16, 3, u, h * tiles, 0, (uintptr_t)u, 0);
             }
-            k->winograd_out(out, f, 512, h, w, 1, tiles, 0, h * tiles);
+            k->winograd_out(out, f, h, w, 1, tiles, 0, h * tiles);
             test_close(k->name, out, ref, h * w * 16, 144 * 6e-8);  /* 144 terms below 1; Winograd's factors are within the slack of a sum's rounding */
         }
     }
@@ -520,7 +520,7 @@ static void test_rows16(const mailp_kernels *k) {
         mailp_conv_pack(packed, scale, weights, 16, C, 9, 1, MAILP_ROWS16, MAIL_WEIGHTS_BF16, 0);
         for (at = 0; at < BLOCKS; at++) {
             k->rows16_in(v + at * shape.plane, &x_scale[at], plane, map + at * floats, floats, row, H, tiles);
-            k->rows16_weights(ready, packed + at * 9 * 256);
+            k->rows16_weights(ready, packed + at * 9 * 256, (uintptr_t)packed, 0);
             for (i = 0; i < 6; i++) {
                 const int16_t *u = i == 0 ? packed + at * 9 * 256 : i == 5 ? packed + at * 9 * 256 + 2 * MAILP_COLUMN : ready + (i - 1) * MAILP_COLUMN;
                 k->conv_low[MAIL_WEIGHTS_BF16](f + i * 512, 0, (const unsigned char *)(v + i * plane), x_scale, (const unsigned char *)u, scale, NULL,
