@@ -4116,13 +4116,14 @@ typedef struct mailp_kernels {
        mean and var (biased) over the whole block.
        out, skip [h][w][16], row stride row;  in [h][w][16], dense;  gamma, beta [16];  skip NULL or of out's geometry, may be
        out;  out may be in (then row = w * 16).
-       Numbers: two passes; sums in float32 over runs of 64 pixels, those in double. */
+       Numbers: of each run of 64 pixels the sum and then the squared distances from its mean in float32; these put together in
+       double, as if all distances had been from the mean of all (T. Chan, G. Golub, R. LeVeque, 1979). */
     void (*group_norm)(float *out, size_t row, const float *in, const float *skip, const float *gamma, const float *beta,
                        size_t h, size_t w, int relu);
 
-    /* out[y][x] = largest of in[2y-1 .. 2y+1][2x-1 .. 2x+1], outside never wins;  in [h][w][16], dense;
+    /* The same with relu, and of its values the largest: out[y][x] = max of [2y-1 .. 2y+1][2x-1 .. 2x+1], outside never wins;
        out [ceil(h / 2)][ceil(w / 2)][16], row stride row */
-    void (*max_pool)(float *out, size_t row, const float *in, size_t h, size_t w);
+    void (*norm_pool)(float *out, size_t row, const float *in, const float *gamma, const float *beta, size_t h, size_t w);
 
     /* to[k][p][j] = from[k][p][j] (* scale[p][j] for int8);  to [n][panels][16], from [n][group][16] */
     void (*widen)(float *to, const void *from, const float *scale, size_t n, size_t group, size_t panels, mail_weights type);
@@ -4651,68 +4652,80 @@ MAILP_KERNEL void MAILP_FN(conv_stream)(float *y, const float *x, const void *w,
 #  define MAILP_CONV_STREAM NULL
 #endif
 
-/* Sum over the n values of in, or of their squared distances from mean when squares is set. n is a multiple of 16. */
-MAILP_KERNEL double MAILP_FN(group_sum)(const float *in, size_t n, float mean, int squares) {
+/* Sum over the n <= 1024 values of in, or of their squared distances from mean when squares is set. n is a multiple of 16. */
+MAILP_WORD double MAILP_FN(group_sum)(const float *in, size_t n, float mean, int squares) {
     const mailp_vec vm = mailp_vset(mean);
-    double          total = 0;
+    float           lanes[MAILP_LANES];
+    double          part[4] = { 0, 0, 0, 0 };  /* four sums, so that one need not wait for the other */
+    mailp_vec       s0 = mailp_vzero(), s1 = mailp_vzero(), s2 = mailp_vzero(), s3 = mailp_vzero();
     size_t          i = 0, j;
-    while (i < n) {
-        size_t    end = MAILP_MIN(i + 64 * MAILP_LANES, n);
-        float     lanes[MAILP_LANES];
-        double    part[4] = { 0, 0, 0, 0 };  /* four sums, so that one need not wait for the other */
-        mailp_vec s0 = mailp_vzero(), s1 = mailp_vzero(), s2 = mailp_vzero(), s3 = mailp_vzero();
-        if (squares) {
-            for (; i + 4 * MAILP_W <= end; i += 4 * MAILP_W) {
-                mailp_vec d0 = mailp_vsub(mailp_vload(in + i), vm);
-                mailp_vec d1 = mailp_vsub(mailp_vload(in + i + MAILP_W), vm);
-                mailp_vec d2 = mailp_vsub(mailp_vload(in + i + 2 * MAILP_W), vm);
-                mailp_vec d3 = mailp_vsub(mailp_vload(in + i + 3 * MAILP_W), vm);
-                s0 = mailp_vmadd(d0, d0, s0);
-                s1 = mailp_vmadd(d1, d1, s1);
-                s2 = mailp_vmadd(d2, d2, s2);
-                s3 = mailp_vmadd(d3, d3, s3);
-            }
-            for (; i < end; i += MAILP_W) {
-                mailp_vec d0 = mailp_vsub(mailp_vload(in + i), vm);
-                s0 = mailp_vmadd(d0, d0, s0);
-            }
-        } else {
-            for (; i + 4 * MAILP_W <= end; i += 4 * MAILP_W) {
-                s0 = mailp_vadd(s0, mailp_vload(in + i));
-                s1 = mailp_vadd(s1, mailp_vload(in + i + MAILP_W));
-                s2 = mailp_vadd(s2, mailp_vload(in + i + 2 * MAILP_W));
-                s3 = mailp_vadd(s3, mailp_vload(in + i + 3 * MAILP_W));
-            }
-            for (; i < end; i += MAILP_W) {
-                s0 = mailp_vadd(s0, mailp_vload(in + i));
-            }
+    if (squares) {
+        for (; i + 4 * MAILP_W <= n; i += 4 * MAILP_W) {
+            mailp_vec d0 = mailp_vsub(mailp_vload(in + i), vm);
+            mailp_vec d1 = mailp_vsub(mailp_vload(in + i + MAILP_W), vm);
+            mailp_vec d2 = mailp_vsub(mailp_vload(in + i + 2 * MAILP_W), vm);
+            mailp_vec d3 = mailp_vsub(mailp_vload(in + i + 3 * MAILP_W), vm);
+            s0 = mailp_vmadd(d0, d0, s0);
+            s1 = mailp_vmadd(d1, d1, s1);
+            s2 = mailp_vmadd(d2, d2, s2);
+            s3 = mailp_vmadd(d3, d3, s3);
         }
-        memset(lanes, 0, sizeof lanes);
-        mailp_vstore(lanes, mailp_vadd(mailp_vadd(s0, s1), mailp_vadd(s2, s3)));
-        for (j = 0; j < MAILP_LANES; j += 4) {
-            part[0] += (double)lanes[j];
-            part[1] += (double)lanes[j + 1];
-            part[2] += (double)lanes[j + 2];
-            part[3] += (double)lanes[j + 3];
+        for (; i < n; i += MAILP_W) {
+            mailp_vec d0 = mailp_vsub(mailp_vload(in + i), vm);
+            s0 = mailp_vmadd(d0, d0, s0);
         }
-        total += (part[0] + part[1]) + (part[2] + part[3]);
+    } else {
+        for (; i + 4 * MAILP_W <= n; i += 4 * MAILP_W) {
+            s0 = mailp_vadd(s0, mailp_vload(in + i));
+            s1 = mailp_vadd(s1, mailp_vload(in + i + MAILP_W));
+            s2 = mailp_vadd(s2, mailp_vload(in + i + 2 * MAILP_W));
+            s3 = mailp_vadd(s3, mailp_vload(in + i + 3 * MAILP_W));
+        }
+        for (; i < n; i += MAILP_W) {
+            s0 = mailp_vadd(s0, mailp_vload(in + i));
+        }
     }
-    return total;
+    memset(lanes, 0, sizeof lanes);
+    mailp_vstore(lanes, mailp_vadd(mailp_vadd(s0, s1), mailp_vadd(s2, s3)));
+    for (j = 0; j < MAILP_LANES; j += 4) {
+        part[0] += (double)lanes[j];
+        part[1] += (double)lanes[j + 1];
+        part[2] += (double)lanes[j + 2];
+        part[3] += (double)lanes[j + 3];
+    }
+    return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
+/* What GroupNorm makes of the n values of in: mean, and rstd = 1 / sqrt(var + 1e-5). A run of values stays in the first-level cache
+   between its two sums, so that a large map is read from farther away once. */
+MAILP_WORD void MAILP_FN(group_moments)(float *mean, float *rstd, const float *in, size_t n) {
+    const size_t most = 64 * MAILP_LANES;
+    double       m = 0, squares = 0;  /* of the first i values: mean, and sum of squared distances from it */
+    size_t       i, run;
+    for (i = 0; i < n; i += run) {
+        double own, step;
+        run      = MAILP_MIN(n - i, most);
+        own      = MAILP_FN(group_sum)(in + i, run, 0.0f, 0) / (double)run;
+        squares += MAILP_FN(group_sum)(in + i, run, (float)own, 1);
+        step     = own - m;
+        m       += step * (double)run / (double)(i + run);
+        squares += step * step * (double)i * (double)run / (double)(i + run);
+    }
+    *mean = (float)m;
+    *rstd = (float)(1.0 / sqrt(squares / (double)n + 1e-5));
 }
 
 MAILP_KERNEL void MAILP_FN(group_norm)(float *out, size_t row, const float *in, const float *skip, const float *gamma,
                                        const float *beta, size_t h, size_t w, int relu) {
-    const size_t    n = h * w * MAILP_LANES;
-    const float     mean = (float)(MAILP_FN(group_sum)(in, n, 0.0f, 0) / (double)n);
-    const double    var = MAILP_FN(group_sum)(in, n, mean, 1) / (double)n;
-    const mailp_vec vm = mailp_vset(mean), rstd = mailp_vset((float)(1.0 / sqrt(var + 1e-5)));
     const mailp_vec floor_ = mailp_vset(relu ? 0.0f : -FLT_MAX);
+    float           mean, rstd;
     size_t          v, y, x;
-    for (v = 0; v < MAILP_LANES; v += MAILP_W) {
-        const mailp_vec a = mailp_vmul(rstd, mailp_vload(gamma + v)), b = mailp_vload(beta + v);
-        for (y = 0; y < h; y++) {
-            const float *from = in + y * w * MAILP_LANES + v;
-            float       *to   = out + y * row + v;
+    MAILP_FN(group_moments)(&mean, &rstd, in, h * w * MAILP_LANES);
+    for (y = 0; y < h; y++) {
+        for (v = 0; v < MAILP_LANES; v += MAILP_W) {
+            const mailp_vec vm = mailp_vset(mean), a = mailp_vmul(mailp_vset(rstd), mailp_vload(gamma + v)), b = mailp_vload(beta + v);
+            const float    *from = in + y * w * MAILP_LANES + v;
+            float          *to   = out + y * row + v;
             if (skip != NULL) {
                 const float *add = skip + y * row + v;
                 for (x = 0; x < w * MAILP_LANES; x += MAILP_LANES) {
@@ -4729,21 +4742,30 @@ MAILP_KERNEL void MAILP_FN(group_norm)(float *out, size_t row, const float *in, 
     }
 }
 
-MAILP_KERNEL void MAILP_FN(max_pool)(float *out, size_t row, const float *in, size_t h, size_t w) {
+/* Rounding keeps order: the largest result is that of the largest or, where gamma is negative, the smallest of the window. */
+MAILP_KERNEL void MAILP_FN(norm_pool)(float *out, size_t row, const float *in, const float *gamma, const float *beta, size_t h, size_t w) {
+    float  mean, rstd;
     size_t y, x, v;
+    MAILP_FN(group_moments)(&mean, &rstd, in, h * w * MAILP_LANES);
     for (y = 0; y < (h + 1) / 2; y++) {
         /* a row or column that would lie outside is replaced by its neighbour inside, which is in the window anyway */
         const float *r1 = in + 2 * y * w * MAILP_LANES;
         const float *r0 = y > 0 ? r1 - w * MAILP_LANES : r1;
         const float *r2 = 2 * y + 1 < h ? r1 + w * MAILP_LANES : r1;
-        for (x = 0; x < (w + 1) / 2; x++) {
-            const size_t c1 = 2 * x * MAILP_LANES, c0 = x > 0 ? c1 - MAILP_LANES : c1;
-            const size_t c2 = 2 * x + 1 < w ? c1 + MAILP_LANES : c1;
-            for (v = 0; v < MAILP_LANES; v += MAILP_W) {
-                mailp_vec a = mailp_vmax(mailp_vmax(mailp_vload(r0 + c0 + v), mailp_vload(r0 + c1 + v)), mailp_vload(r0 + c2 + v));
-                mailp_vec b = mailp_vmax(mailp_vmax(mailp_vload(r1 + c0 + v), mailp_vload(r1 + c1 + v)), mailp_vload(r1 + c2 + v));
-                mailp_vec c = mailp_vmax(mailp_vmax(mailp_vload(r2 + c0 + v), mailp_vload(r2 + c1 + v)), mailp_vload(r2 + c2 + v));
-                mailp_vstore(out + y * row + x * MAILP_LANES + v, mailp_vmax(mailp_vmax(a, b), c));
+        for (v = 0; v < MAILP_LANES; v += MAILP_W) {
+            const mailp_vec vm = mailp_vset(mean), a = mailp_vmul(mailp_vset(rstd), mailp_vload(gamma + v)), b = mailp_vload(beta + v);
+            mailp_vec       above = mailp_vset(-FLT_MAX), below = mailp_vset(FLT_MAX);  /* of the column that two windows share */
+            for (x = 0; x < (w + 1) / 2; x++) {
+                const size_t    c1 = 2 * x * MAILP_LANES + v, c2 = 2 * x + 1 < w ? c1 + MAILP_LANES : c1;
+                const mailp_vec p0 = mailp_vload(r0 + c1), p1 = mailp_vload(r1 + c1), p2 = mailp_vload(r2 + c1);
+                const mailp_vec q0 = mailp_vload(r0 + c2), q1 = mailp_vload(r1 + c2), q2 = mailp_vload(r2 + c2);
+                const mailp_vec q_most = mailp_vmax(mailp_vmax(q0, q1), q2), q_least = mailp_vmin(mailp_vmin(q0, q1), q2);
+                const mailp_vec most  = mailp_vmax(mailp_vmax(mailp_vmax(mailp_vmax(p0, p1), p2), q_most), above);
+                const mailp_vec least = mailp_vmin(mailp_vmin(mailp_vmin(mailp_vmin(p0, p1), p2), q_least), below);
+                const mailp_vec one = mailp_vmadd(mailp_vsub(most, vm), a, b), other = mailp_vmadd(mailp_vsub(least, vm), a, b);
+                mailp_vstore(out + y * row + x * MAILP_LANES + v, mailp_vmax(mailp_vzero(), mailp_vmax(one, other)));
+                above = q_most;
+                below = q_least;
             }
         }
     }
@@ -6170,7 +6192,7 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(conv),                                                   \
       MAILP_CONV_PANELS,                                                \
       MAILP_FN(group_norm),                                             \
-      MAILP_FN(max_pool),                                               \
+      MAILP_FN(norm_pool),                                              \
       MAILP_FN(widen),                                                  \
       MAILP_CONV_STREAM,                                                \
       { NULL, conv_bf16, conv_u8 },                                     \
@@ -7821,7 +7843,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     (void)snprintf(name, sizeof name, "%.200sbackbone.", prefix);
     c = camera->res_width;
     mailp_conv_build(&net->stem, loader, name, "nets.0", "nets.1", c, 3, net->height, net->width, 7, 2);
-    h = (net->stem.h_out + 1) / 2;  /* after max_pool */
+    h = (net->stem.h_out + 1) / 2;  /* after norm_pool */
     w = (net->stem.w_out + 1) / 2;
     for (i = 0; i < 8; i++) {
         mailp_basic_block *block = &net->block[i];
@@ -8174,7 +8196,7 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     }
 }
 
-/* The stem: convolution from the picture, GroupNorm, relu, max_pool. */
+/* The stem: convolution from the picture, GroupNorm, relu, maximum. */
 static void mailp_resnet_stem_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
     const mailp_conv        *conv = step->conv;
@@ -8188,11 +8210,9 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
         n = MAILP_MIN(end - begin, conv->group - begin % conv->group);
         mailp_conv_run(raw, NULL, NULL, conv, step->kernels, step->in, step->buffers.image_u8, &one, begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
-            step->kernels->group_norm(raw, conv->w_out * MAILP_LANES, raw, NULL, conv->gamma + b * MAILP_LANES,
-                                      conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out, 1);
             mailp_map_border(step->out + b * plane, h, w);
-            step->kernels->max_pool(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, raw,
-                                    conv->h_out, conv->w_out);
+            step->kernels->norm_pool(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, raw,
+                                     conv->gamma + b * MAILP_LANES, conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out);
             mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to], step->next, step->kernels,
                                step->out + b * plane, b);
         }
