@@ -4039,6 +4039,22 @@ typedef struct mailp_conv_shape {
 #define MAILP_DEPTH      64
 #define MAILP_TILES(group) ((group) == 1 ? (size_t)64 : (size_t)32)
 
+/* Winograd's tiles: 4 and 2, F(4x4, 3x3) and F(2x2, 3x3); 1, F(1x4, 3x3); and this one, 2 x 2 outputs of a convolution of stride 2 by phases.
+   All are described at their kernels. */
+#define MAILP_PHASES 5
+MAILP_INLINE size_t mailp_tile_height(size_t tile) {
+    return tile == MAILP_PHASES ? 2 : tile;
+}
+
+MAILP_INLINE size_t mailp_tile_width(size_t tile) {
+    return tile == 1 ? 4 : mailp_tile_height(tile);
+}
+
+/* The plane of weights that meets the k-th plane of inputs: by phases, four are for the even pixels of either dimension. */
+MAILP_INLINE size_t mailp_tile_weights(size_t tile, size_t k) {
+    return tile == MAILP_PHASES ? MAILP_MIN(k / 5, (size_t)3) * 4 + MAILP_MIN(k % 5, (size_t)3) : k;
+}
+
 /* Floats from one of Winograd's planes to the next, for weights and for products of a group of panels. With constants there is an address
    to each plane in the instruction; strides of a power of two would fall on one set of the cache. */
 #define MAILP_PLANE_PAD  16
@@ -4143,7 +4159,7 @@ typedef struct mailp_kernels {
     int    stem_most;    /* largest weight of a stem in 8 bits; 0: it has to be done in float */
     int    low_sum;      /* most that four weights of 8 bits whose products meet in 16 may add up to, of one sign; 0: they meet in 32 */
 
-    /* Winograd's F(tile x tile, 3 x 3), tile 2 or 4, or F(1 x 4, 3 x 3), tile 1, on one block; described where they are defined. */
+    /* Winograd's convolutions on one block, see MAILP_PHASES for tile */
     void (*winograd_weights)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels, size_t tile,
                              mail_weights type);
     void (*winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile);
@@ -4782,6 +4798,13 @@ MAILP_KERNEL void MAILP_FN(norm_pool)(float *out, size_t row, const float *in, c
    Maps of few pixels have few tiles to use G g Gt on. For them there are tiles of one row, `tile` 1: four outputs from six products
    for each row of g, whose three rows stay taps of a convolution. G g is only twice as large as g.
 
+   A convolution of stride 2 reads its input's pixels by phases: in one dimension the even ones meet the middle weight alone and the
+   odd ones d0, d1, d2 the two others, as a convolution of two taps, by the points 0, 1, infinity:
+
+       y0 = e0 g1 + (d0 - d1) g0 + d1 (g0 + g2)        y1 = e1 g1 + (d2 - d1) g2 + d1 (g0 + g2)
+
+   In both dimensions 2 x 2 outputs take 25 products instead of 36, with 16 planes of weights.
+
    Source:  A. Lavin, S. Gray, arXiv 1509.09308.   Numbers: see test_vision; tile 4 loses about a bit and a half. */
 
 /* Weight i of a packed array, as float */
@@ -4862,6 +4885,21 @@ MAILP_WORD void MAILP_FN(winograd2_weights)(float *o, size_t os, const mailp_vec
     MAILP_FN(winograd2_weights1)(o + 12 * os, os, g[6], g[7], g[8]);
 }
 
+/* One dimension by phases: (g0, g0 + g2, g2, g1) */
+MAILP_WORD void MAILP_FN(phases_weights1)(float *o, size_t os, mailp_vec g0, mailp_vec g1, mailp_vec g2) {
+    mailp_vstore(o, g0);
+    mailp_vstore(o + os, mailp_vadd(g0, g2));
+    mailp_vstore(o + 2 * os, g2);
+    mailp_vstore(o + 3 * os, g1);
+}
+
+MAILP_WORD void MAILP_FN(phases_weights)(float *o, size_t os, const mailp_vec *g) {
+    MAILP_FN(phases_weights1)(o, os, g[0], g[1], g[2]);
+    MAILP_FN(phases_weights1)(o + 4 * os, os, mailp_vadd(g[0], g[6]), mailp_vadd(g[1], g[7]), mailp_vadd(g[2], g[8]));
+    MAILP_FN(phases_weights1)(o + 8 * os, os, g[6], g[7], g[8]);
+    MAILP_FN(phases_weights1)(o + 12 * os, os, g[3], g[4], g[5]);
+}
+
 MAILP_WORD void MAILP_FN(winograd_weights_of)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels,
                                               size_t tile, mail_weights type) {
     size_t c, p, lane;
@@ -4878,6 +4916,8 @@ MAILP_WORD void MAILP_FN(winograd_weights_of)(float *u, const void *w, const flo
 #undef MAILP_GET_TAP
                 if (tile == 4) {
                     MAILP_FN(winograd4_weights)(o, MAILP_U_PLANE(MAILP_CONV_PANELS), g);
+                } else if (tile == MAILP_PHASES) {
+                    MAILP_FN(phases_weights)(o, MAILP_U_PLANE(MAILP_CONV_PANELS), g);
                 } else {
                     MAILP_FN(winograd2_weights)(o, MAILP_U_PLANE(MAILP_CONV_PANELS), g);
                 }
@@ -4958,13 +4998,37 @@ MAILP_WORD void MAILP_FN(winograd4_in)(float *v, size_t plane, const float *d, s
     }
 }
 
+/* One dimension by phases: five vectors to (d0 - d2, d2, d4 - d2, d1, d3) */
+MAILP_WORD void MAILP_FN(phases_in1)(float *o, size_t os, mailp_vec d0, mailp_vec d1, mailp_vec d2, mailp_vec d3, mailp_vec d4) {
+    mailp_vstore(o, mailp_vsub(d0, d2));
+    mailp_vstore(o + os, d2);
+    mailp_vstore(o + 2 * os, mailp_vsub(d4, d2));
+    mailp_vstore(o + 3 * os, d1);
+    mailp_vstore(o + 4 * os, d3);
+}
+
+MAILP_WORD void MAILP_FN(phases_in)(float *o, size_t os, const float *d, size_t row) {
+#define MAILP_GET(y, x)         mailp_vload(d + (y) * row + (x) * MAILP_LANES)
+#define MAILP_GET_LESS(y, x)    mailp_vsub(MAILP_GET(y, x), MAILP_GET(2, x))
+#define MAILP_PHASE(i, get, y)  MAILP_FN(phases_in1)(o + 5 * i * os, os, get(y, 0), get(y, 1), get(y, 2), get(y, 3), get(y, 4));
+    MAILP_PHASE(0, MAILP_GET_LESS, 0)
+    MAILP_PHASE(1, MAILP_GET, 2)
+    MAILP_PHASE(2, MAILP_GET_LESS, 4)
+    MAILP_PHASE(3, MAILP_GET, 1)
+    MAILP_PHASE(4, MAILP_GET, 3)
+#undef MAILP_GET
+#undef MAILP_GET_LESS
+#undef MAILP_PHASE
+}
+
 /* v[i * n + j][t][16] = (Bt d B)[i][j] of every tile t of a block x, whose rows are `row` floats apart and whose border is
-   included;  v [n * n] planes, `plane` floats apart, of [tiles][16]  (tile 1: 6 planes of [tiles_h + 2][tiles_w][16]) */
+   included;  v [n * n] planes, `plane` floats apart, of [tiles][16]  (tile 1: 6 planes of [tiles_h + 2][tiles_w][16]; by phases:
+   25 planes, tiles are 4 pixels apart) */
 MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile) {
-    const size_t rows = tile == 1 ? tiles_h + 2 : tiles_h, wide = tile == 1 ? 4 : tile;
+    const size_t rows = tile == 1 ? tiles_h + 2 : tiles_h, high = tile == MAILP_PHASES ? 4 : tile, wide = tile == MAILP_PHASES ? 4 : mailp_tile_width(tile);
     float        tmp[16 * MAILP_W];
     size_t       lane, ty, tx, i;
-    for (ty = 0; ty < rows; ty++, x += tile * row, v += tiles_w * MAILP_LANES) {
+    for (ty = 0; ty < rows; ty++, x += high * row, v += tiles_w * MAILP_LANES) {
         for (tx = 0; tx < tiles_w; tx += tile == 4 ? MAILP_STRIP : 1) {
             for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
                 const float *d = x + wide * tx * MAILP_LANES + lane;
@@ -4973,6 +5037,8 @@ MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, 
                     MAILP_FN(winograd4_in1)(o, plane, d, MAILP_LANES);
                 } else if (tile == 4) {
                     MAILP_FN(winograd4_in)(o, plane, d, row, MAILP_MIN(tiles_w - tx, (size_t)MAILP_STRIP));
+                } else if (tile == MAILP_PHASES) {
+                    MAILP_FN(phases_in)(o, plane, d, row);
                 } else {
                     for (i = 0; i < 4; i++) {
                         MAILP_FN(winograd2_in1)(tmp + i * MAILP_W, 4 * MAILP_W, d + i * MAILP_LANES, row);
@@ -5013,11 +5079,32 @@ MAILP_WORD void MAILP_FN(winograd2_out)(float *o, size_t row, const float *m) {
     MAILP_FN(winograd2_out1)(o + row, MAILP_LANES, tmp + 4 * MAILP_W, MAILP_W);
 }
 
+/* One dimension by phases: (m0 + m1 + m3, m1 + m2 + m4) */
+MAILP_WORD void MAILP_FN(phases_out1)(float *o, size_t os, const float *m, size_t ms) {
+    const mailp_vec m1 = mailp_vload(m + ms);
+    mailp_vstore(o, mailp_vadd(mailp_vadd(mailp_vload(m), m1), mailp_vload(m + 3 * ms)));
+    mailp_vstore(o + os, mailp_vadd(mailp_vadd(m1, mailp_vload(m + 2 * ms)), mailp_vload(m + 4 * ms)));
+}
+
+MAILP_WORD void MAILP_FN(phases_out)(float *o, size_t row, const float *m) {
+    enum { PLANE = MAILP_M_PLANE(MAILP_CONV_PANELS), ROW = 5 * PLANE };
+    float tmp[10 * MAILP_W];
+    MAILP_FN(phases_out1)(tmp, 5 * MAILP_W, m, ROW);
+    MAILP_FN(phases_out1)(tmp + MAILP_W, 5 * MAILP_W, m + PLANE, ROW);
+    MAILP_FN(phases_out1)(tmp + 2 * MAILP_W, 5 * MAILP_W, m + 2 * PLANE, ROW);
+    MAILP_FN(phases_out1)(tmp + 3 * MAILP_W, 5 * MAILP_W, m + 3 * PLANE, ROW);
+    MAILP_FN(phases_out1)(tmp + 4 * MAILP_W, 5 * MAILP_W, m + 4 * PLANE, ROW);
+    MAILP_FN(phases_out1)(o, MAILP_LANES, tmp, MAILP_W);
+    MAILP_FN(phases_out1)(o + row, MAILP_LANES, tmp + 5 * MAILP_W, MAILP_W);
+}
+
 MAILP_WORD void MAILP_FN(winograd_out_tile)(float *o, size_t row, const float *m, size_t tile) {
     if (tile == 4) {
         MAILP_FN(winograd4_out)(o, row, m);
     } else if (tile == 2) {
         MAILP_FN(winograd2_out)(o, row, m);
+    } else if (tile == MAILP_PHASES) {
+        MAILP_FN(phases_out)(o, row, m);
     } else {
         MAILP_FN(winograd4_out1)(o, MAILP_LANES, m, MAILP_M_PLANE(MAILP_CONV_PANELS));
     }
@@ -5026,16 +5113,16 @@ MAILP_WORD void MAILP_FN(winograd_out_tile)(float *o, size_t row, const float *m
 /* y [h][w][16] gets tiles begin..end-1, cut off at h and w;  m [n * n] planes, MAILP_M_PLANE floats apart, of [end - begin][16] */
 MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t h, size_t w, size_t tile, size_t tiles_w, size_t begin,
                                          size_t end) {
-    const size_t wide = tile == 1 ? 4 : tile;
+    const size_t high = mailp_tile_height(tile), wide = mailp_tile_width(tile);
     float        out[4 * 4 * MAILP_LANES];
     size_t       lane, t, i, j;
     for (t = begin; t < end; t++) {
-        const size_t y0 = t / tiles_w * tile, x0 = t % tiles_w * wide;
-        const size_t rows = MAILP_MIN(tile, h - y0), columns = MAILP_MIN(wide, w - x0);
+        const size_t y0 = t / tiles_w * high, x0 = t % tiles_w * wide;
+        const size_t rows = MAILP_MIN(high, h - y0), columns = MAILP_MIN(wide, w - x0);
         for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
             const float *from = m + (t - begin) * MAILP_LANES + lane;
             float       *to = y + (y0 * w + x0) * MAILP_LANES + lane;
-            if (rows == tile && columns == wide) {
+            if (rows == high && columns == wide) {
                 MAILP_FN(winograd_out_tile)(to, w * MAILP_LANES, from, tile);
                 continue;
             }
@@ -7366,7 +7453,7 @@ static int mailp_cpu_low(const mailp_kernels *kernels, mail_weights type) {
 typedef struct mailp_conv {
     size_t           c_in, c_out, h_in, w_in, h_out, w_out;
     mailp_conv_shape shape;
-    size_t           tile;         /* 4, 2 or 1: by Winograd; 0: directly */
+    size_t           tile;         /* 4, 2, 1 or MAILP_PHASES: by Winograd; 0: directly */
     size_t           tiles_h, tiles_w, planes;
     mail_weights     type;         /* of w */
     size_t           group;        /* panels packed side by side */
@@ -7682,8 +7769,12 @@ static void mailp_stem_pack(void *to, float *scale, float *bias, const float *fr
 }
 
 /* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. low: see mailp_conv. */
-static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type, int low) {
+static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type, int low,
+                                    size_t stride) {
     const size_t four = ((h + 3) / 4) * ((w + 3) / 4), two = ((h + 1) / 2) * ((w + 1) / 2);
+    if (stride == 2) {
+        return kernels->winograd_rows_weights != NULL && !low && 9 * h * w > 25 * two + 50 ? MAILP_PHASES : 0;
+    }
     if (kernels->winograd_rows_weights != NULL) {
         /* products for a pair of channels, and the transform of its weights in such products as times on AVX2 have it: of floats, which
            squares are always of; of integers of 16 bits, which take 0.8 of the time; or of 8 bits, which rows are never of */
@@ -7753,7 +7844,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
-    conv->tile = size == 3 && stride == 1 ? mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type, conv->low) : 0;
+    conv->tile = size == 3 ? mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type, conv->low, stride) : 0;
     conv->planes = 0;
     if (conv->low && conv->tile == 4 && loader->kernels->low_rate[conv->type] < 4) {
         conv->low = 0;  /* a quarter of the products in float32 is less work (AVX2 alone: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
@@ -7762,10 +7853,10 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         conv->tile = 0;
     }
     if (conv->tile != 0) {
-        const size_t wide = conv->tile == 1 ? 4 : conv->tile;
-        conv->tiles_h = (conv->h_out + conv->tile - 1) / conv->tile;
+        const size_t high = mailp_tile_height(conv->tile), wide = mailp_tile_width(conv->tile);
+        conv->tiles_h = (conv->h_out + high - 1) / high;
         conv->tiles_w = (conv->w_out + wide - 1) / wide;
-        conv->planes  = (conv->tile == 1 ? 1 : conv->tile + 2) * (wide + 2);
+        conv->planes  = conv->tile == 1 ? 6 : conv->tile == MAILP_PHASES ? 25 : (high + 2) * (wide + 2);
         /* the products of each of the planes: rows are tiles, all in one row of the picture */
         shape->n_taps     = conv->tile == 1 ? 3 : 1;
         shape->width      = conv->tiles_h * conv->tiles_w;
@@ -8135,11 +8226,11 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                 shape.n_blocks = depth / MAILP_LANES;
                 for (k = 0; k < planes; k++) {
                     const uintptr_t ahead = (uintptr_t)w + (c + depth) * group * 9 * size + k * lines * MAILP_ALIGN;
-                    const float    *v = in + (k * plane + c * tiles + t * MAILP_LANES);
+                    const float    *v = in + (k * plane + c * tiles + t * MAILP_LANES), *uk = u + mailp_tile_weights(conv->tile, k) * u_plane;
                     if (kernels->winograd_products != NULL) {
-                        kernels->winograd_products(m + k * m_plane, v, shape.plane, shape.n_blocks, u + k * u_plane, count, c > 0, ahead, pace);
+                        kernels->winograd_products(m + k * m_plane, v, shape.plane, shape.n_blocks, uk, count, c > 0, ahead, pace);
                     } else {
-                        kernels->conv(m + k * m_plane, count * MAILP_LANES, v, u + k * u_plane, n, &shape, 0, 1, count, n, c > 0, ahead, lines);
+                        kernels->conv(m + k * m_plane, count * MAILP_LANES, v, uk, n, &shape, 0, 1, count, n, c > 0, ahead, lines);
                     }
                 }
             }

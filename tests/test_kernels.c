@@ -377,6 +377,73 @@ static void test_winograd_rows(const mailp_kernels *k) {
     }
 }
 
+/* a 3 x 3 convolution of one block, of stride 1 by squares or 2 by phases, with weights of every type, some tiles cut off */
+static void test_winograd_squares(const mailp_kernels *k) {
+    static const size_t tiles[3] = { 2, 4, MAILP_PHASES };
+    static int8_t       byte[9 * 256];
+    static uint16_t     half[9 * 256];
+    const size_t        group = k->conv_group, u_plane = MAILP_U_PLANE(group), m_plane = MAILP_M_PLANE(group);
+    static float        u[36 * MAILP_U_PLANE(4)], m[36 * MAILP_M_PLANE(4)];
+    size_t              kind, h, w, y, x, j, i, t;
+    int                 type;
+    for (kind = 0; kind < 3; kind++) {
+        const size_t tile = tiles[kind], stride = tile == MAILP_PHASES ? 2 : 1, high = tile == 4 ? 4 : 2, planes = tile == 4 ? 36 : tile == 2 ? 16 : 25;
+        for (type = MAIL_WEIGHTS_F32; type <= MAIL_WEIGHTS_INT8; type++) {
+            for (h = 1, w = 9; h <= 9; h += 4, w -= 3) {
+                const size_t h_in = h * stride - (stride == 2 && h == 5), w_in = w * stride - (stride == 2 && w == 6);
+                const size_t row = ((w_in + 3) / 4 * 4 + 2) * 16, rows = (h_in + 3) / 4 * 4 + 2;
+                const size_t tiles_h = (h + high - 1) / high, tiles_w = (w + high - 1) / high, plane = tiles_h * tiles_w * 16 + 16;
+                const void  *from = type == MAIL_WEIGHTS_F32 ? (const void *)b : type == MAIL_WEIGHTS_BF16 ? (const void *)half : (const void *)byte;
+                memset(a, 0, rows * row * sizeof *a);
+                for (y = 0; y < h_in; y++) {
+                    fill(a + (y + 1) * row + 16, w_in * 16, -1, 1);
+                }
+                fill(c, 16, 0.004f, 0.008f);
+                for (i = 0; i < 9 * 256; i++) {
+                    byte[i] = (int8_t)(255 * test_uniform() - 127);
+                    half[i] = (uint16_t)mailp_bf16((float)(2 * test_uniform() - 1));
+                    b[i]    = type == MAIL_WEIGHTS_F32 ? (float)(2 * test_uniform() - 1) :
+                              type == MAIL_WEIGHTS_BF16 ? mailp_bf16_to_float(half[i]) : (float)byte[i] * c[i % 16];
+                }
+                for (y = 0; y < h; y++) {
+                    for (x = 0; x < w; x++) {
+                        for (j = 0; j < 16; j++) {
+                            double sum = 0;
+                            for (t = 0; t < 9; t++) {
+                                for (i = 0; i < 16; i++) {
+                                    sum += (double)a[(stride * y + t / 3) * row + (stride * x + t % 3) * 16 + i] * (double)b[(i * 9 + t) * 16 + j];
+                                }
+                            }
+                            ref[(y * w + x) * 16 + j] = sum;
+                        }
+                    }
+                }
+                k->winograd_in(d, plane, a, row, tiles_h, tiles_w, tile);
+                k->winograd_weights(u, from, c, 16, 1, 1, tile, (mail_weights)type);
+                for (t = 0; t < planes; t++) {
+                    const float *uk = u + mailp_tile_weights(tile, t) * u_plane;
+                    for (x = 0; x < tiles_h * tiles_w; x++) {
+                        for (j = 0; j < 16; j++) {
+                            float sum = 0;
+                            for (i = 0; i < 16; i++) {
+                                sum += d[t * plane + x * 16 + i] * uk[i * 16 + j];
+                            }
+                            m[t * m_plane + x * 16 + j] = sum;
+                        }
+                    }
+                }
+                fill(out, h * w * 16 + 16, -1, 1);
+                for (i = 0; i < 16; i++) {
+                    ref[h * w * 16 + i] = (double)out[h * w * 16 + i];
+                }
+                k->winograd_out(out, m, h, w, tile, tiles_w, 0, tiles_h * tiles_w);
+                /* 144 terms below 1; F(4x4)'s factors add a bit and a half */
+                test_close(k->name, out, ref, (h * w + 1) * 16, 144 * 6e-8 * (tile == 4 ? 3 : 1));
+            }
+        }
+    }
+}
+
 /* Weights w [LOW_BLOCKS][LOW_TAPS][16][LOW_LANES] are cut so that the four of them that meet in 16 bits add up to most of either sign */
 static void conv_low_meet(int *w, int most) {
     size_t at, o, four, i;
@@ -895,6 +962,7 @@ int main(void) {
         test_conv_low(k);
         test_winograd_products(k);
         test_winograd_rows(k);
+        test_winograd_squares(k);
         test_rows16(k);
         test_group_norm(k);
         test_layer_norm(k);
