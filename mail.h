@@ -7773,7 +7773,7 @@ static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *ker
                                     size_t stride) {
     const size_t four = ((h + 3) / 4) * ((w + 3) / 4), two = ((h + 1) / 2) * ((w + 1) / 2);
     if (stride == 2) {
-        return kernels->winograd_rows_weights != NULL && !low && 9 * h * w > 25 * two + 50 ? MAILP_PHASES : 0;
+        return !low && (kernels->winograd_rows_weights != NULL ? 9 * h * w > 25 * two + 50 : two >= 20) ? MAILP_PHASES : 0;
     }
     if (kernels->winograd_rows_weights != NULL) {
         /* products for a pair of channels, and the transform of its weights in such products as times on AVX2 have it: of floats, which
