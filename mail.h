@@ -4369,23 +4369,18 @@ typedef struct mailp_kernels {
 #define MAILP_WAT(c)       ((size_t)((c) / MAILP_V) * k * MAILP_LANES + (size_t)((c) % MAILP_V) * MAILP_W)
 #define MAILP_ZERO(r, c)   mailp_vec s##r##c = mailp_vzero();
 #define MAILP_FMA(r, c)    s##r##c = mailp_vmadd(xv, w##c, s##r##c);
-#define MAILP_PUT(r, c)                                                                     \
-    {                                                                                       \
-        mailp_vec add = bias == NULL ? mailp_vzero() : mailp_vload(bias + (c) * MAILP_W);   \
-        float    *at  = y + (r) * ldy + (c) * MAILP_W;                                      \
-        if (scale != NULL) {                                                                \
-            s##r##c = mailp_vmul(s##r##c, mailp_vload(scale + (c) * MAILP_W));              \
-        }                                                                                   \
-        if (accumulate) {                                                                   \
-            add = mailp_vadd(add, mailp_vload(at));                                         \
-        }                                                                                   \
-        mailp_vstore(at, mailp_vadd(s##r##c, add));                                         \
-    }
+#define MAILP_SCALE(r, c)  s##r##c = mailp_vmul(s##r##c, mailp_vload(scale + (c) * MAILP_W));
+#define MAILP_BIAS(r, c)   s##r##c = mailp_vadd(s##r##c, mailp_vload(bias + (c) * MAILP_W));
+#define MAILP_OLD(r, c)    s##r##c = mailp_vadd(s##r##c, mailp_vload(y + (r) * ldy + (c) * MAILP_W));
+#define MAILP_PUT(r, c)    mailp_vstore(y + (r) * ldy + (c) * MAILP_W, s##r##c);
 #define MAILP_GETW_f32(r, c)   const mailp_vec w##c = mailp_vload(w + MAILP_WAT(c));
 #define MAILP_GETW_bf16(r, c)  const mailp_vec w##c = mailp_vload_bf16(w + MAILP_WAT(c));
 #define MAILP_GETW_int8(r, c)  const mailp_vec w##c = mailp_vload_i8(w + MAILP_WAT(c));
 #define MAILP_ROW_INIT(r, n)   MAILP_C##n(MAILP_ZERO, r) const float *x##r = x + (r) * ldx;
 #define MAILP_ROW_STEP(r, n)   { const mailp_vec xv = mailp_vset(x##r[i]); MAILP_C##n(MAILP_FMA, r) }
+#define MAILP_ROW_SCALE(r, n)  MAILP_C##n(MAILP_SCALE, r)
+#define MAILP_ROW_BIAS(r, n)   MAILP_C##n(MAILP_BIAS, r)
+#define MAILP_ROW_OLD(r, n)    MAILP_C##n(MAILP_OLD, r)
 #define MAILP_ROW_PUT(r, n)    MAILP_C##n(MAILP_PUT, r)
 
 #define MAILP_GEMM_TILE(kind, type, mr, nv)                                                                                     \
@@ -4398,6 +4393,15 @@ typedef struct mailp_kernels {
             MAILP_C##nv(MAILP_GETW_##kind, 0)                                                                                   \
             MAILP_PREFETCH(ahead);                                                                                              \
             MAILP_R##mr(MAILP_ROW_STEP, nv)                                                                                     \
+        }                                                                                                                       \
+        if (scale != NULL) {                                                                                                    \
+            MAILP_R##mr(MAILP_ROW_SCALE, nv)                                                                                    \
+        }                                                                                                                       \
+        if (bias != NULL) {                                                                                                     \
+            MAILP_R##mr(MAILP_ROW_BIAS, nv)                                                                                     \
+        }                                                                                                                       \
+        if (accumulate) {                                                                                                       \
+            MAILP_R##mr(MAILP_ROW_OLD, nv)                                                                                      \
         }                                                                                                                       \
         MAILP_R##mr(MAILP_ROW_PUT, nv)                                                                                          \
     }
@@ -4424,7 +4428,8 @@ typedef struct mailp_kernels {
 #endif
 
 /* Rows are shared out evenly over tiles: 10 rows are two tiles of 5, not 6 and 4. The first tile waits for its panels to come from
-   afar; while the others find them in the cache, the next panels are fetched (a tenth of the time of a D-Tr denoiser). */
+   afar; while the others find them in the cache, the next panels are fetched (a tenth of the time of a D-Tr denoiser). A single tile
+   fetches them as well, which is nothing where the third-level cache holds all weights, and else up to a tenth. */
 #define MAILP_GEMM_KIND(kind, type, load)                                                                                           \
     MAILP_ALL_TILES(kind, type)                                                                                                     \
     typedef void (*MAILP_FN(gemm_##kind##_tile))(float *y, size_t ldy, const float *x, size_t ldx, const type *w, const float *scale,\
@@ -4434,7 +4439,7 @@ typedef struct mailp_kernels {
     MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale,\
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {              \
         const type  *w     = (const type *)weights;                                                                                 \
-        const size_t tiles = (rows + 5) / 6;                                                                                        \
+        const size_t tiles = MAILP_MAX((rows + 5) / 6, (size_t)1), least = rows / tiles, more = tiles - rows % tiles;               \
         size_t       p, np;                                                                                                         \
         for (p = 0; p < panels; p += np, w += np * k * MAILP_LANES) {                                                               \
             uintptr_t ahead;                                                                                                        \
@@ -4443,10 +4448,10 @@ typedef struct mailp_kernels {
             next  = MAILP_MIN(panels - p - np, (size_t)MAILP_TILE_PANELS) * k * MAILP_LANES * sizeof(type);                         \
             ahead = (uintptr_t)w;                                                                                                   \
             for (t = 0; t < tiles; t++) {                                                                                           \
-                const size_t mr = (rows - m) / (tiles - t);                                                                         \
-                if (t == 1) {                                                                                                       \
+                const size_t mr = least + (t >= more);                                                                              \
+                if (t == 1 || tiles == 1) {                                                                                         \
                     ahead     += np * k * MAILP_LANES * sizeof(type);                                                               \
-                    ahead_step = mailp_pace(next / MAILP_ALIGN, (tiles - 1) * k);                                                   \
+                    ahead_step = mailp_pace(next / MAILP_ALIGN, MAILP_MAX(tiles - 1, (size_t)1) * k);                               \
                 }                                                                                                                   \
                 MAILP_FN(gemm_##kind##_tiles)[np - 1][mr - 1](y + m * ldy + p * MAILP_LANES, ldy, x + m * ldx, ldx, w,              \
                                                               scale == NULL ? NULL : scale + p * MAILP_LANES,                       \
@@ -5731,14 +5736,16 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
 #define MAILP_PAIRS_SUMS(r, c)   __m256i s##r##c;
 #define MAILP_PAIRS_ZEROS(r, c)  s##r##c = _mm256_setzero_si256();
 #define MAILP_PAIRS_DOTS(r, c)   mailp_pairs(s##r##c, xv, w##c)
-#define MAILP_PAIRS_PUT(r, c)                                                                                           \
+#define MAILP_PAIRS_PUT(r, c, add)                                                                                      \
+    mailp_vstore(y + (r) * ldy + (c) * MAILP_W,                                                                         \
+                 mailp_vmadd(_mm256_cvtepi32_ps(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)), add));
+#define MAILP_PAIRS_OLD(r, c)   MAILP_PAIRS_PUT(r, c, mailp_vload(y + (r) * ldy + (c) * MAILP_W))
+#define MAILP_PAIRS_BIAS(r, c)  MAILP_PAIRS_PUT(r, c, mailp_vload(bias + (c) * MAILP_W))
+#define MAILP_PAIRS_NEW(r, c)   MAILP_PAIRS_PUT(r, c, mailp_vzero())
+#define MAILP_PAIRS_PLUS(r, c)                                                                                          \
     {                                                                                                                   \
-        float    *to  = y + (r) * ldy + (c) * MAILP_W;                                                                  \
-        mailp_vec add = part > 0 || accumulate ? mailp_vload(to) : mailp_vzero();                                       \
-        if (part == 0 && bias != NULL) {                                                                                \
-            add = mailp_vadd(add, mailp_vload(bias + (c) * MAILP_W));                                                   \
-        }                                                                                                               \
-        mailp_vstore(to, mailp_vmadd(_mm256_cvtepi32_ps(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)), add)); \
+        float *to = y + (r) * ldy + (c) * MAILP_W;                                                                      \
+        mailp_vstore(to, mailp_vadd(mailp_vload(to), mailp_vload(bias + (c) * MAILP_W)));                               \
     }
 #define MAILP_PAIRS_ROW_SUMS(r, n)  MAILP_C2(MAILP_PAIRS_SUMS, r)
 #define MAILP_PAIRS_ROW_ZEROS(r, n) MAILP_C2(MAILP_PAIRS_ZEROS, r)
@@ -5750,11 +5757,12 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
         xv = _mm256_set1_epi32(two);                                                                                    \
         MAILP_C2(MAILP_PAIRS_DOTS, r)                                                                                   \
     }
-#define MAILP_PAIRS_ROW_PUT(r, n)                                                                                       \
+#define MAILP_PAIRS_ROW_PUT(r, put)                                                                                     \
     {                                                                                                                   \
         const mailp_vec fv = mailp_vset(f[(r) * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM) + part]);                         \
-        MAILP_C2(MAILP_PAIRS_PUT, r)                                                                                    \
+        MAILP_C2(put, r)                                                                                                \
     }
+#define MAILP_PAIRS_ROW_PLUS(r, n)  MAILP_C2(MAILP_PAIRS_PLUS, r)
 #define MAILP_PAIRS_TILE(kind, type, name, attr, mr)                                                                    \
     attr static void MAILP_FN(pairs_##name##_##mr)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, \
                                                    const float *scale, const float *bias, size_t k, int accumulate,     \
@@ -5769,7 +5777,16 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                 MAILP_PREFETCH(ahead);                                                                                  \
                 MAILP_R##mr(MAILP_PAIRS_ROW_STEP, 2)                                                                    \
             }                                                                                                           \
-            MAILP_R##mr(MAILP_PAIRS_ROW_PUT, 2)                                                                         \
+            if (part > 0 || accumulate) {                                                                               \
+                MAILP_R##mr(MAILP_PAIRS_ROW_PUT, MAILP_PAIRS_OLD)                                                       \
+            } else if (bias != NULL) {                                                                                  \
+                MAILP_R##mr(MAILP_PAIRS_ROW_PUT, MAILP_PAIRS_BIAS)                                                      \
+            } else {                                                                                                    \
+                MAILP_R##mr(MAILP_PAIRS_ROW_PUT, MAILP_PAIRS_NEW)                                                       \
+            }                                                                                                           \
+        }                                                                                                               \
+        if (accumulate && bias != NULL) {                                                                               \
+            MAILP_R##mr(MAILP_PAIRS_ROW_PLUS, 2)                                                                        \
         }                                                                                                               \
     }
 
@@ -5803,7 +5820,7 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                 for (p = 0; p < panels; p++) {                                                                                       \
                     const type *w = (const type *)weights + (p * even + from) * MAILP_LANES;                                         \
                     for (m = 0; m < count; m += mr) {                                                                                \
-                        const size_t left = (count - m + 5) / 6, next = m > 0 ? even * MAILP_LANES * sizeof(type) : 0;               \
+                        const size_t left = (count - m + 5) / 6, next = m > 0 || left == 1 ? even * MAILP_LANES * sizeof(type) : 0;  \
                         mr = (count - m) / left;                                                                                     \
                         tiles[mr - 1](y + (first + m) * ldy + p * MAILP_LANES, ldy, q + m * MAILP_PAIRS_DEPTH, f + m * parts, w,     \
                                       scale + p * MAILP_LANES, bias == NULL || from > 0 ? NULL : bias + p * MAILP_LANES, depth,      \
