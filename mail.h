@@ -4441,7 +4441,7 @@ typedef struct mailp_kernels {
         const type  *w     = (const type *)weights;                                                                                 \
         const size_t tiles = MAILP_MAX((rows + 5) / 6, (size_t)1), least = rows / tiles, more = tiles - rows % tiles;               \
         size_t       p, np;                                                                                                         \
-        for (p = 0; p < panels; p += np, w += np * k * MAILP_LANES) {                                                               \
+        for (p = 0; rows > 0 && p < panels; p += np, w += np * k * MAILP_LANES) {                                                   \
             uintptr_t ahead;                                                                                                        \
             size_t    t, m = 0, next, ahead_step = 0;                                                                               \
             np    = MAILP_MIN(panels - p, (size_t)MAILP_TILE_PANELS);                                                               \

@@ -17,7 +17,7 @@ static void fill(float *x, size_t n, double lo, double hi) {
 
 /* y = x W + bias for odd sizes; the same bits whatever the split into rows and panels */
 static void test_gemm(const mailp_kernels *k) {
-    static const size_t sizes[][3] = { { 1, 1, 1 }, { 5, 128, 4 }, { 7, 33, 3 }, { 13, 8, 9 }, { 6, 256, 2 }, { 2, 512, 1 }, { 16, 24, 5 } };
+    static const size_t sizes[][3] = { { 0, 3, 2 }, { 1, 1, 1 }, { 5, 128, 4 }, { 7, 33, 3 }, { 13, 8, 9 }, { 6, 256, 2 }, { 2, 512, 1 }, { 16, 24, 5 } };
     size_t s, m, j, i, p;
     int    accumulate;
     for (s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
@@ -372,7 +372,7 @@ static void test_winograd_rows(const mailp_kernels *k) {
                 k->winograd_products(f + i * MAILP_M_PLANE(1), d + i * plane, tiles * 16, 3, u, h * tiles, 0, (uintptr_t)u, 0);
             }
             k->winograd_out(out, f, h, w, 1, tiles, 0, h * tiles);
-            test_close(k->name, out, ref, h * w * 16, 144 * 6e-8);  /* 144 terms below 1; Winograd's factors are within the slack of a sum's rounding */
+            test_close(k->name, out, ref, h * w * 16, 144 * 6e-8 * 2);  /* 144 terms below 1; in the planes they are larger, which costs a bit */
         }
     }
 }
@@ -437,8 +437,8 @@ static void test_winograd_squares(const mailp_kernels *k) {
                     ref[h * w * 16 + i] = (double)out[h * w * 16 + i];
                 }
                 k->winograd_out(out, m, h, w, tile, tiles_w, 0, tiles_h * tiles_w);
-                /* 144 terms below 1; F(4x4)'s factors add a bit and a half */
-                test_close(k->name, out, ref, (h * w + 1) * 16, 144 * 6e-8 * (tile == 4 ? 3 : 1));
+                /* 144 terms below 1; in the planes they are up to four times as large, which costs a bit and a half */
+                test_close(k->name, out, ref, (h * w + 1) * 16, 144 * 6e-8 * 3);
             }
         }
     }
@@ -744,9 +744,9 @@ static void test_group_norm(const mailp_kernels *k) {
             }
             memcpy(b, a, n * sizeof *a);
             k->group_norm(b, w * 16, b, NULL, c, d, h, w, 0);
-            /* the mean, near 100 in the worst case, is rounded to 4e-6 and a distance divided by 1e-2 at most for a map of one pixel; else
-               by a deviation of 1/2; values are below 20 */
-            test_close(k->name, b, ref, n, kind == 1 ? (h * w == 1 ? 1e-3 : 4e-5) : 4e-6);
+            /* near 100, where floats are 8e-6 apart, a run's 1024 values add up to sums of 26,000 (scalar), of which a rounding is 1e-3 and
+               1000 of either sign are 3e-2: 3e-5 of the mean, and twice that when it is divided by a deviation of 1/2 */
+            test_close(k->name, b, ref, n, kind == 1 ? 1e-4 : 4e-6);
             k->group_norm(b, w * 16, a, NULL, c, d, h, w, 1);
             fill(out, ph * row, -1, 1);
             memcpy(out2, out, ph * row * sizeof *out);
