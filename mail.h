@@ -7475,6 +7475,7 @@ typedef struct mailp_conv {
     mail_weights     type;         /* of w */
     size_t           group;        /* panels packed side by side */
     int              stream;       /* 1: by conv_stream */
+    int              inside;       /* 1: directly, a tap at a time, and only for the pixels that it finds inside the picture */
     int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
     const void      *w;            /* see mailp_conv_pack */
     const float     *scale;        /* [c_out] for integers */
@@ -7520,6 +7521,7 @@ typedef struct mailp_resnet_buffers {
 #define MAILP_CONV_GROUP 4  /* largest conv_group of the kernel tables */
 #define MAILP_STEPS      512 /* steps of k whose weights, 131 KB for 4 blocks, stay in the second-level cache for all pixels */
 #define MAILP_STEPS_READY 64 /* the same for weights that are widened first: 16 KB, in the first-level cache */
+#define MAILP_INSIDE     32 /* output pixels at most of which taps that fall outside are left out */
 
 /* floats of a plane of Winograd's inputs */
 static size_t mailp_winograd_in_plane(const mailp_conv *conv) {
@@ -7530,7 +7532,7 @@ static size_t mailp_winograd_in_plane(const mailp_conv *conv) {
 static void mailp_conv_piece(size_t *taps, size_t *blocks, const mailp_conv *conv) {
     const size_t depth = conv->shape.n_blocks * conv->shape.depth;
     const size_t steps = conv->type == MAIL_WEIGHTS_F32 ? MAILP_STEPS : MAILP_STEPS_READY;
-    *taps   = MAILP_MAX(MAILP_MIN(steps / depth, conv->shape.n_taps), (size_t)1);
+    *taps   = conv->inside ? 1 : MAILP_MAX(MAILP_MIN(steps / depth, conv->shape.n_taps), (size_t)1);
     *blocks = depth <= steps ? conv->shape.n_blocks : steps / conv->shape.depth;
 }
 
@@ -7798,7 +7800,8 @@ static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *ker
         const int    sixteen = mailp_sixteen(kernels, type), eight = low && type == MAIL_WEIGHTS_INT8;
         const size_t squares = 36 * four + (type == MAIL_WEIGHTS_INT8 ? 150 : 120);
         const size_t rows    = 18 * h * ((w + 3) / 4) * (sixteen ? 4 : 5) / 5 + (sixteen ? 20 : 43);
-        const size_t direct  = 9 * h * w * (sixteen ? 4 : 5) / 5 / (eight ? kernels->low_rate[type] : 1);
+        const size_t direct  = (low || h * w > MAILP_INSIDE ? 9 * h * w * (sixteen ? 4 : 5) / 5 : (3 * h - 2) * (3 * w - 2)) /
+                              (eight ? kernels->low_rate[type] : 1);
         return MAILP_MIN(direct, rows) > squares ? 4 : direct > rows ? 1 : 0;
     }
     return four >= 12 ? 4 : two >= 12 ? 2 : 0;
@@ -7887,6 +7890,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
                    conv->h_out * conv->w_out <= 16;
     conv->group  = conv->stream || conv->tile == 1 ? 1 : loader->kernels->conv_group;
+    conv->inside = conv->tile == 0 && !conv->low && !conv->stream && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
     conv->scale  = NULL;
     if (conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen)) {
         conv->scale = scale = mailp_take_floats(&loader->arena, mailp_pad(c_out));
@@ -8137,6 +8141,12 @@ static void mailp_map_border(float *block, size_t h, size_t w) {
     memset(block + (h + 1) * columns * MAILP_LANES, 0, (rows - h - 1) * columns * MAILP_LANES * sizeof(float));
 }
 
+/* Outputs *from..*end-1 of `outputs` find their tap of 3 among the inputs, the tap - 1 steps away from stride * output. */
+static void mailp_conv_inside(size_t *from, size_t *end, size_t inputs, size_t outputs, size_t stride, size_t tap) {
+    *from = tap == 0 ? 1 : 0;
+    *end  = MAILP_MIN((inputs + stride - tap) / stride, outputs);
+}
+
 /* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16].
    m, u  scratch for Winograd's products and for weights made ready
    While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
@@ -8167,8 +8177,13 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
         const size_t         n_blocks = shape.n_blocks, depth = n_blocks * shape.depth;
         const unsigned char *w = (const unsigned char *)conv->w + (first * shape.n_taps * depth + begin - first) * size;
         const int            ready = conv->type == MAIL_WEIGHTS_F32;
-        size_t               taps, blocks, tap, end, b;
+        const size_t         stride = shape.pixel_step / MAILP_LANES;
+        float                part[MAILP_CONV_GROUP * MAILP_INSIDE * MAILP_LANES];
+        size_t               taps, blocks, tap, end, b, row, rows_end, column, columns_end;
         mailp_conv_piece(&taps, &blocks, conv);
+        if (conv->inside) {
+            memset(y, 0, n * pixels * MAILP_LANES * sizeof(float));
+        }
         for (tap = 0; tap < shape.n_taps; tap = end) {
             end = MAILP_MIN(tap + taps, shape.n_taps);
             for (b = 0; b < n_blocks; b += blocks) {
@@ -8179,8 +8194,25 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                 if (!ready) {
                     kernels->widen(u, w, scale, steps, group, n, conv->type);
                 }
-                kernels->conv(y, pixels * MAILP_LANES, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready ? group : n,
-                              &shape, tap, end, pixels, n, tap > 0 || b > 0, (uintptr_t)w + bytes, bytes / MAILP_ALIGN);
+                if (conv->inside) {
+                    size_t count;
+                    mailp_conv_inside(&row, &rows_end, conv->h_in, conv->h_out, stride, tap / 3);
+                    mailp_conv_inside(&column, &columns_end, conv->w_in, conv->w_out, stride, tap % 3);
+                    if (row < rows_end && column < columns_end) {
+                        shape.width = columns_end - column;
+                        count       = (rows_end - row) * shape.width;
+                        kernels->conv(part, count * MAILP_LANES, in + b * shape.plane + row * shape.row_step + column * shape.pixel_step,
+                                      ready ? (const float *)(const void *)w : u, ready ? group : n, &shape, tap, end, count, n, 0,
+                                      (uintptr_t)w + bytes, bytes / MAILP_ALIGN);
+                        for (i = 0; i < n; i++) {
+                            kernels->add(y + (i * pixels + row * conv->w_out + column) * MAILP_LANES, conv->w_out * MAILP_LANES,
+                                         part + i * count * MAILP_LANES, shape.width * MAILP_LANES, rows_end - row, shape.width);
+                        }
+                    }
+                } else {
+                    kernels->conv(y, pixels * MAILP_LANES, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready ? group : n,
+                                  &shape, tap, end, pixels, n, tap > 0 || b > 0, (uintptr_t)w + bytes, bytes / MAILP_ALIGN);
+                }
                 w += bytes;
             }
         }
@@ -8225,8 +8257,8 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
             kernels->winograd_out(y + i * pixels * MAILP_LANES, m, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
         }
     } else {
-        const size_t         planes = conv->planes, tiles = shape.width, most = MAILP_TILES(group);
-        const size_t         m_plane = MAILP_M_PLANE(group), u_plane = MAILP_U_PLANE(group);
+        const size_t         planes = conv->planes, tiles = shape.width, most = MAILP_TILES(conv->group);
+        const size_t         m_plane = MAILP_M_PLANE(conv->group), u_plane = MAILP_U_PLANE(conv->group);
         const unsigned char *w = (const unsigned char *)conv->w + (first * conv->c_in + begin - first) * 9 * size;
         const size_t         plane = mailp_winograd_in_plane(conv);
         size_t               t, count, k, b, c, depth;
