@@ -4159,7 +4159,7 @@ typedef struct mailp_kernels {
     int    stem_most;    /* largest weight of a stem in 8 bits; 0: it has to be done in float */
     int    low_sum;      /* most that four weights of 8 bits whose products meet in 16 may add up to, of one sign; 0: they meet in 32 */
 
-    /* Winograd's convolutions on one block, see MAILP_PHASES for tile */
+    /* Winograd's convolutions on one block; for tile see MAILP_PHASES */
     void (*winograd_weights)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels, size_t tile,
                              mail_weights type);
     void (*winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile);
@@ -5030,7 +5030,8 @@ MAILP_WORD void MAILP_FN(phases_in)(float *o, size_t os, const float *d, size_t 
    included;  v [n * n] planes, `plane` floats apart, of [tiles][16]  (tile 1: 6 planes of [tiles_h + 2][tiles_w][16]; by phases:
    25 planes, tiles are 4 pixels apart) */
 MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile) {
-    const size_t rows = tile == 1 ? tiles_h + 2 : tiles_h, high = tile == MAILP_PHASES ? 4 : tile, wide = tile == MAILP_PHASES ? 4 : mailp_tile_width(tile);
+    const size_t rows = tile == 1 ? tiles_h + 2 : tiles_h, stride = tile == MAILP_PHASES ? 2 : 1;
+    const size_t high = stride * mailp_tile_height(tile), wide = stride * mailp_tile_width(tile);
     float        tmp[16 * MAILP_W];
     size_t       lane, ty, tx, i;
     for (ty = 0; ty < rows; ty++, x += high * row, v += tiles_w * MAILP_LANES) {
@@ -8285,7 +8286,8 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                 }
             }
             for (b = 0; b < n; b++) {
-                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, conv->h_out, conv->w_out, conv->tile, conv->tiles_w, t, t + count);
+                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, conv->h_out, conv->w_out, conv->tile,
+                                      conv->tiles_w, t, t + count);
             }
         }
     }
