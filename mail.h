@@ -4175,7 +4175,7 @@ typedef struct mailp_kernels {
     /* The same in integers of 16 bits, for conv_low[MAIL_WEIGHTS_BF16]; NULL: not there, and these weights are floats */
     void (*rows16_weights)(int16_t *u, const int16_t *w, uintptr_t ahead, size_t ahead_step);
     void (*rows16_in)(int16_t *v, float *scale, size_t plane, const float *x, size_t floats, size_t row, size_t tiles_h, size_t tiles_w);
-    void (*rows16_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tiles_w);
+    void (*rows16_out)(float *y, const float *m, size_t h, size_t w, size_t tiles_w);
 } mailp_kernels;
 
 #define MAILP_PASS MAILP_PASS_SCALAR
@@ -4325,6 +4325,14 @@ typedef struct mailp_kernels {
 
 /* ---- matrix product ---------------------------------------------------------------------------------------------- */
 
+/* X(0, n) .. X(5, n), for statements that are written out */
+#define MAILP_R1(X, n) X(0, n)
+#define MAILP_R2(X, n) MAILP_R1(X, n) X(1, n)
+#define MAILP_R3(X, n) MAILP_R2(X, n) X(2, n)
+#define MAILP_R4(X, n) MAILP_R3(X, n) X(3, n)
+#define MAILP_R5(X, n) MAILP_R4(X, n) X(4, n)
+#define MAILP_R6(X, n) MAILP_R5(X, n) X(5, n)
+
 #if MAILP_W == 1
 
 #define MAILP_GEMM_KIND(kind, type, load)                                                                                          \
@@ -4356,12 +4364,6 @@ typedef struct mailp_kernels {
 /* A tile of MR rows by NV vectors keeps its sums in registers; statements are written out per row and vector because
    compilers do not unroll reliably at -O2. Six rows by four vectors fill 24 of 32 registers (AVX-512, NEON); AVX2 has 16
    and takes two vectors. */
-#define MAILP_R1(X, n) X(0, n)
-#define MAILP_R2(X, n) MAILP_R1(X, n) X(1, n)
-#define MAILP_R3(X, n) MAILP_R2(X, n) X(2, n)
-#define MAILP_R4(X, n) MAILP_R3(X, n) X(3, n)
-#define MAILP_R5(X, n) MAILP_R4(X, n) X(4, n)
-#define MAILP_R6(X, n) MAILP_R5(X, n) X(5, n)
 #define MAILP_C1(X, r) X(r, 0)
 #define MAILP_C2(X, r) MAILP_C1(X, r) X(r, 1)
 #define MAILP_C3(X, r) MAILP_C2(X, r) X(r, 2)
@@ -4439,9 +4441,10 @@ typedef struct mailp_kernels {
     MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale,\
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {              \
         const type  *w     = (const type *)weights;                                                                                 \
-        const size_t tiles = MAILP_MAX((rows + 5) / 6, (size_t)1), least = rows / tiles, more = tiles - rows % tiles;               \
+        const size_t tiles = (rows + 5) / 6, least = rows / MAILP_MAX(tiles, (size_t)1), more = tiles * (least + 1) - rows;         \
+        const size_t start = tiles > 1;  /* the tile that begins to fetch */                                                        \
         size_t       p, np;                                                                                                         \
-        for (p = 0; rows > 0 && p < panels; p += np, w += np * k * MAILP_LANES) {                                                   \
+        for (p = 0; p < panels; p += np, w += np * k * MAILP_LANES) {                                                               \
             uintptr_t ahead;                                                                                                        \
             size_t    t, m = 0, next, ahead_step = 0;                                                                               \
             np    = MAILP_MIN(panels - p, (size_t)MAILP_TILE_PANELS);                                                               \
@@ -4449,9 +4452,9 @@ typedef struct mailp_kernels {
             ahead = (uintptr_t)w;                                                                                                   \
             for (t = 0; t < tiles; t++) {                                                                                           \
                 const size_t mr = least + (t >= more);                                                                              \
-                if (t == 1 || tiles == 1) {                                                                                         \
+                if (t == start) {                                                                                                   \
                     ahead     += np * k * MAILP_LANES * sizeof(type);                                                               \
-                    ahead_step = mailp_pace(next / MAILP_ALIGN, MAILP_MAX(tiles - 1, (size_t)1) * k);                               \
+                    ahead_step = mailp_pace(next / MAILP_ALIGN, (tiles - start) * k);                                               \
                 }                                                                                                                   \
                 MAILP_FN(gemm_##kind##_tiles)[np - 1][mr - 1](y + m * ldy + p * MAILP_LANES, ldy, x + m * ldx, ldx, w,              \
                                                               scale == NULL ? NULL : scale + p * MAILP_LANES,                       \
@@ -5003,6 +5006,17 @@ MAILP_WORD void MAILP_FN(winograd4_in)(float *v, size_t plane, const float *d, s
     }
 }
 
+MAILP_WORD void MAILP_FN(winograd2_in)(float *o, size_t os, const float *d, size_t row) {
+    float  tmp[16 * MAILP_W];
+    size_t i;
+    for (i = 0; i < 4; i++) {
+        MAILP_FN(winograd2_in1)(tmp + i * MAILP_W, 4 * MAILP_W, d + i * MAILP_LANES, row);
+    }
+    for (i = 0; i < 4; i++) {
+        MAILP_FN(winograd2_in1)(o + 4 * i * os, os, tmp + 4 * i * MAILP_W, MAILP_W);
+    }
+}
+
 /* One dimension by phases: five vectors to (d0 - d2, d2, d4 - d2, d1, d3) */
 MAILP_WORD void MAILP_FN(phases_in1)(float *o, size_t os, mailp_vec d0, mailp_vec d1, mailp_vec d2, mailp_vec d3, mailp_vec d4) {
     mailp_vstore(o, mailp_vsub(d0, d2));
@@ -5032,8 +5046,7 @@ MAILP_WORD void MAILP_FN(phases_in)(float *o, size_t os, const float *d, size_t 
 MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile) {
     const size_t rows = tile == 1 ? tiles_h + 2 : tiles_h, stride = tile == MAILP_PHASES ? 2 : 1;
     const size_t high = stride * mailp_tile_height(tile), wide = stride * mailp_tile_width(tile);
-    float        tmp[16 * MAILP_W];
-    size_t       lane, ty, tx, i;
+    size_t       lane, ty, tx;
     for (ty = 0; ty < rows; ty++, x += high * row, v += tiles_w * MAILP_LANES) {
         for (tx = 0; tx < tiles_w; tx += tile == 4 ? MAILP_STRIP : 1) {
             for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
@@ -5046,43 +5059,11 @@ MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, 
                 } else if (tile == MAILP_PHASES) {
                     MAILP_FN(phases_in)(o, plane, d, row);
                 } else {
-                    for (i = 0; i < 4; i++) {
-                        MAILP_FN(winograd2_in1)(tmp + i * MAILP_W, 4 * MAILP_W, d + i * MAILP_LANES, row);
-                    }
-                    for (i = 0; i < 4; i++) {
-                        MAILP_FN(winograd2_in1)(o + i * 4 * plane, plane, tmp + 4 * i * MAILP_W, MAILP_W);
-                    }
+                    MAILP_FN(winograd2_in)(o, plane, d, row);
                 }
             }
         }
     }
-}
-
-/* Both dimensions: m of 36 planes to 4 rows of 4 outputs */
-MAILP_WORD void MAILP_FN(winograd4_out)(float *o, size_t row, const float *m) {
-    enum { PLANE = MAILP_M_PLANE(MAILP_CONV_PANELS), ROW = 6 * PLANE };
-    float tmp[24 * MAILP_W];
-    MAILP_FN(winograd4_out1)(tmp, 6 * MAILP_W, m, ROW);
-    MAILP_FN(winograd4_out1)(tmp + MAILP_W, 6 * MAILP_W, m + PLANE, ROW);
-    MAILP_FN(winograd4_out1)(tmp + 2 * MAILP_W, 6 * MAILP_W, m + 2 * PLANE, ROW);
-    MAILP_FN(winograd4_out1)(tmp + 3 * MAILP_W, 6 * MAILP_W, m + 3 * PLANE, ROW);
-    MAILP_FN(winograd4_out1)(tmp + 4 * MAILP_W, 6 * MAILP_W, m + 4 * PLANE, ROW);
-    MAILP_FN(winograd4_out1)(tmp + 5 * MAILP_W, 6 * MAILP_W, m + 5 * PLANE, ROW);
-    MAILP_FN(winograd4_out1)(o, MAILP_LANES, tmp, MAILP_W);
-    MAILP_FN(winograd4_out1)(o + row, MAILP_LANES, tmp + 6 * MAILP_W, MAILP_W);
-    MAILP_FN(winograd4_out1)(o + 2 * row, MAILP_LANES, tmp + 12 * MAILP_W, MAILP_W);
-    MAILP_FN(winograd4_out1)(o + 3 * row, MAILP_LANES, tmp + 18 * MAILP_W, MAILP_W);
-}
-
-MAILP_WORD void MAILP_FN(winograd2_out)(float *o, size_t row, const float *m) {
-    enum { PLANE = MAILP_M_PLANE(MAILP_CONV_PANELS), ROW = 4 * PLANE };
-    float tmp[8 * MAILP_W];
-    MAILP_FN(winograd2_out1)(tmp, 4 * MAILP_W, m, ROW);
-    MAILP_FN(winograd2_out1)(tmp + MAILP_W, 4 * MAILP_W, m + PLANE, ROW);
-    MAILP_FN(winograd2_out1)(tmp + 2 * MAILP_W, 4 * MAILP_W, m + 2 * PLANE, ROW);
-    MAILP_FN(winograd2_out1)(tmp + 3 * MAILP_W, 4 * MAILP_W, m + 3 * PLANE, ROW);
-    MAILP_FN(winograd2_out1)(o, MAILP_LANES, tmp, MAILP_W);
-    MAILP_FN(winograd2_out1)(o + row, MAILP_LANES, tmp + 4 * MAILP_W, MAILP_W);
 }
 
 /* One dimension by phases: (m0 + m1 + m3, m1 + m2 + m4) */
@@ -5092,17 +5073,19 @@ MAILP_WORD void MAILP_FN(phases_out1)(float *o, size_t os, const float *m, size_
     mailp_vstore(o + os, mailp_vadd(mailp_vadd(m1, mailp_vload(m + 2 * ms)), mailp_vload(m + 4 * ms)));
 }
 
-MAILP_WORD void MAILP_FN(phases_out)(float *o, size_t row, const float *m) {
-    enum { PLANE = MAILP_M_PLANE(MAILP_CONV_PANELS), ROW = 5 * PLANE };
-    float tmp[10 * MAILP_W];
-    MAILP_FN(phases_out1)(tmp, 5 * MAILP_W, m, ROW);
-    MAILP_FN(phases_out1)(tmp + MAILP_W, 5 * MAILP_W, m + PLANE, ROW);
-    MAILP_FN(phases_out1)(tmp + 2 * MAILP_W, 5 * MAILP_W, m + 2 * PLANE, ROW);
-    MAILP_FN(phases_out1)(tmp + 3 * MAILP_W, 5 * MAILP_W, m + 3 * PLANE, ROW);
-    MAILP_FN(phases_out1)(tmp + 4 * MAILP_W, 5 * MAILP_W, m + 4 * PLANE, ROW);
-    MAILP_FN(phases_out1)(o, MAILP_LANES, tmp, MAILP_W);
-    MAILP_FN(phases_out1)(o + row, MAILP_LANES, tmp + 5 * MAILP_W, MAILP_W);
-}
+/* Both dimensions: m of n * n planes to `high` rows of outputs, written out, since loops would not be unrolled */
+#define MAILP_OUT_COLUMN(c, name)  MAILP_FN(name##_out1)(tmp + (c) * MAILP_W, N * MAILP_W, m + (c) * PLANE, N * PLANE);
+#define MAILP_OUT_ROW(r, name)     MAILP_FN(name##_out1)(o + (r) * row, MAILP_LANES, tmp + (r) * N * MAILP_W, MAILP_W);
+#define MAILP_OUT(name, n, high)                                              \
+    MAILP_WORD void MAILP_FN(name##_out)(float *o, size_t row, const float *m) { \
+        enum { N = n, PLANE = MAILP_M_PLANE(MAILP_CONV_PANELS) };             \
+        float tmp[high * N * MAILP_W];                                        \
+        MAILP_R##n(MAILP_OUT_COLUMN, name)                                    \
+        MAILP_R##high(MAILP_OUT_ROW, name)                                    \
+    }
+MAILP_OUT(winograd4, 6, 4)
+MAILP_OUT(winograd2, 4, 2)
+MAILP_OUT(phases, 5, 2)
 
 MAILP_WORD void MAILP_FN(winograd_out_tile)(float *o, size_t row, const float *m, size_t tile) {
     if (tile == 4) {
@@ -5205,10 +5188,10 @@ MAILP_WORD void MAILP_FN(winograd_rows_weights_of)(float *u, const void *w, cons
                                                    size_t ahead_step) {
     size_t i;
     for (i = 0; i < MAILP_COLUMN; i += MAILP_W, ahead += ahead_step * MAILP_W / MAILP_LANES) {
-        MAILP_PREFETCH(ahead);
         const mailp_vec g0 = MAILP_FN(scaled_weight)(w, i, scale, i % MAILP_LANES, type);
         const mailp_vec g1 = MAILP_FN(scaled_weight)(w, MAILP_COLUMN + i, scale, i % MAILP_LANES, type);
         const mailp_vec g2 = MAILP_FN(scaled_weight)(w, 2 * MAILP_COLUMN + i, scale, i % MAILP_LANES, type);
+        MAILP_PREFETCH(ahead);
         if (type == MAIL_WEIGHTS_F32) {
             MAILP_FN(winograd4_weights_inner)(u + i, MAILP_COLUMN, g0, g1, g2);
         } else {
@@ -5588,8 +5571,9 @@ MAILP_KERNEL void MAILP_FN(rows16_in)(int16_t *v, float *scale, size_t plane, co
     }
 }
 
-/* y [h][w][16] from m [6] planes, `plane` floats apart, of [h][tiles_w][16]: At m, the denominators of G taken away */
-MAILP_KERNEL void MAILP_FN(rows16_out)(float *y, const float *m, size_t plane, size_t h, size_t w, size_t tiles_w) {
+/* y [h][w][16] from m [6] planes, MAILP_M_PLANE floats apart, of [h][tiles_w][16]: At m, the denominators of G taken away */
+MAILP_KERNEL void MAILP_FN(rows16_out)(float *y, const float *m, size_t h, size_t w, size_t tiles_w) {
+    enum { PLANE = MAILP_M_PLANE(MAILP_CONV_PANELS) };
     const mailp_vec quarter = mailp_vset(0.25f), third = mailp_vset(1.0f / 3), sixth = mailp_vset(1.0f / 6), twelfth = mailp_vset(1.0f / 12);
     const mailp_vec last = mailp_vset(1.0f / 24);
     size_t          i, t, lane;
@@ -5598,8 +5582,8 @@ MAILP_KERNEL void MAILP_FN(rows16_out)(float *y, const float *m, size_t plane, s
             for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
                 const float    *from = m + lane;
                 float          *to = y + (i * w + 4 * t) * MAILP_LANES + lane;
-                const mailp_vec m1 = mailp_vload(from + plane), m2 = mailp_vload(from + 2 * plane);
-                const mailp_vec m3 = mailp_vload(from + 3 * plane), m4 = mailp_vload(from + 4 * plane);
+                const mailp_vec m1 = mailp_vload(from + PLANE), m2 = mailp_vload(from + 2 * PLANE);
+                const mailp_vec m3 = mailp_vload(from + 3 * PLANE), m4 = mailp_vload(from + 4 * PLANE);
                 const mailp_vec s = mailp_vmul(sixth, mailp_vadd(m1, m2)), d = mailp_vmul(sixth, mailp_vsub(m1, m2));
                 const mailp_vec u = mailp_vadd(m3, m4), e = mailp_vsub(m3, m4);
                 mailp_vstore(to, mailp_vmadd(quarter, mailp_vload(from), mailp_vsub(mailp_vmul(last, u), s)));
@@ -5610,7 +5594,7 @@ MAILP_KERNEL void MAILP_FN(rows16_out)(float *y, const float *m, size_t plane, s
                     mailp_vstore(to + 2 * MAILP_LANES, mailp_vsub(mailp_vmul(sixth, u), s));
                 }
                 if (4 * t + 3 < w) {
-                    mailp_vstore(to + 3 * MAILP_LANES, mailp_vadd(mailp_vsub(mailp_vmul(third, e), d), mailp_vload(from + 5 * plane)));
+                    mailp_vstore(to + 3 * MAILP_LANES, mailp_vadd(mailp_vsub(mailp_vmul(third, e), d), mailp_vload(from + 5 * PLANE)));
                 }
             }
         }
@@ -7541,8 +7525,7 @@ static void mailp_conv_piece(size_t *taps, size_t *blocks, const mailp_conv *con
 /* floats of weights made ready at a time */
 static size_t mailp_conv_u_floats(const mailp_conv *conv) {
     if (conv->tile != 0) {
-        return conv->tile == 1 ? conv->planes * MAILP_COLUMN :
-               conv->planes * MAILP_U_PLANE(conv->group);
+        return conv->planes * (conv->tile == 1 ? MAILP_COLUMN : MAILP_U_PLANE(conv->group));
     }
     return conv->type == MAIL_WEIGHTS_F32 ? 0 : MAILP_STEPS_READY * MAILP_CONV_GROUP * MAILP_LANES;
 }
@@ -8149,6 +8132,28 @@ static void mailp_conv_inside(size_t *from, size_t *end, size_t inputs, size_t o
     *end  = MAILP_MIN((inputs + stride - tap) / stride, outputs);
 }
 
+/* One tap of one piece of a convolution for the pixels that find it inside the picture, added to y [n][h * w][16]; other operands as in
+   mailp_kernels.conv */
+static void mailp_conv_add_inside(float *y, const mailp_conv *conv, const mailp_kernels *kernels, const float *x, const float *w, size_t group,
+                                  mailp_conv_shape shape, size_t tap, size_t n, uintptr_t ahead, size_t lines) {
+    const size_t pixels = conv->h_out * conv->w_out, stride = shape.pixel_step / MAILP_LANES;
+    float        part[MAILP_CONV_GROUP * MAILP_INSIDE * MAILP_LANES];
+    size_t       row, rows_end, column, columns_end, count, i;
+    mailp_conv_inside(&row, &rows_end, conv->h_in, conv->h_out, stride, tap / 3);
+    mailp_conv_inside(&column, &columns_end, conv->w_in, conv->w_out, stride, tap % 3);
+    if (row >= rows_end || column >= columns_end) {
+        return;
+    }
+    shape.width = columns_end - column;
+    count       = (rows_end - row) * shape.width;
+    kernels->conv(part, count * MAILP_LANES, x + row * shape.row_step + column * shape.pixel_step, w, group, &shape, tap, tap + 1, count, n, 0,
+                  ahead, lines);
+    for (i = 0; i < n; i++) {
+        kernels->add(y + (i * pixels + row * conv->w_out + column) * MAILP_LANES, conv->w_out * MAILP_LANES, part + i * count * MAILP_LANES,
+                     shape.width * MAILP_LANES, rows_end - row, shape.width);
+    }
+}
+
 /* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16].
    m, u  scratch for Winograd's products and for weights made ready
    While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
@@ -8179,9 +8184,8 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
         const size_t         n_blocks = shape.n_blocks, depth = n_blocks * shape.depth;
         const unsigned char *w = (const unsigned char *)conv->w + (first * shape.n_taps * depth + begin - first) * size;
         const int            ready = conv->type == MAIL_WEIGHTS_F32;
-        const size_t         stride = shape.pixel_step / MAILP_LANES;
-        float                part[MAILP_CONV_GROUP * MAILP_INSIDE * MAILP_LANES];
-        size_t               taps, blocks, tap, end, b, row, rows_end, column, columns_end;
+        const size_t         ready_group = ready ? group : n;
+        size_t               taps, blocks, tap, end, b;
         mailp_conv_piece(&taps, &blocks, conv);
         if (conv->inside) {
             memset(y, 0, n * pixels * MAILP_LANES * sizeof(float));
@@ -8197,22 +8201,10 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                     kernels->widen(u, w, scale, steps, group, n, conv->type);
                 }
                 if (conv->inside) {
-                    size_t count;
-                    mailp_conv_inside(&row, &rows_end, conv->h_in, conv->h_out, stride, tap / 3);
-                    mailp_conv_inside(&column, &columns_end, conv->w_in, conv->w_out, stride, tap % 3);
-                    if (row < rows_end && column < columns_end) {
-                        shape.width = columns_end - column;
-                        count       = (rows_end - row) * shape.width;
-                        kernels->conv(part, count * MAILP_LANES, in + b * shape.plane + row * shape.row_step + column * shape.pixel_step,
-                                      ready ? (const float *)(const void *)w : u, ready ? group : n, &shape, tap, end, count, n, 0,
-                                      (uintptr_t)w + 2 * bytes, bytes / MAILP_ALIGN);
-                        for (i = 0; i < n; i++) {
-                            kernels->add(y + (i * pixels + row * conv->w_out + column) * MAILP_LANES, conv->w_out * MAILP_LANES,
-                                         part + i * count * MAILP_LANES, shape.width * MAILP_LANES, rows_end - row, shape.width);
-                        }
-                    }
+                    mailp_conv_add_inside(y, conv, kernels, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready_group, shape,
+                                          tap, n, (uintptr_t)w + 2 * bytes, bytes / MAILP_ALIGN);
                 } else {
-                    kernels->conv(y, pixels * MAILP_LANES, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready ? group : n,
+                    kernels->conv(y, pixels * MAILP_LANES, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready_group,
                                   &shape, tap, end, pixels, n, tap > 0 || b > 0, (uintptr_t)w + bytes, bytes / MAILP_ALIGN);
                 }
                 w += bytes;
@@ -8235,7 +8227,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                                               ahead + (first_lines + k * share) * MAILP_ALIGN, share);
             }
         }
-        kernels->rows16_out(y, m, m_plane, conv->h_out, conv->w_out, conv->tiles_w);
+        kernels->rows16_out(y, m, conv->h_out, conv->w_out, conv->tiles_w);
     } else if (conv->tile == 1) {
         const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group);
         const size_t         bytes = 9 * MAILP_LANES * size;  /* of a block of channels */

@@ -328,43 +328,53 @@ static void test_winograd_products(const mailp_kernels *k) {
     }
 }
 
-/* a 3 x 3 convolution of one block by tiles of one row, with weights of every type, some tiles cut off */
-static void test_winograd_rows(const mailp_kernels *k) {
+/* A random 3 x 3 convolution of one block to h x w outputs: a, its input of h_in x w_in with a border, `rows` rows `row` floats apart; b, the
+   values of weights of a type, their scales c; ref, the outputs. Weight (tap t, input i) is at [first[t] + i * step].
+   Returned: the weights as they are stored. */
+static const void *random_block(int type, const size_t *first, size_t step, size_t stride, size_t h, size_t w, size_t h_in, size_t w_in,
+                                size_t rows, size_t row) {
     static int8_t   byte[9 * 256];
     static uint16_t half[9 * 256];
-    const size_t    h = 5;
-    size_t          w, y, x, j, i, t, plane, tiles;
-    int             type;
+    size_t          y, x, j, i, t;
+    memset(a, 0, rows * row * sizeof *a);
+    for (y = 0; y < h_in; y++) {
+        fill(a + (y + 1) * row + 16, w_in * 16, -1, 1);
+    }
+    fill(c, 16, 0.004f, 0.008f);
+    for (i = 0; i < 9 * 256; i++) {
+        byte[i] = (int8_t)(255 * test_uniform() - 127);
+        half[i] = (uint16_t)mailp_bf16((float)(2 * test_uniform() - 1));
+        b[i]    = type == MAIL_WEIGHTS_F32 ? (float)(2 * test_uniform() - 1) :
+                  type == MAIL_WEIGHTS_BF16 ? mailp_bf16_to_float(half[i]) : (float)byte[i] * c[i % 16];
+    }
+    for (y = 0; y < h; y++) {
+        for (x = 0; x < w; x++) {
+            for (j = 0; j < 16; j++) {
+                double sum = 0;
+                for (t = 0; t < 9; t++) {
+                    for (i = 0; i < 16; i++) {
+                        sum += (double)a[(stride * y + t / 3) * row + (stride * x + t % 3) * 16 + i] * (double)b[(first[t] + i * step) * 16 + j];
+                    }
+                }
+                ref[(y * w + x) * 16 + j] = sum;
+            }
+        }
+    }
+    return type == MAIL_WEIGHTS_F32 ? (const void *)b : type == MAIL_WEIGHTS_BF16 ? (const void *)half : (const void *)byte;
+}
+
+/* a 3 x 3 convolution of one block by tiles of one row, with weights of every type, some tiles cut off */
+static void test_winograd_rows(const mailp_kernels *k) {
+    static const size_t first[9] = { 0, 48, 96, 16, 64, 112, 32, 80, 128 };  /* [3 columns][3 rows][16] */
+    const size_t        h = 5;
+    size_t              w, i, plane, tiles;
+    int                 type;
     for (type = MAIL_WEIGHTS_F32; k->winograd_rows_weights != NULL && type <= MAIL_WEIGHTS_INT8; type++) {
         for (w = 4; w <= 9; w++) {
             const size_t row = (w + 9) / 4 * 64;
-            const void  *from = type == MAIL_WEIGHTS_F32 ? (const void *)b : type == MAIL_WEIGHTS_BF16 ? (const void *)half : (const void *)byte;
+            const void  *from = random_block(type, first, 1, 1, h, w, h, w, h + 2, row);
             tiles = (w + 3) / 4;
             plane = (h + 2) * tiles * 16;
-            memset(a, 0, (h + 2) * row * sizeof *a);
-            for (y = 0; y < h; y++) {
-                fill(a + (y + 1) * row + 16, w * 16, -1, 1);
-            }
-            fill(c, 16, 0.004f, 0.008f);
-            for (i = 0; i < 9 * 256; i++) {
-                byte[i] = (int8_t)(255 * test_uniform() - 127);
-                half[i] = (uint16_t)mailp_bf16((float)(2 * test_uniform() - 1));
-                b[i]    = type == MAIL_WEIGHTS_F32 ? (float)(2 * test_uniform() - 1) :
-                          type == MAIL_WEIGHTS_BF16 ? mailp_bf16_to_float(half[i]) : (float)byte[i] * c[i % 16];
-            }
-            for (y = 0; y < h; y++) {
-                for (x = 0; x < w; x++) {
-                    for (j = 0; j < 16; j++) {
-                        double sum = 0;
-                        for (t = 0; t < 9; t++) {
-                            for (i = 0; i < 16; i++) {
-                                sum += (double)a[(y + t / 3) * row + (x + t % 3) * 16 + i] * (double)b[((t % 3 * 3 + t / 3) * 16 + i) * 16 + j];
-                            }
-                        }
-                        ref[(y * w + x) * 16 + j] = sum;
-                    }
-                }
-            }
             k->winograd_in(d, plane, a, row, h, tiles, 1);
             k->winograd_rows_weights(e, from, c, (mail_weights)type, (uintptr_t)from, 0);
             for (i = 0; i < 6; i++) {
@@ -379,12 +389,10 @@ static void test_winograd_rows(const mailp_kernels *k) {
 
 /* a 3 x 3 convolution of one block, of stride 1 by squares or 2 by phases, with weights of every type, some tiles cut off */
 static void test_winograd_squares(const mailp_kernels *k) {
-    static const size_t tiles[3] = { 2, 4, MAILP_PHASES };
-    static int8_t       byte[9 * 256];
-    static uint16_t     half[9 * 256];
+    static const size_t tiles[3] = { 2, 4, MAILP_PHASES }, first[9] = { 0, 1, 2, 3, 4, 5, 6, 7, 8 };  /* [16][9] */
     const size_t        group = k->conv_group, u_plane = MAILP_U_PLANE(group), m_plane = MAILP_M_PLANE(group);
     static float        u[36 * MAILP_U_PLANE(4)], m[36 * MAILP_M_PLANE(4)];
-    size_t              kind, h, w, y, x, j, i, t;
+    size_t              kind, h, w, x, j, i, t;
     int                 type;
     for (kind = 0; kind < 3; kind++) {
         const size_t tile = tiles[kind], stride = tile == MAILP_PHASES ? 2 : 1, high = tile == 4 ? 4 : 2, planes = tile == 4 ? 36 : tile == 2 ? 16 : 25;
@@ -393,31 +401,7 @@ static void test_winograd_squares(const mailp_kernels *k) {
                 const size_t h_in = h * stride - (stride == 2 && h == 5), w_in = w * stride - (stride == 2 && w == 6);
                 const size_t row = ((w_in + 3) / 4 * 4 + 2) * 16, rows = (h_in + 3) / 4 * 4 + 2;
                 const size_t tiles_h = (h + high - 1) / high, tiles_w = (w + high - 1) / high, plane = tiles_h * tiles_w * 16 + 16;
-                const void  *from = type == MAIL_WEIGHTS_F32 ? (const void *)b : type == MAIL_WEIGHTS_BF16 ? (const void *)half : (const void *)byte;
-                memset(a, 0, rows * row * sizeof *a);
-                for (y = 0; y < h_in; y++) {
-                    fill(a + (y + 1) * row + 16, w_in * 16, -1, 1);
-                }
-                fill(c, 16, 0.004f, 0.008f);
-                for (i = 0; i < 9 * 256; i++) {
-                    byte[i] = (int8_t)(255 * test_uniform() - 127);
-                    half[i] = (uint16_t)mailp_bf16((float)(2 * test_uniform() - 1));
-                    b[i]    = type == MAIL_WEIGHTS_F32 ? (float)(2 * test_uniform() - 1) :
-                              type == MAIL_WEIGHTS_BF16 ? mailp_bf16_to_float(half[i]) : (float)byte[i] * c[i % 16];
-                }
-                for (y = 0; y < h; y++) {
-                    for (x = 0; x < w; x++) {
-                        for (j = 0; j < 16; j++) {
-                            double sum = 0;
-                            for (t = 0; t < 9; t++) {
-                                for (i = 0; i < 16; i++) {
-                                    sum += (double)a[(stride * y + t / 3) * row + (stride * x + t % 3) * 16 + i] * (double)b[(i * 9 + t) * 16 + j];
-                                }
-                            }
-                            ref[(y * w + x) * 16 + j] = sum;
-                        }
-                    }
-                }
+                const void  *from = random_block(type, first, 9, stride, h, w, h_in, w_in, rows, row);
                 k->winograd_in(d, plane, a, row, tiles_h, tiles_w, tile);
                 k->winograd_weights(u, from, c, 16, 1, 1, tile, (mail_weights)type);
                 for (t = 0; t < planes; t++) {
@@ -591,13 +575,13 @@ static void test_rows16(const mailp_kernels *k) {
             k->rows16_weights(ready, packed + at * 9 * 256, (uintptr_t)packed, 0);
             for (i = 0; i < 6; i++) {
                 const int16_t *u = i == 0 ? packed + at * 9 * 256 : i == 5 ? packed + at * 9 * 256 + 2 * MAILP_COLUMN : ready + (i - 1) * MAILP_COLUMN;
-                k->conv_low[MAIL_WEIGHTS_BF16](f + i * 512, 0, (const unsigned char *)(v + i * plane), x_scale, (const unsigned char *)u, scale, NULL,
+                k->conv_low[MAIL_WEIGHTS_BF16](f + i * MAILP_M_PLANE(1), 0, (const unsigned char *)(v + i * plane), x_scale, (const unsigned char *)u, scale, NULL,
                                                1, &shape, at, at + 1, H * tiles, 1, (uintptr_t)u, 0);
             }
         }
         fill(out, H * w * 16 + 16, 100, 200);
         memcpy(out2, out, sizeof out);
-        k->rows16_out(out, f, 512, H, w, tiles);
+        k->rows16_out(out, f, H, w, tiles);
         wrong = memcmp(out + H * w * 16, out2 + H * w * 16, 16 * sizeof(float)) != 0;  /* nothing beyond */
         for (y = 0; y < H; y++) {
             for (x = 0; x < w; x++) {
