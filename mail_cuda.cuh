@@ -180,10 +180,21 @@ static __device__ __forceinline__ float mailp_dev_ex2(float x) {
 #endif
 }
 
+/* 1 / x, to a unit in the last place; 0 beyond 2^126. */
+static __device__ __forceinline__ float mailp_dev_rcp(float x) {
+#ifdef MAIL_CUDA_ON_CPU
+    return 1.0f / x;
+#else
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+#endif
+}
+
 #define MAILP_CUDA_LOG2E 1.4426950408889634f
 
 static __device__ __forceinline__ float mailp_dev_silu(float x) {
-    return x / (1.0f + mailp_dev_ex2(-MAILP_CUDA_LOG2E * x));
+    return x * mailp_dev_rcp(1.0f + mailp_dev_ex2(-MAILP_CUDA_LOG2E * x));
 }
 
 /* log2(x), to about 2^-22 absolutely where x is in 1/2..2, relatively elsewhere. */
@@ -192,7 +203,7 @@ static __device__ __forceinline__ float mailp_dev_lg2(float x) {
     return log2f(x);
 #else
     float r;
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    asm volatile("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x)); /* volatile: a branch around it would cost more */
     return r;
 #endif
 }
@@ -207,7 +218,11 @@ static __device__ __forceinline__ float mailp_dev_softplus(float x) {
     p = fmaf(p, e, -0.2494998127f);
     p = fmaf(p, e, 0.3333034813f);
     p = fmaf(p, e, -0.4999993145f);
-    return e < 0.5f ? fmaf(p * e, e, e) : large;
+    p = fmaf(p * e, e, e);
+#ifndef MAIL_CUDA_ON_CPU
+    asm volatile("" : "+f"(p)); /* made in any case: a branch around it would cost more */
+#endif
+    return e < 0.5f ? p : large;
 }
 
 static __device__ __forceinline__ float mailp_dev_gelu(float x) {
@@ -313,12 +328,14 @@ static __device__ __forceinline__ void mailp_dev_bar_expect(mailp_cuda_bar *bar,
 #  endif
 }
 
-/* Wait for the end of the phase of this parity (0 for the first); what arrived is then visible to the caller. */
+/* Wait for the end of the phase of this parity (0 for the first); what arrived, and was counted on the barrier, is then visible
+   to the caller. Not acquire.cluster: that would invalidate the first-level cache and wait for loads under way, and there is
+   nothing else to be seen. */
 #  ifdef MAIL_CUDA_ON_CPU
 #    define mailp_dev_bar_wait(bar, parity) cpucuda::bar_wait(bar, (unsigned)(parity), __LINE__)
 #  else
 static __device__ __forceinline__ void mailp_dev_bar_wait(mailp_cuda_bar *bar, unsigned parity) {
-    asm volatile("{\n.reg .pred p;\nW: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n@!p bra W;\n}" ::"r"(
+    asm volatile("{\n.reg .pred p;\nW: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra W;\n}" ::"r"(
                      mailp_dev_s32(bar)),
                  "r"(parity)
                  : "memory");
@@ -355,6 +372,26 @@ static __device__ __forceinline__ void mailp_dev_bulk(void *to, const void *from
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(mailp_dev_s32(to)),
                  "l"(from), "r"(bytes), "r"(mailp_dev_s32(bar))
                  : "memory");
+#  endif
+}
+
+/* One thread: copy bytes (a multiple of 16; both sides 16-byte aligned) of this block's shared memory to the address `to` in block
+   `rank`, in the background, counted on `bar` there. What is copied must have been published by the threads that wrote it. */
+static __device__ __forceinline__ void mailp_dev_bulk_push(void *to, unsigned rank, const void *from, unsigned bytes, mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::bulk_push(to, rank, from, bytes, bar);
+#  else
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     mailp_dev_map(mailp_dev_s32(to), rank)),
+                 "r"(mailp_dev_s32(from)), "r"(bytes), "r"(mailp_dev_map(mailp_dev_s32(bar), rank))
+                 : "memory");
+#  endif
+}
+
+/* What this thread wrote to shared memory may be copied in the background after the next __syncthreads. */
+static __device__ __forceinline__ void mailp_dev_publish(void) {
+#  ifndef MAIL_CUDA_ON_CPU
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #  endif
 }
 #endif /* MAILP_CUDA_CLUSTERS */
@@ -420,6 +457,86 @@ static __device__ __forceinline__ float mailp_dev_half_first(uint32_t r) {
 }
 static __device__ __forceinline__ float mailp_dev_half_second(uint32_t r) {
     return mailp_dev_half_first(r >> 16);
+}
+
+/* The bits of a float, and back. */
+static __device__ __forceinline__ uint32_t mailp_dev_bits(float v) {
+#ifdef MAIL_CUDA_ON_CPU
+    uint32_t u;
+    memcpy(&u, &v, 4);
+    return u;
+#else
+    return __float_as_uint(v);
+#endif
+}
+static __device__ __forceinline__ float mailp_dev_float(uint32_t u) {
+#ifdef MAIL_CUDA_ON_CPU
+    float v;
+    memcpy(&v, &u, 4);
+    return v;
+#else
+    return __uint_as_float(u);
+#endif
+}
+
+/* D (16 x 8) += A (16 x 8) B (8 x 8), tf32 operands (floats whose last 13 bits are 0), float32 sums; all lanes. Fragments as in
+   PTX mma.m16n8k8:
+       A: a0 (row g, k t)  a1 (g + 8, t)  a2 (g, t + 4)  a3 (g + 8, t + 4)     B: b0 (k t, column g)  b1 (t + 4, g)     D: as above */
+static __device__ __forceinline__ void mailp_dev_mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+#ifdef MAIL_CUDA_ON_CPU
+    cpucuda::mma_tf32(d, a, b, __LINE__);
+#else
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/* v as tf32 operands: hi, v rounded to 11 bits (ties away from zero), and what is left of v. A v that is not finite stays so in lo. */
+static __device__ __forceinline__ void mailp_dev_split(uint32_t &hi, uint32_t &lo, float v) {
+    hi = (mailp_dev_bits(v) + 0x1000u) & 0xffffe000u;
+    lo = mailp_dev_bits(v - mailp_dev_float(hi)) & 0xffffe000u;
+}
+
+/* The A operands of four steps. */
+static __device__ __forceinline__ void mailp_dev_split_weights(uint32_t (&hi)[4][4], uint32_t (&lo)[4][4], const float4 (&w)[4]) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        mailp_dev_split(hi[k][0], lo[k][0], w[k].x);
+        mailp_dev_split(hi[k][1], lo[k][1], w[k].y);
+        mailp_dev_split(hi[k][2], lo[k][2], w[k].z);
+        mailp_dev_split(hi[k][3], lo[k][3], w[k].w);
+    }
+}
+
+/* The same product with float operands for 16 inputs, two steps: A is split already, b has the inputs k t, t + 4 of the first
+   step and of the second. Three products, each with sums of its own: acc's sum is the result, to 21 bits. */
+static __device__ __forceinline__ void mailp_dev_mma_split(float (&acc)[3][4], const uint32_t (*hi)[4], const uint32_t (*lo)[4], float4 b) {
+    const float v[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        uint32_t b0[2], b1[2];
+        mailp_dev_split(b0[0], b1[0], v[2 * k]);
+        mailp_dev_split(b0[1], b1[1], v[2 * k + 1]);
+        mailp_dev_mma_tf32(acc[0], hi[k], b0);
+        mailp_dev_mma_tf32(acc[1], lo[k], b0);
+        mailp_dev_mma_tf32(acc[2], hi[k], b1);
+    }
+}
+
+/* 16 aligned bytes of global memory, through L2 alone. Not moved: the load begins here and is waited for where it is used. */
+template <class V>
+static __device__ __forceinline__ V mailp_dev_load16(const V *from) {
+    static_assert(sizeof(V) == 16, "16 bytes");
+    V v;
+#ifdef MAIL_CUDA_ON_CPU
+    v = *from;
+#else
+    uint32_t r[4];
+    asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "l"(from));
+    memcpy(&v, r, 16);
+#endif
+    return v;
 }
 
 /* ====================================================================================================================
@@ -2276,14 +2393,18 @@ static __global__ void __launch_bounds__(256) mailp_cuda_keypoints(mailp_cuda_ke
 /* ====================================================================================================================
    >>denoise   the whole denoising loop of a few robots in one launch
 
-   A cluster of CS blocks owns R robots, that is M = R * T tokens: the chunk's, and with OBS = 1 before them the one of an
+   A cluster of 8 blocks owns R robots, that is M = R * T tokens: the chunk's, and with OBS = 1 before them the one of an
    observation of a single frame (a sixth more tokens here in place of 48 kernels before the loop, and no states of prefixes
-   in memory but the time token's, which all robots share). Block k holds channels k * CL.. of d_inner and rows k * OL.. of
-   d_model of every layer and keeps a full copy of the residual stream. In each layer the blocks meet three times, each time
-   by pushing a few hundred bytes into every peer's shared memory and waiting on a barrier that counts bytes: partial x_proj
-   sums, gated scan output, out_proj rows. Weights and prefix states stream from L2 into a ring of two, one layer ahead. There
-   is no grid barrier and no activation in global memory; clusters do not know of each other, so a robot's result does not
-   depend on the batch.
+   in memory but the time token's, which all robots share). Block k holds channels 32 k.. of d_inner and rows 16 k.. of
+   d_model of every layer; every block keeps the whole residual stream, in registers of the lanes that norm it. In each layer
+   the blocks meet three times, each time by copying some hundred bytes into every peer's shared memory in the background and
+   waiting on a barrier that counts bytes: partial x_proj sums, gated scan output, out_proj rows. There is no grid barrier and
+   no activation in global memory; clusters do not know of each other, so a robot's result does not depend on the batch.
+
+   Products run on tensor cores, tokens being columns, of which a tile has 8. A thread has the weights of its fragments in
+   registers: as soon as it has used those of a layer it asks for the next one's, which arrive from L2 while the rest of the
+   layer is at work, and need not be read from shared memory, whose bandwidth other stages wait for. in_proj takes half operands as hi + lo (its inputs come from a norm and are small), the other two, whose
+   inputs have no bound, tf32 operands as hi + lo; three products each, float32-class.
 
    No exchange needs two buffers: a peer pushes exchange e of the next layer only after it has received exchange e + 1 of
    this layer from this block, and this block sends that after it has read e.
@@ -2296,397 +2417,546 @@ enum {
     MAILP_CUDA_DI = 256,      /* d_inner */
     MAILP_CUDA_DC = 4,        /* d_conv, padded with zero taps */
     MAILP_CUDA_DTR = 8,       /* dt_rank */
-    MAILP_CUDA_NT = 256,      /* threads: eight warps, as many tokens as they norm in one or two rounds */
+    MAILP_CUDA_CS = 8,        /* blocks of a cluster */
+    MAILP_CUDA_CL = 32,       /* channels of d_inner that a block has: 8 lanes each */
+    MAILP_CUDA_OL = 16,       /* rows of d_model: one tile of a tensor core */
+    MAILP_CUDA_NT = 256,      /* threads: eight warps */
     MAILP_CUDA_MAX_ACTION = 16
 };
 
-/* How NT threads share a block's part of each product. */
-template <int DS, int CS>
-struct mailp_cuda_split {
-    static constexpr int NT = MAILP_CUDA_NT;
-    static constexpr int CL = MAILP_CUDA_DI / CS, OL = MAILP_CUDA_DM / CS, XP = MAILP_CUDA_DTR + 2 * DS;
-    static constexpr int KI = NT / (2 * CL), NI = MAILP_CUDA_DM / (4 * KI); /* in_proj: KI lanes a row, NI float4 each */
-    static constexpr int KO = NT / OL, NO = MAILP_CUDA_DI / (4 * KO);       /* out_proj */
-    static constexpr int SPT = CL * DS >= NT ? CL * DS / NT : 1;            /* scan: states a lane */
-    static constexpr int LPC = DS / SPT;                                    /* and lanes a channel */
-    static_assert(KI >= 1 && KI <= 32 && KO <= 32 && NI >= 1 && NO >= 1, "cluster of 4, 8 or 16");
+/* What a block needs of a layer beside its products, for each of its channels. */
+template <int DS>
+struct __align__(16) mailp_cuda_channels {
+    float conv_w[MAILP_CUDA_CL][MAILP_CUDA_DC], conv_b[MAILP_CUDA_CL];
+    float scale[2][MAILP_CUDA_CL], bias[2][MAILP_CUDA_CL]; /* rows of x, of z: in_proj's sums are scaled; it, applied to the norm's bias */
+    float dt_w[MAILP_CUDA_CL][MAILP_CUDA_DTR], dt_b[MAILP_CUDA_CL];
+    float A2[MAILP_CUDA_CL][DS];
+    float D[MAILP_CUDA_CL];
 };
 
-/* One block's part of one layer, in the order in which the threads read it. */
-template <int DS, int CS>
+/* One block's part of one layer, in the order in which the threads read it. A fragment has 16 rows and as many inputs (half)
+   or half as many (tf32); inputs are numbered so that lane 4 g + t has four neighbouring ones of every 16, number 4 t.. */
+template <int DS>
 struct __align__(128) mailp_cuda_slice {
-    typedef mailp_cuda_split<DS, CS> P;
-    float4 in_proj[P::NI * P::NT];    /* [i][thread]; the norm's gain is folded in */
-    float4 out_proj[P::NO * P::NT];
-    float  in_bias[2 * P::CL];        /* in_proj applied to the norm's bias */
-    float  x_proj[P::CL * P::XP];     /* [channel][output] */
-    float  conv_w[P::CL * MAILP_CUDA_DC], conv_b[P::CL];
-    float  dt_w[P::CL * MAILP_CUDA_DTR], dt_b[P::CL];
-    float  A2[P::CL * DS];
-    float  D[P::CL];
+    static constexpr int XP = MAILP_CUDA_DTR + 2 * DS, XT = (XP + 15) / 16; /* outputs of x_proj, and their tiles */
+    uint4  in_proj[2][2][2][MAILP_CUDA_NT]; /* [x, z][hi, lo][step][thread], the norm's gain folded in; warp w: tile w % 2, inputs 32 (w / 2).. */
+    float4 out_proj[4][MAILP_CUDA_NT];      /* [step][thread]; warp w: inputs 32 w.. */
+    float4 x_proj[4][XT * 32];              /* [step][lane of the tile]; outputs are dt, then per pair of states B B C C (8 states: B C) */
+    mailp_cuda_channels<DS> channels;
 };
 
 struct mailp_cuda_loop_args {
     mailp_cuda_sampler s;
-    const void        *slices;  /* [layers][CS] of mailp_cuda_slice */
-    const float       *state;   /* [layers][steps * robots] states after the prefix, slice = CL; OBS: [layers][steps] after the
+    const void        *slices;  /* [layers][8] of mailp_cuda_slice */
+    const float       *state;   /* [layers][steps * robots] states after the prefix, slice = 32; OBS: [layers][steps] after the
                                    time token, which are every robot's */
     const float       *tok;     /* OBS: [robots][128] observation tokens before their position */
     const float       *cond;    /* ED-Ma: [steps][robots][T][128] */
     int                steps, calls, layers;
 };
 
-template <int DS, int OBS, int T, int CS, int R, bool COND>
+template <int DS, int OBS, int T, int R, bool COND>
 struct mailp_cuda_loop_shared {
-    typedef mailp_cuda_split<DS, CS> P;
-    static constexpr int M = R * T, STATES = OBS ? 1 : R, STATE = P::CL * (MAILP_CUDA_DC - 1 + DS);
-    mailp_cuda_slice<DS, CS> ring[2];
-    __align__(16) float state[2][STATES][STATE];
-    __align__(16) float cond[2][COND ? M : 1][MAILP_CUDA_DM];
-    __align__(16) float res[M][MAILP_CUDA_DM], norm[M][MAILP_CUDA_DM], out[M][MAILP_CUDA_DM]; /* out: out_proj, gathered */
-    __align__(16) float u[M][P::CL], gate[M][P::CL], y[M][P::CL];  /* this block's channels */
-    __align__(16) float part[CS][M][P::XP], xd[M][P::XP];          /* x_proj: everyone's partial sums; their sum */
-    __align__(16) float y_all[M][MAILP_CUDA_DI];                   /* gated scan output of all blocks */
-    float               x[M][MAILP_CUDA_MAX_ACTION];
-    mailp_cuda_bar      weights[2], hop[3];
+    static constexpr int M = R * T, TILES = (M + 7) / 8, COLS = 8 * TILES, XP = mailp_cuda_slice<DS>::XP, STATES = OBS ? 1 : R;
+    static constexpr int LANES = TILES == 1 ? 32 : TILES == 2 ? 16 : 8; /* that norm a token */
+    static constexpr int STATE = MAILP_CUDA_CL * (MAILP_CUDA_DC - 1 + DS);
+    static constexpr int ROW = COLS + (TILES % 2 ? 0 : 8); /* floats; = 8 mod 16, so that rows begin in different banks */
+    struct layer { /* what comes from global memory, copied by all threads */
+        mailp_cuda_channels<DS>    channels;
+        __align__(16) float state[STATES][STATE];
+    } ring[2];
+    __align__(16) uint4 norm[8][TILES][32];                          /* B fragments of in_proj: hi, hi, lo, lo */
+    __align__(16) float sums[4][MAILP_CUDA_CL][ROW];                 /* of in_proj, by quarters of the inputs: x, later z */
+    __align__(16) float u[MAILP_CUDA_CL / 16][COLS][16];             /* this block's channels, 16 together */
+    __align__(16) float x_proj[COLS][XP], part[MAILP_CUDA_CS][COLS][XP]; /* partial sums: this block's, everyone's */
+    __align__(16) float xd[COLS][XP];                                /* their sum */
+    __align__(16) float dt[MAILP_CUDA_CL][COLS][2];                  /* dt and dt u */
+    __align__(16) float y[COLS][MAILP_CUDA_CL], y_all[MAILP_CUDA_CS][COLS][MAILP_CUDA_CL]; /* gated scan output: this block's, everyone's;
+                                                                        16 channels swap places with the other 16 in odd columns */
+    __align__(16) float rows[MAILP_CUDA_NT / 32][COLS][MAILP_CUDA_OL + 4]; /* of out_proj, by the warps' inputs */
+    __align__(16) float out[COLS][MAILP_CUDA_OL], out_all[MAILP_CUDA_CS][COLS + 1][MAILP_CUDA_OL]; /* their sum; everyone's */
+    __align__(16) float emb_w[MAILP_CUDA_MAX_ACTION][MAILP_CUDA_DM], pred_w[MAILP_CUDA_MAX_ACTION][MAILP_CUDA_DM]; /* [action][d_model] */
+    __align__(16) float norm_w[MAILP_CUDA_DM], norm_b[MAILP_CUDA_DM]; /* of the head */
+    float               x[COLS][MAILP_CUDA_MAX_ACTION];              /* the noisy actions */
+    mailp_cuda_bar      hop[3];
 };
 
-/* Layer norm without gain and bias of the Q * 32 values that a warp holds. */
-template <int Q>
-static __device__ __forceinline__ void mailp_cuda_normalise(float (&v)[Q]) {
+/* Sums over the 8 lanes that share lane / 8, of 8 values each; lane j gets number j % 8. */
+static __device__ __forceinline__ float mailp_dev_sum8(float (&v)[8], int j) {
+#pragma unroll
+    for (int d = 4; d; d >>= 1) {
+#pragma unroll
+        for (int i = 0; i < d; i++) {
+            const float keep = j & d ? v[i + d] : v[i], send = j & d ? v[i] : v[i + d];
+            v[i] = keep + __shfl_xor_sync(0xffffffffu, send, d);
+        }
+    }
+    return v[0];
+}
+
+/* Mean and variance of a token's 128 values, of which this lane holds Q * 4 and its LANES neighbours the others; from sums about
+   `about`. */
+template <int LANES, int Q>
+static __device__ __forceinline__ void mailp_cuda_moments(float &mean, float &var, const float4 (&v)[Q], float about) {
     float sum = 0.0f, sq = 0.0f;
 #pragma unroll
     for (int q = 0; q < Q; q++) {
-        sum += v[q];
+        const float a = v[q].x - about, b = v[q].y - about, c = v[q].z - about, d = v[q].w - about;
+        sum += (a + b) + (c + d);
+        sq += (a * a + b * b) + (c * c + d * d);
     }
-    const float mean = mailp_dev_sum<32>(sum) * (1.0f / (Q * 32));
 #pragma unroll
-    for (int q = 0; q < Q; q++) {
-        v[q] -= mean;
-        sq += v[q] * v[q];
+    for (int d = LANES / 2; d; d >>= 1) {
+        sum += __shfl_xor_sync(0xffffffffu, sum, d);
+        sq += __shfl_xor_sync(0xffffffffu, sq, d);
     }
-    const float inv = rsqrtf(mailp_dev_sum<32>(sq) * (1.0f / (Q * 32)) + 1e-5f);
-#pragma unroll
-    for (int q = 0; q < Q; q++) {
-        v[q] *= inv;
-    }
+    const float off = sum * (1.0f / MAILP_CUDA_DM);
+    var = fmaxf(sq * (1.0f / MAILP_CUDA_DM) - off * off, 0.0f);
+    mean = about + off;
 }
 
-/* One block: its slice of every layer for the M tokens of its cluster. Threads: a warp norms a token; KI (KO) lanes share
-   a row of in_proj (out_proj) for all tokens; LPC lanes share a channel of the scan. */
-template <int DS, int OBS, int T, int CS, int R, bool COND>
+/* One block: its slice of every layer for the M tokens of its cluster. Threads: LANES lanes norm a token; 8 lanes share a channel,
+   as one token each (of a tile) around the scan, as 1 or 2 states in it. */
+template <int DS, int OBS, int T, int R, bool COND>
 static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp_cuda_loop_args p) {
 #ifdef MAILP_CUDA_CLUSTERS
-    typedef mailp_cuda_split<DS, CS>                        P;
-    typedef mailp_cuda_slice<DS, CS>                        Slice;
-    typedef mailp_cuda_loop_shared<DS, OBS, T, CS, R, COND> Shared;
-    constexpr int M = R * T, CL = P::CL, OL = P::OL, XP = P::XP, NT = P::NT, DM = MAILP_CUDA_DM, DC = MAILP_CUDA_DC;
-    constexpr int DTR = MAILP_CUDA_DTR, KI = P::KI, KO = P::KO, LPC = P::LPC, SPT = P::SPT, A = T - OBS;
+    typedef mailp_cuda_slice<DS>                        Slice;
+    typedef mailp_cuda_loop_shared<DS, OBS, T, R, COND> Shared;
+    typedef typename Shared::layer                      Layer;
+    constexpr int M = R * T, TILES = Shared::TILES, COLS = Shared::COLS, XP = Shared::XP, XT = Slice::XT, SPL = DS / 8; /* states a lane */
+    constexpr int XW = TILES == 1 ? 1 : MAILP_CUDA_NT / 32 / XT; /* warps that share a tile of x_proj's outputs */
+    constexpr int NT = MAILP_CUDA_NT, DM = MAILP_CUDA_DM, DC = MAILP_CUDA_DC, DTR = MAILP_CUDA_DTR, CS = MAILP_CUDA_CS, CL = MAILP_CUDA_CL;
+    constexpr int A = T - OBS, CHANNELS4 = sizeof(mailp_cuda_channels<DS>) / 16, STATE4 = Shared::STATE / 4;
+    constexpr int LAYER4 = CHANNELS4 + Shared::STATES * STATE4, AHEAD = (LAYER4 + NT - 1) / NT;
+    constexpr int LANES = Shared::LANES, Q = 32 / LANES; /* float4 of a token in a lane: channels 4 l.., 4 (l + LANES).., ..; tokens of a warp */
     static_assert(!(OBS && COND), "an encoder's observation goes ahead of the loop");
+    static_assert(sizeof(Layer) == 16 * (size_t)LAYER4, "no gaps");
+    static_assert(NT / 32 == CS, "a warp for each block");
     MAILP_CUDA_SHARED(Shared, s);
-    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5;
+    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t4 = lane & 3, o = tid >> 3, j = tid & 7;
     const unsigned rank = mailp_dev_rank();
     const int      robot0 = (int)(blockIdx.x / CS) * R, robots = p.s.robots, D = p.s.D;
-    const Slice   *slices = (const Slice *)p.slices;
+    const Slice   *slices = (const Slice *)p.slices + rank;
     const int      total = p.calls * p.layers;
 
-    /* The step of call i; diffusion-X repeats step 0. Robots past the last are computed as copies of it and not stored. */
+    /* The step of call i; diffusion-X repeats step 0. Robots past the last are computed as copies of it and not stored. Columns that
+       only fill the last tile hold anything: a column of a product depends on that column alone. */
     auto step_of = [&](int call) { return call < p.steps ? p.steps - 1 - call : 0; };
     auto robot_at = [&](int r) { return robot0 + r < robots ? robot0 + r : robots - 1; };
-    auto observed = [&](int m) { return OBS && m % T == 0; }; /* token m is an observation; the others are actions */
-    auto row_of = [&](int m) { return (size_t)robot_at(m / T) * A + m % T - OBS; }; /* of [robots][A] */
-    auto fetch_weights = [&](int it) { /* one thread: what layer-pass `it` needs, first what is as old as the policy */
-        const bool cond = COND && it % p.layers == 0;
-        mailp_dev_bar_expect(&s->weights[it & 1], (unsigned)(sizeof(Slice) + sizeof s->state[0] + (cond ? sizeof s->cond[0] : 0)));
-        mailp_dev_bulk(&s->ring[it & 1], slices + (size_t)(it % p.layers) * CS + rank, sizeof(Slice), &s->weights[it & 1]);
+    const int  m_own = warp * Q + lane / LANES, l = lane % LANES, token = m_own < M ? m_own : M - 1; /* this lane's column, and what it is */
+    const bool observed = OBS && token % T == 0, norms = warp * Q < COLS; /* an observation, not an action; this warp has columns */
+    const size_t row = (size_t)robot_at(token / T) * A + token % T - OBS; /* of [robots][A] */
+
+    uint4  in_w[2][2][2];           /* x, z; hi, lo; step */
+    float4 out_w[4], x_w[4];
+    float4 ahead[AHEAD];            /* of the next layer's ring */
+    auto   load_in = [&](int z, const Slice *w) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            in_w[z][i / 2][i % 2] = mailp_dev_load16<uint4>(&w->in_proj[z][i / 2][i % 2][tid]);
+        }
     };
-    auto fetch_states = [&](int it) {
-        mailp_cuda_bar *bar = &s->weights[it & 1];
-        const int       layer = it % p.layers, call = it / p.layers;
-        const bool      cond = COND && layer == 0;
-        for (int r = 0; r < Shared::STATES; r++) {
-            const size_t shared = OBS ? 1 : robots, q = step_of(call) * shared + (OBS ? 0 : robot_at(r));
-            mailp_dev_bulk(s->state[it & 1][r], p.state + (((size_t)layer * p.steps * shared + q) * CS + rank) * Shared::STATE,
-                           sizeof s->state[0][0], bar);
-            if (cond) {
-                mailp_dev_bulk(s->cond[call & 1][r * T], p.cond + q * T * DM, T * DM * sizeof(float), bar);
+    auto load_x = [&](const Slice *w) {
+        if (warp < XW * XT) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                x_w[i] = mailp_dev_load16<float4>(&w->x_proj[i][warp % XT * 32 + lane]);
+            }
+        }
+    };
+    auto load_out = [&](const Slice *w) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            out_w[i] = mailp_dev_load16<float4>(&w->out_proj[i][tid]);
+        }
+    };
+    auto load_ahead = [&](const Slice *w, int call, int layer) {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int at = i * NT + tid;
+            if (at < CHANNELS4) {
+                ahead[i] = mailp_dev_load16<float4>((const float4 *)&w->channels + at);
+            } else if (at < LAYER4) {
+                const int    r = (at - CHANNELS4) / STATE4, shared = OBS ? 1 : robots;
+                const size_t q = ((size_t)layer * p.steps + step_of(call)) * shared + (OBS ? 0 : robot_at(r));
+                ahead[i] = mailp_dev_load16<float4>((const float4 *)(p.state + (q * CS + rank) * Shared::STATE) + (at - CHANNELS4) % STATE4);
+            }
+        }
+    };
+    auto store_ahead = [&](int place) {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            if (i * NT + tid < LAYER4) {
+                ((float4 *)&s->ring[place])[i * NT + tid] = ahead[i];
             }
         }
     };
 
     if (tid == 0) {
-        for (int i = 0; i < 2; i++) {
-            mailp_dev_bar_init(&s->weights[i]);
-        }
         for (int i = 0; i < 3; i++) {
             mailp_dev_bar_init(&s->hop[i]);
         }
         mailp_dev_bar_publish();
-        for (int i = 0; i < 2 && i < total; i++) {
-            fetch_weights(i);
-        }
+    }
+    load_in(0, slices);
+    load_in(1, slices);
+    load_x(slices);
+    load_out(slices);
+    for (int i = tid; i < D * DM; i += NT) {
+        s->pred_w[i / DM][i % DM] = p.s.pred_w[i];
+        s->emb_w[i % D][i / D] = p.s.emb_w[i];
+    }
+    for (int i = tid; i < DM; i += NT) {
+        s->norm_w[i] = p.s.norm_w[i];
+        s->norm_b[i] = p.s.norm_b[i];
     }
     mailp_dev_wait();
-    for (int i = tid; i < M * D; i += NT) {
-        const int m = i / D;
-        s->x[m][i % D] = observed(m) ? 0.0f : p.s.x[row_of(m) * D + i % D];
+    load_ahead(slices, 0, 0);
+
+    float4 base[Q], res[Q], cond[Q]; /* of this lane's token: what it is without the noisy actions; residual stream; encoder's output */
+    float  mean = 0.0f;              /* before the last layer's output */
+    {
+        const int     robot = robot_at(token / T);
+        const float4 *pos = (const float4 *)(p.s.pos + (size_t)(observed ? 0 : p.s.states[robot] - 1 + token % T - OBS) * DM);
+        const float4 *from = (const float4 *)(observed ? p.tok + (size_t)robot * DM : p.s.emb_b);
+#pragma unroll
+        for (int q = 0; q < Q; q++) {
+            const float4 a = pos[l + LANES * q], b = from[l + LANES * q];
+            base[q] = make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+            res[q] = cond[q] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
+        for (int a = l; a < D && norms; a += LANES) {
+            s->x[m_own][a] = observed ? 0.0f : p.s.x[row * D + a];
+        }
+    }
+    auto embed = [&](int call) { /* the noisy actions, and what else a call begins with */
+        float sum = 0.0f;
+#pragma unroll
+        for (int q = 0; q < Q; q++) {
+            res[q] = base[q];
+            for (int a = 0; a < D && !observed; a++) {
+                const float  v = s->x[m_own][a];
+                const float4 e = *(const float4 *)&s->emb_w[a][4 * (l + LANES * q)];
+                res[q].x += e.x * v;
+                res[q].y += e.y * v;
+                res[q].z += e.z * v;
+                res[q].w += e.w * v;
+            }
+            sum += (res[q].x + res[q].y) + (res[q].z + res[q].w);
+            if (COND) {
+                cond[q] = ((const float4 *)(p.cond + (((size_t)step_of(call) * robots + robot_at(token / T)) * T + token % T) * DM))[l + LANES * q];
+            }
+        }
+        mean = mailp_dev_sum<LANES>(sum) * (1.0f / DM);
+    };
+    auto add_out = [&](bool add) { /* the last layer's output to the residual stream */
+#pragma unroll
+        for (int q = 0; q < Q; q++) {
+            const int    k = 4 * (l + LANES * q);
+            const float4 v = *(const float4 *)&s->out_all[k / MAILP_CUDA_OL][m_own][k % MAILP_CUDA_OL];
+            res[q].x += add ? COND ? v.x + cond[q].x : v.x : 0.0f;
+            res[q].y += add ? COND ? v.y + cond[q].y : v.y : 0.0f;
+            res[q].z += add ? COND ? v.z + cond[q].z : v.z : 0.0f;
+            res[q].w += add ? COND ? v.w + cond[q].w : v.w : 0.0f;
+        }
+    };
+    store_ahead(0);
+    __syncthreads(); /* emb_w */
+    if (norms) {
+        embed(0);
     }
     mailp_dev_cluster_sync(); /* every peer's barriers exist before anyone pushes */
-    if (tid == 0) {
-        for (int i = 0; i < 2 && i < total; i++) {
-            fetch_states(i);
-        }
-    }
 
-    for (int it = 0; it < total; it++) {
-        const int      call = it / p.layers, layer = it % p.layers;
-        const Slice   &w = s->ring[it & 1];
-        const unsigned parity = it & 1, ring_parity = (it >> 1) & 1;
+    for (int it = 0, call = 0, layer = 0; it < total; it++) {
+        const Layer   &w = s->ring[it & 1];
+        const unsigned parity = it & 1;
+        const bool     last_layer = layer == p.layers - 1, more = it + 1 < total;
+        const int      next_layer = last_layer ? 0 : layer + 1, next_call = last_layer && more ? call + 1 : call;
+        const Slice   *next = slices + (size_t)next_layer * CS;
+        float          c[5] = {}, noise[2] = {}; /* of the sampler: this step's coefficients, this lane's noise for actions l % 8 and 8 more */
 
-        if (tid == 0) { /* arm the three exchanges of this layer */
-            mailp_dev_bar_expect(&s->hop[0], sizeof s->part);
-            mailp_dev_bar_expect(&s->hop[1], sizeof s->y_all);
-            mailp_dev_bar_expect(&s->hop[2], sizeof s->out);
-        }
-        if (layer == 0) { /* embed the noisy actions */
-            for (int i = tid; i < M * DM; i += NT) {
-                const int m = i / DM, k = i % DM, at = observed(m) ? 0 : p.s.states[robot_at(m / T)] - 1 + m % T - OBS;
-                float     v = observed(m) ? p.tok[(size_t)robot_at(m / T) * DM + k] : p.s.emb_b[k];
-                for (int a = 0; a < D && !observed(m); a++) {
-                    v += p.s.emb_w[k * D + a] * s->x[m][a];
-                }
-                s->res[m][k] = v + p.s.pos[(size_t)at * DM + k];
-            }
-            __syncthreads();
-        }
-        for (int m = warp; m < M; m += NT / 32) { /* residual sum and layer norm */
-            float v[DM / 32];
+        /* residual sum and layer norm, about the mean that the token had before: one reduction, and nothing cancels */
+        if (norms) {
+            float now, var;
+            add_out(layer > 0);
+            mailp_cuda_moments<LANES, Q>(now, var, res, mean);
+            const float inv = MAILP_CUDA_RAISE * rsqrtf(var + 1e-5f);
+            mean = now;
 #pragma unroll
-            for (int q = 0; q < DM / 32; q++) {
-                const int k = q * 32 + lane;
-                v[q] = s->res[m][k];
-                if (layer) {
-                    v[q] += COND ? s->out[m][k] + s->cond[call & 1][m][k] : s->out[m][k];
-                    s->res[m][k] = v[q];
-                }
-            }
-            mailp_cuda_normalise(v);
-#pragma unroll
-            for (int q = 0; q < DM / 32; q++) {
-                s->norm[m][q * 32 + lane] = v[q];
+            for (int q = 0; q < Q; q++) {
+                const float4   v = make_float4((res[q].x - now) * inv, (res[q].y - now) * inv, (res[q].z - now) * inv, (res[q].w - now) * inv);
+                const uint32_t h0 = mailp_dev_half2(v.x, v.y), h1 = mailp_dev_half2(v.z, v.w);
+                const int      k4 = l + LANES * q;
+                s->norm[k4 >> 2][m_own >> 3][4 * (m_own & 7) + (k4 & 3)] =
+                    make_uint4(h0, h1, mailp_dev_half2(v.x - mailp_dev_half_first(h0), v.y - mailp_dev_half_second(h0)),
+                               mailp_dev_half2(v.z - mailp_dev_half_first(h1), v.w - mailp_dev_half_second(h1)));
             }
         }
         __syncthreads();
-        /* Everyone has left the previous layer: its place in the ring may take the next one. */
-        if (tid == 0 && it >= 1 && it + 1 < total) {
-            fetch_weights(it + 1);
-            fetch_states(it + 1);
-        }
-        mailp_dev_bar_wait(&s->weights[it & 1], ring_parity);
 
-        /* in_proj, conv1d and both silus */
+        /* in_proj: 16 rows and 32 inputs a warp; sums of x first, those of z while x_proj is on its way */
+        auto in_proj = [&](int z) {
+            float acc[3][TILES][4] = {};
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                const uint32_t hi[4] = {in_w[z][0][k].x, in_w[z][0][k].y, in_w[z][0][k].z, in_w[z][0][k].w};
+                const uint32_t lo[4] = {in_w[z][1][k].x, in_w[z][1][k].y, in_w[z][1][k].z, in_w[z][1][k].w};
+#pragma unroll
+                for (int n = 0; n < TILES; n++) {
+                    const uint4    v = s->norm[2 * (warp >> 1) + k][n][lane];
+                    const uint32_t b0[2] = {v.x, v.y}, b1[2] = {v.z, v.w};
+                    mailp_dev_mma(acc[0][n], hi, b0);
+                    mailp_dev_mma(acc[1][n], lo, b0);
+                    mailp_dev_mma(acc[2][n], hi, b1);
+                }
+            }
+#pragma unroll
+            for (int n = 0; n < TILES; n++) {
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    *(float2 *)&s->sums[warp >> 1][16 * (warp & 1) + 8 * e + g][8 * n + 2 * t4] =
+                        make_float2(acc[0][n][2 * e] + (acc[1][n][2 * e] + acc[2][n][2 * e]),
+                                    acc[0][n][2 * e + 1] + (acc[1][n][2 * e + 1] + acc[2][n][2 * e + 1]));
+                }
+            }
+            load_in(z, next);
+        };
+        auto in_sum = [&](int z, int n) { /* of channel o and column 8 n + j */
+            const float v = (s->sums[0][o][8 * n + j] + s->sums[1][o][8 * n + j]) + (s->sums[2][o][8 * n + j] + s->sums[3][o][8 * n + j]);
+            return v * w.channels.scale[z][o] + w.channels.bias[z][o];
+        };
+        in_proj(0);
+        __syncthreads();
+
+        /* conv1d and silu: column 8 n + j of channel o */
+        float u[TILES], gate[TILES];
         {
-            const int j = tid % KI, o = tid / KI; /* rows 0..CL-1 are x, the others z */
-            float     acc[M];
+            float        before[DC - 1] = {}; /* the columns before this tile's */
+            const float4 cw = *(const float4 *)w.channels.conv_w[o];
+            const float  tap[DC] = {cw.x, cw.y, cw.z, cw.w};
 #pragma unroll
-            for (int m = 0; m < M; m++) {
-                acc[m] = 0.0f;
-            }
+            for (int n = 0; n < TILES; n++) {
+                const int    m = 8 * n + j < M ? 8 * n + j : M - 1, r = m / T, t = m % T;
+                const float  now = in_sum(0, n);
+                const float *state = w.state[OBS ? 0 : r];
+                float        v = w.channels.conv_b[o] + tap[DC - 1] * now;
 #pragma unroll
-            for (int i = 0; i < P::NI; i++) {
-                const float4 wv = w.in_proj[i * NT + tid];
-                const int    k = 4 * (j + KI * i);
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-                    const float4 xv = *(const float4 *)&s->norm[m][k];
-                    acc[m] = fmaf(wv.w, xv.w, fmaf(wv.z, xv.z, fmaf(wv.y, xv.y, fmaf(wv.x, xv.x, acc[m]))));
+                for (int q = 1; q < DC; q++) { /* q tokens ago */
+                    const float same = __shfl_sync(0xffffffffu, now, j - q, 8), x_q = j >= q ? same : before[q - 1];
+                    v += tap[DC - 1 - q] * (t >= q ? x_q : state[(t < q ? t - q + DC - 1 : 0) * CL + o]);
+                    before[q - 1] = same;
                 }
-            }
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                acc[m] = mailp_dev_sum<KI>(acc[m]) + w.in_bias[o];
-            }
-            if (o < CL) {
-#pragma unroll
-                for (int r = 0; r < R; r++) {
-                    float before[DC - 1];
-#pragma unroll
-                    for (int q = 0; q < DC - 1; q++) {
-                        before[q] = s->state[it & 1][OBS ? 0 : r][q * CL + o];
-                    }
-#pragma unroll
-                    for (int t = 0; t < T; t++) {
-                        float v = w.conv_b[o];
-#pragma unroll
-                        for (int q = 0; q < DC; q++) {
-                            const int at = t - (DC - 1) + q;
-                            v += w.conv_w[o * DC + q] * (at >= 0 ? acc[r * T + (at >= 0 ? at : 0)] : before[at < 0 ? DC - 1 + at : 0]);
-                        }
-                        if (t % KI == j) {
-                            s->u[r * T + t][o] = mailp_dev_silu(v);
-                        }
-                    }
-                }
-            } else {
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-                    if (m % KI == j) {
-                        s->gate[m][o - CL] = mailp_dev_silu(acc[m]);
-                    }
-                }
+                u[n] = mailp_dev_silu(v);
+                s->u[o >> 4][8 * n + j][o & 15] = u[n];
             }
         }
         __syncthreads();
 
-        /* x_proj over this block's channels, four outputs a thread; the partial sums go to everyone */
-        for (int i = tid; i < M * XP / 4; i += NT) {
-            const int m = i / (XP / 4), o = i % (XP / 4) * 4;
-            float4    v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 8
-            for (int c = 0; c < CL; c++) {
-                const float  uv = s->u[m][c];
-                const float4 wv = *(const float4 *)&w.x_proj[c * XP + o];
-                v.x += wv.x * uv;
-                v.y += wv.y * uv;
-                v.z += wv.z * uv;
-                v.w += wv.w * uv;
-            }
-            for (unsigned r = 0; r < CS; r++) {
-                mailp_dev_push4(&s->part[rank][m][o], (rank + r) % CS, v, &s->hop[0]);
-            }
+        /* x_proj over this block's channels; the partial sums go to everyone */
+        if (tid == NT - 1) { /* arm the three exchanges of this layer */
+            mailp_dev_bar_expect(&s->hop[0], CS * M * XP * sizeof(float));
+            mailp_dev_bar_expect(&s->hop[1], CS * M * CL * sizeof(float));
+            mailp_dev_bar_expect(&s->hop[2], CS * M * MAILP_CUDA_OL * sizeof(float));
         }
+        if (warp < XW * XT) { /* XW warps a tile of outputs share the tiles of columns */
+            const int tile = warp % XT;
+            uint32_t  hi[4][4], lo[4][4];
+            mailp_dev_split_weights(hi, lo, x_w);
+#pragma unroll
+            for (int n0 = 0; n0 < TILES; n0 += XW) {
+                const int n = n0 + warp / XT;
+                float     acc[3][4] = {};
+                if (n >= TILES) {
+                    break;
+                }
+#pragma unroll
+                for (int k = 0; k < 2; k++) {
+                    mailp_dev_mma_split(acc, hi + 2 * k, lo + 2 * k, *(const float4 *)&s->u[k][8 * n + g][4 * t4]);
+                }
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    if (16 * tile + 8 * (e >> 1) < XP) {
+                        s->x_proj[8 * n + 2 * t4 + (e & 1)][16 * tile + 8 * (e >> 1) + g] = acc[0][e] + (acc[1][e] + acc[2][e]);
+                    }
+                }
+            }
+            mailp_dev_publish();
+        }
+        __syncthreads();
+        if (lane == 0) { /* a warp for each peer: one would take 400 cycles for all */
+            mailp_dev_bulk_push(s->part[rank], (unsigned)warp, s->x_proj, M * XP * sizeof(float), &s->hop[0]);
+        }
+        /* in its shadow: sums of z */
+        in_proj(1);
+        const float4 w0 = *(const float4 *)&w.channels.dt_w[o][0], w1 = *(const float4 *)&w.channels.dt_w[o][4];
+        const float  dt_b = w.channels.dt_b[o];
         mailp_dev_bar_wait(&s->hop[0], parity);
-        for (int i = tid; i < M * XP; i += NT) {
-            float v = 0.0f;
+        constexpr int SUMS = TILES == 1 ? 1 : 2; /* neighbours in a thread */
+#pragma unroll
+        for (int i0 = 0; i0 < M * XP / SUMS; i0 += NT) {
+            const int i = (i0 + tid) * SUMS;
+            float     v[SUMS] = {};
+            if (i >= M * XP) {
+                break;
+            }
 #pragma unroll
             for (int r = 0; r < CS; r++) {
-                v += (&s->part[r][0][0])[i];
+#pragma unroll
+                for (int e = 0; e < SUMS; e++) {
+                    v[e] += (&s->part[r][0][0])[i + e];
+                }
             }
-            (&s->xd[0][0])[i] = v;
+#pragma unroll
+            for (int e = 0; e < SUMS; e++) {
+                (&s->xd[0][0])[i + e] = v[e];
+            }
         }
         __syncthreads();
 
-        /* dt, scan over the T tokens, gate */
-        if (tid < CL * LPC) {
-            const int o = tid / LPC, j = tid % LPC;
-            float     A2[SPT];
+        /* dt of column 8 n + j, and the gate */
 #pragma unroll
-            for (int e = 0; e < SPT; e++) {
-                A2[e] = w.A2[o * DS + j * SPT + e];
+        for (int n = 0; n < TILES; n++) {
+            gate[n] = mailp_dev_silu(in_sum(1, n));
+            const int    m = 8 * n + j;
+            const float4 x0 = *(const float4 *)&s->xd[m][0], x1 = *(const float4 *)&s->xd[m][4];
+            const float  v = (w0.x * x0.x + w0.y * x0.y + (w0.z * x0.z + w0.w * x0.w)) + (w1.x * x1.x + w1.y * x1.y + (w1.z * x1.z + w1.w * x1.w));
+            const float  dt = mailp_dev_softplus(v + dt_b);
+            *(float2 *)s->dt[o][m] = make_float2(dt, dt * u[n]);
+        }
+        __syncwarp(); /* the 8 lanes of a channel see each other's */
+
+        /* scan over the T tokens of each robot: states SPL j.. of channel o */
+        float A2[SPL], y[TILES][8] = {};
+#pragma unroll
+        for (int e = 0; e < SPL; e++) {
+            A2[e] = w.channels.A2[o][SPL * j + e];
+        }
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            float h[SPL];
+#pragma unroll
+            for (int e = 0; e < SPL; e++) {
+                h[e] = w.state[OBS ? 0 : r][(DC - 1) * CL + o * DS + SPL * j + e];
             }
-#pragma unroll 1
-            for (int r = 0; r < R; r++) {
-                constexpr int DTS = (T + LPC - 1) / LPC; /* each lane makes the dt of every LPC-th token */
-                float         h[SPT], y[T], dts[DTS];
 #pragma unroll
-                for (int e = 0; e < SPT; e++) {
-                    h[e] = s->state[it & 1][OBS ? 0 : r][CL * (DC - 1) + o * DS + j * SPT + e];
+            for (int t = 0; t < T; t++) {
+                const int    m = r * T + t;
+                const float2 dt = *(const float2 *)s->dt[o][m];
+                float        B[SPL], C[SPL];
+                if (SPL == 2) {
+                    const float4 v = *(const float4 *)&s->xd[m][DTR + 4 * j];
+                    B[0] = v.x;
+                    B[SPL - 1] = v.y;
+                    C[0] = v.z;
+                    C[SPL - 1] = v.w;
+                } else {
+                    const float2 v = *(const float2 *)&s->xd[m][DTR + 2 * j];
+                    B[0] = v.x;
+                    C[0] = v.y;
                 }
 #pragma unroll
-                for (int k = 0; k < DTS; k++) {
-                    const int t = k * LPC + j < T ? k * LPC + j : T - 1;
-                    float     v = w.dt_b[o];
-#pragma unroll
-                    for (int q = 0; q < DTR; q++) {
-                        v += w.dt_w[o * DTR + q] * s->xd[r * T + t][q];
-                    }
-                    dts[k] = mailp_dev_softplus(v);
+                for (int e = 0; e < SPL; e++) {
+                    h[e] = mailp_dev_ex2(dt.x * A2[e]) * h[e] + dt.y * B[e];
+                    y[m / 8][m % 8] += h[e] * C[e];
                 }
-#pragma unroll
-                for (int t = 0; t < T; t++) {
-                    const float  dt = __shfl_sync(0xffffffffu, dts[t / LPC], t % LPC, LPC);
-                    const float *xd = s->xd[r * T + t], du = dt * s->u[r * T + t][o];
-                    y[t] = 0.0f;
-#pragma unroll
-                    for (int e = 0; e < SPT; e++) {
-                        const int n = j * SPT + e;
-                        h[e] = mailp_dev_ex2(dt * A2[e]) * h[e] + du * xd[DTR + n];
-                        y[t] += h[e] * xd[DTR + DS + n];
-                    }
-                }
-#pragma unroll
-                for (int t = 0; t < T; t++) {
-                    const int   m = r * T + t;
-                    const float v = mailp_dev_sum<LPC>(y[t]);
-                    if (t % LPC == j) {
-                        s->y[m][o] = (v + w.D[o] * s->u[m][o]) * s->gate[m][o];
-                    }
+                if (m % 8 == 7 || m == M - 1) { /* a finished tile: sum over the states, skip and gate */
+                    const int   n = m / 8, col = 8 * n + j;
+                    const float v = mailp_dev_sum8(y[n], j);
+                    s->y[col][((o >> 4) ^ (col & 1)) * 16 + (o & 15)] = (v + w.channels.D[o] * u[n]) * gate[n];
                 }
             }
         }
+        mailp_dev_publish();
         __syncthreads();
-        for (int i = tid; i < M * (CL / 4) * CS; i += NT) {
-            const int      m = i % (M * (CL / 4)) / (CL / 4), q = i % (CL / 4);
-            const unsigned to = (rank + i / (M * (CL / 4))) % CS;
-            mailp_dev_push4(&s->y_all[m][rank * CL + q * 4], to, *(const float4 *)&s->y[m][q * 4], &s->hop[1]);
+        if (lane == 0) { /* a warp for each peer: one would take 400 cycles for all */
+            mailp_dev_bulk_push(s->y_all[rank], (unsigned)warp, s->y, M * CL * sizeof(float), &s->hop[1]);
         }
+        load_x(next); /* in its shadow: what the next layer and the sampler need */
+        load_ahead(next, next_call, next_layer);
+        if (last_layer) {
+            const float *from = p.s.table + step_of(call) * 5;
+#pragma unroll
+            for (int i = 0; i < 5; i++) {
+                c[i] = from[i];
+            }
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int a = 8 * i + (l & 7);
+                noise[i] = a < D && !observed ? p.s.noise[((size_t)call * robots * A + row) * D + a] : 0.0f;
+            }
+        }
+        uint32_t out_hi[4][4], out_lo[4][4];
+        mailp_dev_split_weights(out_hi, out_lo, out_w);
         mailp_dev_bar_wait(&s->hop[1], parity);
 
-        /* out_proj: this block's OL rows over all of d_inner */
-        {
-            const int j = tid % KO, o = tid / KO;
-            float     acc[M];
+        /* out_proj: this block's 16 rows over 32 inputs a warp, those of block number warp */
 #pragma unroll
-            for (int m = 0; m < M; m++) {
-                acc[m] = 0.0f;
+        for (int n = 0; n < TILES; n++) {
+            float acc[3][4] = {};
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                mailp_dev_mma_split(acc, out_hi + 2 * k, out_lo + 2 * k, *(const float4 *)&s->y_all[warp][8 * n + g][(k ^ (g & 1)) * 16 + 4 * t4]);
             }
 #pragma unroll
-            for (int i = 0; i < P::NO; i++) {
-                const float4 wv = w.out_proj[i * NT + tid];
-                const int    k = 4 * (j + KO * i);
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-                    const float4 yv = *(const float4 *)&s->y_all[m][k];
-                    acc[m] = fmaf(wv.w, yv.w, fmaf(wv.z, yv.z, fmaf(wv.y, yv.y, fmaf(wv.x, yv.x, acc[m]))));
-                }
-            }
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                acc[m] = mailp_dev_sum<KO>(acc[m]);
-            }
-            for (int to = j; to < CS; to += KO) {
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-                    mailp_dev_push(&s->out[m][rank * OL + o], (unsigned)to, acc[m], &s->hop[2]);
-                }
+            for (int e = 0; e < 4; e++) {
+                s->rows[warp][8 * n + 2 * t4 + (e & 1)][g + 8 * (e >> 1)] = acc[0][e] + (acc[1][e] + acc[2][e]);
             }
         }
+        __syncthreads();
+#pragma unroll
+        for (int i0 = 0; i0 < MAILP_CUDA_OL * COLS; i0 += NT) {
+            const int i = i0 + tid, col = i / MAILP_CUDA_OL, at_row = i % MAILP_CUDA_OL;
+            float     v = 0.0f;
+            if (i >= MAILP_CUDA_OL * COLS) {
+                break;
+            }
+#pragma unroll
+            for (int k = 0; k < NT / 32; k++) {
+                v += s->rows[k][col][at_row];
+            }
+            s->out[col][at_row] = v;
+        }
+        mailp_dev_publish();
+        __syncthreads();
+        if (lane == 0) { /* a warp for each peer: one would take 400 cycles for all */
+            mailp_dev_bulk_push(s->out_all[rank], (unsigned)warp, s->out, M * MAILP_CUDA_OL * sizeof(float), &s->hop[2]);
+        }
+        store_ahead((it + 1) & 1); /* before more loads are under way */
+        load_out(next);
         mailp_dev_bar_wait(&s->hop[2], parity);
 
-        if (layer == p.layers - 1) { /* head and update, the same on every block; see >>sampler */
-            const int    step = step_of(call);
-            const float *c = p.s.table + step * 5;
-            const bool   last = call + 1 == p.calls;
-            for (int m = warp; m < M; m += NT / 32) {
-                if (observed(m)) {
-                    continue;
-                }
-                float v[DM / 32];
+        if (last_layer && norms) { /* head and update, the same on every block; see >>sampler */
+            const bool last = call + 1 == p.calls;
+            float      now, var;
+            add_out(true);
+            mailp_cuda_moments<LANES, Q>(now, var, res, mean);
+            const float inv = rsqrtf(var + 1e-5f);
 #pragma unroll
-                for (int q = 0; q < DM / 32; q++) {
-                    const int k = q * 32 + lane;
-                    v[q] = s->res[m][k] + (COND ? s->out[m][k] + s->cond[call & 1][m][k] : s->out[m][k]);
-                }
-                mailp_cuda_normalise(v);
+            for (int q = 0; q < Q; q++) {
+                const float4 f = *(const float4 *)&s->norm_w[4 * (l + LANES * q)], b = *(const float4 *)&s->norm_b[4 * (l + LANES * q)];
+                res[q] = make_float4((res[q].x - now) * inv * f.x + b.x, (res[q].y - now) * inv * f.y + b.y, (res[q].z - now) * inv * f.z + b.z,
+                                     (res[q].w - now) * inv * f.w + b.w);
+            }
+            for (int a0 = 0; a0 < D; a0 += 8) { /* 8 actions in 8 lanes, that update side by side */
+                float     sums[8];
+                const int a = a0 + (l & 7);
 #pragma unroll
-                for (int q = 0; q < DM / 32; q++) {
-                    v[q] = v[q] * p.s.norm_w[q * 32 + lane] + p.s.norm_b[q * 32 + lane];
-                }
-                const size_t row = row_of(m);
-                const bool   store = rank == 0 && robot0 + m / T < robots;
-                float predicted = 0.0f; /* lane a's: of action number a, so that the lanes update side by side */
-                for (int a = 0; a < D; a++) {
-                    float sums = 0.0f;
+                for (int i = 0; i < 8; i++) {
+                    sums[i] = 0.0f;
 #pragma unroll
-                    for (int q = 0; q < DM / 32; q++) {
-                        sums += p.s.pred_w[a * DM + q * 32 + lane] * v[q];
+                    for (int q = 0; q < Q; q++) {
+                        const float4 f = *(const float4 *)&s->pred_w[a0 + i][4 * (l + LANES * q)];
+                        sums[i] += (f.x * res[q].x + f.y * res[q].y) + (f.z * res[q].z + f.w * res[q].w);
                     }
-                    sums = mailp_dev_finite(mailp_dev_sum<32>(sums) + p.s.pred_b[a]);
-                    predicted = lane == a ? sums : predicted;
                 }
-                if (lane < D) {
-                    const int   a = lane;
-                    const float x_t = s->x[m][a];
+                float predicted = mailp_dev_sum8(sums, lane);
+#pragma unroll
+                for (int d = 8; d < LANES; d <<= 1) {
+                    predicted += __shfl_xor_sync(0xffffffffu, predicted, d);
+                }
+                if (l < 8 && a < D && !observed) {
+                    predicted = mailp_dev_finite(predicted + p.s.pred_b[a]);
+                    const float x_t = s->x[m_own][a];
                     float       x_start = predicted;
                     if (p.s.predict_noise) {
                         x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], predicted));
@@ -2694,22 +2964,27 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     if (p.s.clip) {
                         x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
                     }
-                    float next = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
+                    float after = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
                     if (c[4] > 0.0f) {
-                        next = __fadd_rn(next, __fmul_rn(c[4], p.s.noise[((size_t)call * robots * A + row) * D + a]));
+                        after = __fadd_rn(after, __fmul_rn(c[4], a0 ? noise[1] : noise[0]));
                     }
-                    s->x[m][a] = next;
-                    if (last && store) {
-                        const float y = mailp_dev_clamp(mailp_dev_finite(next), p.s.lo[a], p.s.hi[a]);
-                        p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y, p.s.std[a]), p.s.mean[a]) : y;
+                    s->x[m_own][a] = after;
+                    if (last && rank == 0 && m_own < M && robot0 + token / T < robots) {
+                        const float y_a = mailp_dev_clamp(mailp_dev_finite(after), p.s.lo[a], p.s.hi[a]);
+                        p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y_a, p.s.std[a]), p.s.mean[a]) : y_a;
                         if (p.s.trace_norm) {
-                            p.s.trace_norm[row * D + a] = y;
+                            p.s.trace_norm[row * D + a] = y_a;
                         }
                     }
                 }
             }
-            __syncthreads();
+            __syncwarp(); /* x is seen by all lanes of its token */
+            if (more) {
+                embed(next_call);
+            }
         }
+        layer = next_layer;
+        call = next_call;
     }
     mailp_dev_cluster_sync(); /* no block leaves early (unseen by test_faults: all pushes into it were awaited) */
 #else
@@ -2776,7 +3051,7 @@ struct mail_cuda_policy {
     const float      *lo, *hi, *std, *mean;
     float            *ddpm_memory;              /* host */
     mail_ddpm         ddpm;
-    const float      *slices[2];                /* weights cut for clusters of 8 and of 16, or NULL */
+    const float      *slices;                   /* weights cut for the blocks of a cluster, or NULL */
 };
 
 struct mailp_cuda_loader {
@@ -3057,61 +3332,77 @@ static inline const float *mailp_cuda_host(const mailp_cuda_loader *l, const flo
     return l->host + (device - l->device);
 }
 
-/* Cut the loop's trunk for clusters of CS blocks; see mailp_cuda_slice. Weights have been read. */
-template <int DS, int CS>
+/* Two rows' neighbouring weights as half hi and lo operands. */
+static inline void mailp_cuda_pack_half(uint32_t *hi, uint32_t *lo, float first, float second) {
+    const uint32_t h0 = mailp_cuda_to_half(first), h1 = mailp_cuda_to_half(second);
+    *hi = h0 | h1 << 16;
+    *lo = mailp_cuda_to_half(first - mailp_cuda_from_half(h0)) | mailp_cuda_to_half(second - mailp_cuda_from_half(h1)) << 16;
+}
+
+/* Cut the loop's trunk for the blocks of a cluster; see mailp_cuda_slice. Weights have been read. */
+template <int DS>
 static inline void mailp_cuda_pack_slices(mailp_cuda_loader *l, const float **device, const mailp_cuda_trunk *t) {
-    typedef mailp_cuda_slice<DS, CS> Slice;
-    typedef mailp_cuda_split<DS, CS> P;
-    constexpr int CL = P::CL, E = MAILP_CUDA_DI, d = MAILP_CUDA_DM, taps = MAILP_CUDA_DC, R = MAILP_CUDA_DTR, NT = P::NT;
+    typedef mailp_cuda_slice<DS> Slice;
+    constexpr int CS = MAILP_CUDA_CS, CL = MAILP_CUDA_CL, E = MAILP_CUDA_DI, d = MAILP_CUDA_DM, R = MAILP_CUDA_DTR, SPL = DS / 8;
     float        *to = mailp_cuda_take(l, device, (size_t)t->n_layers * CS * sizeof(Slice) / sizeof(float));
     for (int i = 0; to && i < t->n_layers * CS; i++) {
         const mailp_cuda_mamba_layer &w = t->mamba[i / CS];
-        const int    k = i % CS;
+        const int    block = i % CS;
         Slice       *s = (Slice *)(void *)to + i;
         const float *in_proj = mailp_cuda_host(l, w.in_proj), *out_proj = mailp_cuda_host(l, w.out_proj);
         const float *norm_w = mailp_cuda_host(l, w.norm_w), *norm_b = mailp_cuda_host(l, w.norm_b);
         const float *x_proj = mailp_cuda_host(l, w.x_proj), *conv_w = mailp_cuda_host(l, w.conv_w);
         const float *dt_w = mailp_cuda_host(l, w.dt_w), *A2 = mailp_cuda_host(l, w.A2);
-        float        v[4];
         memset((void *)s, 0, sizeof *s);
-        for (int o = 0; o < 2 * CL; o++) { /* rows k CL.. of x, then of z */
-            const float *row = in_proj + (size_t)(o < CL ? k * CL + o : E + k * CL + o - CL) * d;
+        for (int row = 0; row < 2 * CL; row++) { /* this block's of x, then of z */
+            const int    z = row / CL, o = row % CL;
+            const float *from = in_proj + (size_t)(z * E + block * CL + o) * d;
             double       bias = 0.0;
-            for (int e = 0; e < d; e++) {
-                bias += (double)row[e] * norm_b[e];
+            float        most = 0.0f, v[MAILP_CUDA_DM];
+            int          e;
+            for (int k = 0; k < d; k++) {
+                bias += (double)from[k] * norm_b[k];
+                v[k] = from[k] * norm_w[k];
+                most = fabsf(v[k]) > most ? fabsf(v[k]) : most;
             }
-            s->in_bias[o] = (float)bias;
-            for (int at = 0; at < d / 4; at++) { /* float4 number at: lane at % KI of the row, its piece at / KI */
-                for (int e = 0; e < 4; e++) {
-                    v[e] = row[4 * at + e] * norm_w[4 * at + e];
-                }
-                s->in_proj[at / P::KI * NT + o * P::KI + at % P::KI] = make_float4(v[0], v[1], v[2], v[3]);
+            (void)frexpf(most, &e); /* the largest weight of a row becomes a half of 2^12 or less; powers of two round nothing */
+            e = most > 0.0f && most <= FLT_MAX ? 12 - e : 0;
+            s->channels.scale[z][o] = ldexpf(1.0f / MAILP_CUDA_RAISE, -e);
+            s->channels.bias[z][o] = (float)bias;
+            for (int k = 0; k < d; k += 2) { /* a pair of inputs: lane t = k / 4 % 4 of the step, first or second half of its four */
+                const int thread = (k / 32 * 2 + o / 16) * 32 + o % 8 * 4 + k / 4 % 4, reg = o / 8 % 2 + k / 2 % 2 * 2;
+                uint32_t *hi = &s->in_proj[z][0][k / 16 % 2][thread].x, *lo = &s->in_proj[z][1][k / 16 % 2][thread].x;
+                mailp_cuda_pack_half(hi + reg, lo + reg, ldexpf(v[k], e), ldexpf(v[k + 1], e));
             }
         }
-        for (int o = 0; o < P::OL; o++) {
-            const float *row = out_proj + (size_t)(k * P::OL + o) * E;
-            for (int at = 0; at < E / 4; at++) {
-                s->out_proj[at / P::KO * NT + o * P::KO + at % P::KO] =
-                    make_float4(row[4 * at], row[4 * at + 1], row[4 * at + 2], row[4 * at + 3]);
+        for (int o = 0; o < MAILP_CUDA_OL; o++) {
+            for (int k = 0; k < E; k++) { /* inputs 2 t, 2 t + 1 of a step are lane t's numbers 4 t.. or 4 t + 2.. of 16 */
+                const int step = k / 16 % 2 * 2 + k / 2 % 2, thread = k / 32 * 32 + o % 8 * 4 + k / 4 % 4;
+                (&s->out_proj[step][thread].x)[o / 8 + k % 2 * 2] = out_proj[(size_t)(block * MAILP_CUDA_OL + o) * E + k];
+            }
+        }
+        for (int row = 0; row < Slice::XP; row++) {
+            const int pair = (row - R) / (2 * SPL), in_pair = (row - R) % (2 * SPL); /* of dt, B and C in the checkpoint's order */
+            const int from = row < R ? row : in_pair < SPL ? R + SPL * pair + in_pair : R + DS + SPL * pair + in_pair - SPL;
+            for (int k = 0; k < CL; k++) {
+                const int step = k / 16 * 2 + k / 2 % 2, lane = row / 16 * 32 + row % 8 * 4 + k / 4 % 4;
+                (&s->x_proj[step][lane].x)[row / 8 % 2 + k % 2 * 2] = x_proj[(size_t)from * E + block * CL + k];
             }
         }
         for (int o = 0; o < CL; o++) {
-            const int c = k * CL + o;
-            for (int e = 0; e < P::XP; e++) {
-                s->x_proj[o * P::XP + e] = x_proj[(size_t)e * E + c];
-            }
-            for (int e = 0; e < taps; e++) {
-                s->conv_w[o * taps + e] = conv_w[(size_t)e * E + c];
+            const int c = block * CL + o;
+            for (int e = 0; e < MAILP_CUDA_DC; e++) {
+                s->channels.conv_w[o][e] = conv_w[(size_t)e * E + c];
             }
             for (int e = 0; e < R; e++) {
-                s->dt_w[o * R + e] = dt_w[(size_t)e * E + c];
+                s->channels.dt_w[o][e] = dt_w[(size_t)e * E + c];
             }
             for (int e = 0; e < DS; e++) {
-                s->A2[o * DS + e] = A2[(size_t)e * E + c];
+                s->channels.A2[o][e] = A2[(size_t)e * E + c];
             }
-            s->conv_b[o] = mailp_cuda_host(l, w.conv_b)[c];
-            s->dt_b[o] = mailp_cuda_host(l, w.dt_b)[c];
-            s->D[o] = mailp_cuda_host(l, w.D)[c];
+            s->channels.conv_b[o] = mailp_cuda_host(l, w.conv_b)[c];
+            s->channels.dt_b[o] = mailp_cuda_host(l, w.dt_b)[c];
+            s->channels.D[o] = mailp_cuda_host(l, w.D)[c];
         }
     }
 }
@@ -3190,11 +3481,9 @@ static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy
     if (mailp_cuda_loop_fits(p)) {
         const mailp_cuda_trunk *t = &p->trunk[c->n_trunks - 1];
         if (t->d_state == 8) {
-            mailp_cuda_pack_slices<8, 8>(l, &p->slices[0], t);
-            mailp_cuda_pack_slices<8, 16>(l, &p->slices[1], t);
+            mailp_cuda_pack_slices<8>(l, &p->slices, t);
         } else {
-            mailp_cuda_pack_slices<16, 8>(l, &p->slices[0], t);
-            mailp_cuda_pack_slices<16, 16>(l, &p->slices[1], t);
+            mailp_cuda_pack_slices<16>(l, &p->slices, t);
         }
     }
 }
@@ -3210,7 +3499,7 @@ struct mailp_cuda_wish {
     int trace;             /* keep what each call predicted (plain path) and the normalised actions */
     int plain;             /* take the plain path everywhere */
     int half;              /* one half product in the convolutions */
-    int cluster, robots;   /* only this shape of the loop; 0: any */
+    int robots;            /* only loops of so many robots a cluster; 0: any */
     int shape;             /* only this shape of fused convolutions, counted from 1; 0: any */
     int ahead;             /* the observation goes ahead of the loop, even one that could go with it */
 };
@@ -3220,7 +3509,7 @@ struct mailp_cuda_loop_choice {
     void (*kernel)(mailp_cuda_loop_args);
     int    cluster, robots;  /* blocks of a cluster, robots it decides for */
     size_t shared;
-    double cost;             /* predicted time of one wave of clusters, relative to 8 blocks and 5 tokens */
+    double cost;             /* milliseconds to be expected for 16 layers and 16 steps */
 };
 
 struct mail_cuda_session {
@@ -3603,19 +3892,20 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
 #endif
 }
 
-template <int DS, int OBS, int T, int CS, int R, bool COND>
+template <int DS, int OBS, int T, int R, bool COND>
 static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
-    mailp_cuda_loop_choice l = {mailp_cuda_loop<DS, OBS, T, CS, R, COND>, CS, R, sizeof(mailp_cuda_loop_shared<DS, OBS, T, CS, R, COND>), 0.0};
+    typedef mailp_cuda_loop_shared<DS, OBS, T, R, COND> Shared;
+    mailp_cuda_loop_choice l = {mailp_cuda_loop<DS, OBS, T, R, COND>, MAILP_CUDA_CS, R, sizeof(Shared), 0.0};
     const mailp_cuda_wish &wish = s->wish;
-    if ((wish.cluster && wish.cluster != CS) || (wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
+    if ((wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
         return;
     }
-    const int active = mailp_cuda_active_clusters(l.kernel, CS, l.shared, s->policy->sms), clusters = (s->B + R - 1) / R;
+    const int active = mailp_cuda_active_clusters(l.kernel, MAILP_CUDA_CS, l.shared, s->policy->sms), clusters = (s->B + R - 1) / R;
     if (active < 1) {
         return;
     }
-    /* Predicted, not measured: half the products per block for 16, a quarter more time for every 5 more tokens. */
-    l.cost = (CS == 16 ? 0.8 : 1.0) * (0.75 + 0.05 * R * T) * (double)((clusters + active - 1) / active);
+    /* milliseconds of D-Ma on an NVIDIA H100: 0.84, 1.24, 1.65 and 2.1 for 1 to 4 tiles of columns */
+    l.cost = (0.43 + 0.41 * Shared::TILES) * (double)((clusters + active - 1) / active);
     if (!s->loop.kernel || l.cost < *best) {
         s->loop = l;
         s->inside = OBS;
@@ -3627,14 +3917,13 @@ template <int DS, int OBS, bool COND>
 static inline void mailp_cuda_consider_all(mail_cuda_session *s) {
     double best = 0.0;
     if (s->A == 5) {
-        mailp_cuda_consider<DS, OBS, OBS + 5, 16, 1, COND>(s, &best);
-        mailp_cuda_consider<DS, OBS, OBS + 5, 16, 4, COND>(s, &best);
-        mailp_cuda_consider<DS, OBS, OBS + 5, 8, 1, COND>(s, &best);
-        mailp_cuda_consider<DS, OBS, OBS + 5, 8, 2, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, 2, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, 4, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, 5, COND>(s, &best);
     } else {
-        mailp_cuda_consider<DS, OBS, OBS + 10, 16, 1, COND>(s, &best);
-        mailp_cuda_consider<DS, OBS, OBS + 10, 16, 2, COND>(s, &best);
-        mailp_cuda_consider<DS, OBS, OBS + 10, 8, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 10, 1, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 10, 2, COND>(s, &best);
     }
 }
 template <int DS>
@@ -3654,7 +3943,7 @@ static inline void mailp_cuda_consider_trunk(mail_cuda_session *s) {
 /* Choose the shape of the loop for this session's batch, or none. */
 static inline void mailp_cuda_choose_loop(mail_cuda_session *s) {
     const mail_cuda_policy *p = s->policy;
-    if (s->wish.plain || !p->slices[0]) {
+    if (s->wish.plain || !p->slices) {
         return;
     }
     if (p->trunk[p->config.n_trunks - 1].d_state == 8) {
@@ -3669,7 +3958,7 @@ static inline void mailp_cuda_queue_fast_loop(mailp_cuda_queue *q, mail_cuda_ses
     const mail_cuda_policy *p = s->policy;
     mailp_cuda_loop_args    a = {};
     a.s = mailp_cuda_sampler_init(s);
-    a.slices = p->slices[s->loop.cluster == 16];
+    a.slices = p->slices;
     a.state = s->inside ? s->time_state : s->cache;
     a.tok = s->tok;
     a.cond = s->cond_act;
@@ -4025,7 +4314,7 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
 
 /* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
 static inline int mailp_cuda_largest_cluster(void) {
-    return mailp_cuda_active_clusters(mailp_cuda_loop<8, 0, 5, 16, 1, false>, 16, sizeof(mailp_cuda_loop_shared<8, 0, 5, 16, 1, false>), 16) > 0 ? 16 : 8;
+    return mailp_cuda_active_clusters(mailp_cuda_fused<1, 1, 1, true>, 16, sizeof(mailp_cuda_fused_shared), 16) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
@@ -4077,7 +4366,7 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     p->sm = major * 10 + minor;
     if (status == MAIL_OK) { /* a program compiled for an older architecture has no clusters on a newer GPU either */
         cudaFuncAttributes about;
-        e = cudaFuncGetAttributes(&about, (const void *)mailp_cuda_loop<8, 0, 5, 16, 1, false>);
+        e = cudaFuncGetAttributes(&about, (const void *)mailp_cuda_loop<8, 0, 5, 1, false>);
         status = mailp_cuda_check(e, "looking for kernels (is the program compiled for this GPU?)", err);
         p->sm = e == cudaSuccess && about.ptxVersion < p->sm ? about.ptxVersion : p->sm;
     }

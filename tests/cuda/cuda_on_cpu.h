@@ -74,6 +74,9 @@ struct alignas(16) uint4 {
 static inline uint2 make_uint2(unsigned x, unsigned y) {
     return {x, y};
 }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return {x, y, z, w};
+}
 static inline float2 make_float2(float x, float y) {
     return {x, y};
 }
@@ -313,6 +316,16 @@ inline void push(void *local, unsigned rank, const void *value, unsigned bytes, 
         die("misaligned push");
     }
     memcpy(a.value, value, bytes);
+    issue(a);
+}
+
+inline void bulk_push(void *local, unsigned rank, const void *from, unsigned bytes, MBar *bar) {
+    Block *me = cur->b, *peer = me + ((int)rank - (int)me->rank);
+    Async a{peer,  peer->smem + ((unsigned char *)local - me->smem),        from, {},
+            bytes, (MBar *)(peer->smem + ((unsigned char *)bar - me->smem))};
+    if (((uintptr_t)a.dst | (uintptr_t)from | bytes) % 16) {
+        die("misaligned copy to a peer");
+    }
     issue(a);
 }
 
@@ -652,6 +665,32 @@ inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*va
         const float *row = w->a[p][g + j / 2 * 8], *col = w->b[p][2 * t + j % 2];
         double s = d[j];
         for (int k = 0; k < 16; ++k) {
+            s += (double)row[k] * col[k];
+        }
+        d[j] = (float)s;
+    }
+}
+
+/* The same for tf32 operands, 8 inputs. */
+inline void mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2], int line) {
+    Fiber *f = cur;
+    Warp *w = f->w;
+    unsigned p = f->warp_ops++ & 1;
+    const int g = f->lane / 4, t = f->lane % 4;
+    for (int i = 0; i < 4; ++i) {
+        if (a[i] & 0x1fffu || (i < 2 && b[i] & 0x1fffu)) {
+            die("an operand has more bits than tf32");
+        }
+        memcpy(&w->a[p][g + 8 * (i % 2)][t + 4 * (i / 2)], &a[i], 4);
+    }
+    for (int i = 0; i < 2; ++i) {
+        memcpy(&w->b[p][g][t + 4 * i], &b[i], 4);
+    }
+    arrive(w->bar, line);
+    for (int j = 0; j < 4; ++j) {
+        const float *row = w->a[p][g + j / 2 * 8], *col = w->b[p][2 * t + j % 2];
+        double s = d[j];
+        for (int k = 0; k < 8; ++k) {
             s += (double)row[k] * col[k];
         }
         d[j] = (float)s;

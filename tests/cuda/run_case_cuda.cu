@@ -1,9 +1,9 @@
 /* run_case_cuda: judge golden cases by mail_cuda.cuh, with the rule and the output of tests/run_case.c.
 
-       run_case_cuda [--plain] [--cluster 8|16] [--pth] [--hash] [--errors] DIR...
+       run_case_cuda [--plain] [--robots N] [--pth] [--hash] [--errors] DIR...
 
        --plain        the plain path for every policy; otherwise the fastest way that the device and the policy allow
-       --cluster N    only cluster launches of N blocks, where the policy allows them
+       --robots N     only loops of N robots a cluster, where the policy allows them
 
    Built by a C++ compiler with -DMAIL_CUDA_ON_CPU it runs on the CPU, built by nvcc on a GPU. On the CPU it is a part of
    all_tests.cu, since most of a build goes into the same kernels. */
@@ -243,8 +243,8 @@ int RUN_CASE_CUDA_MAIN(int argc, char **argv) {
             options.hash = 1;
         } else if (strcmp(argv[i], "--errors") == 0) {
             options.errors = 1;
-        } else if (strcmp(argv[i], "--cluster") == 0 && i + 1 < argc) {
-            wish.cluster = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "--robots") == 0 && i + 1 < argc) {
+            wish.robots = atoi(argv[++i]);
         } else {
             return rc_usage("run_case_cuda: unknown option");
         }

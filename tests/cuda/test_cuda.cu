@@ -383,8 +383,8 @@ static floats plan_for(const mailp_config &c, const mail_cuda_policy *p, size_t 
     }
     CHECK(mail_cuda_plan(s, actions.data(), &err) == MAIL_OK);
     (void)cudaDeviceSynchronize();
-    if (wish.cluster) {
-        CHECK(s->loop.kernel != NULL && s->loop.cluster == wish.cluster);
+    if (wish.robots) {
+        CHECK(s->loop.kernel != NULL && s->loop.robots == wish.robots);
     }
     if (kept) {
         *kept = s;
@@ -396,7 +396,7 @@ static floats plan_for(const mailp_config &c, const mail_cuda_policy *p, size_t 
 
 /* The loop as one launch against the plain path, and a robot's bits in two batches; an observation token that goes through the
    loop against one that goes ahead of it. */
-static uint64_t loop_case(mail_arch arch, size_t d_state, size_t history, size_t chunk, int cluster, int robots, size_t batch) {
+static uint64_t loop_case(mail_arch arch, size_t d_state, size_t history, size_t chunk, int robots, size_t batch) {
     mailp_config c = ct_config(arch, d_state, chunk);
     c.obs_seq = history;
     c.n_timesteps = 2;
@@ -404,7 +404,6 @@ static uint64_t loop_case(mail_arch arch, size_t d_state, size_t history, size_t
     mail_cuda_policy *p = ct_policy(c);
     mailp_cuda_wish   plain = {}, fast = {};
     plain.plain = 1;
-    fast.cluster = cluster;
     fast.robots = robots;
     const mail_cuda_session *s, *before;
     const floats want = plan_for(c, p, batch, plain), got = plan_for(c, p, batch, fast), alone = plan_for(c, p, 1, fast, &s);
@@ -623,17 +622,19 @@ static uint64_t refuse_case(void) {
     cpucuda::fail_malloc = 1;
     CHECK(mail_cuda_session_create(&s, p, NULL, NULL, &err) == MAIL_E_MEMORY && s == NULL);
     CHECK(cpucuda::count.mallocs - before.mallocs == cpucuda::count.frees - before.frees);
-    /* GPUs without clusters, or with little shared memory, take the plain path; so do 16-block clusters that are refused */
-    cpucuda::device.max_cluster = 8;
-    CHECK(mail_cuda_session_create(&s, p, NULL, NULL, &err) == MAIL_OK && s->loop.cluster == 8);
+    /* GPUs without clusters, or with little shared memory, take the plain path */
+    cpucuda::device.max_cluster = 4;
+    CHECK(mail_cuda_session_create(&s, p, NULL, NULL, &err) == MAIL_OK && s->loop.kernel == NULL);
     mail_cuda_session_free(s);
     cpucuda::device.max_cluster = 16;
-    cpucuda::device.smem = 99 * 1024;
+    CHECK(mail_cuda_session_create(&s, p, NULL, NULL, &err) == MAIL_OK && s->loop.cluster == 8);
+    mail_cuda_session_free(s);
+    cpucuda::device.smem = 48 * 1024;
     mail_cuda_policy *small = ct_policy(c);
     mailp_config wide = c;
     wide.trunk[0].d_inner = 32768;
     CHECK(mailp_cuda_policy_build(&none, &wide, source, &err) == MAIL_E_UNSUPPORTED && strstr(err.text, "d_inner 32768") != NULL && none == NULL);
-    CHECK(mail_cuda_session_create(&s, small, NULL, NULL, &err) == MAIL_OK && s->loop.cluster != 8);
+    CHECK(mail_cuda_session_create(&s, small, NULL, NULL, &err) == MAIL_OK && s->loop.kernel == NULL);
     mail_cuda_session_free(s);
     mail_cuda_policy_free(small);
     cpucuda::device.smem = 227 * 1024;
@@ -725,17 +726,18 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"fused conv 1x1, two groups", [] { return fused_case(9, 4, 8, 128, 32, 1, 2, false, false, 9); }},
         {"fused conv 3x3, weights in 8 pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 1); }},
         {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 0); }},
-        {"loop D-Ma, d_state 16, 2 frames, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 8, 1, 2); }},
-        {"loop D-Ma, d_state 16, 1 frame, 5 actions, 8 blocks", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 8, 1, 2); }},
-        {"loop D-Ma, d_state 8, 2 frames, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 2, 5, 8, 2, 3); }},
-        {"loop D-Ma, d_state 8, 1 frame, 5 actions, 8 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 8, 2, 3); }},
-        {"loop D-Ma, d_state 8, 2 frames, 10 actions, 16 blocks", [] { return loop_case(MAIL_D_MA, 8, 2, 10, 16, 1, 1); }},
-        {"loop D-Ma, d_state 16, 1 frame, 10 actions, 16 blocks, 2 robots", [] { return loop_case(MAIL_D_MA, 16, 1, 10, 16, 2, 3); }},
-        {"loop D-Ma, d_state 16, 2 frames, 5 actions, 16 blocks, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 16, 4, 2); }},
-        {"loop D-Ma, d_state 8, 1 frame, 5 actions, 16 blocks, 4 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 16, 4, 2); }},
-        {"loop ED-Ma, d_state 8, 1 frame, 5 actions, 16 blocks", [] { return loop_case(MAIL_ED_MA, 8, 1, 5, 16, 1, 1); }},
-        {"loop ED-Ma, d_state 16, 2 frames, 10 actions, 8 blocks", [] { return loop_case(MAIL_ED_MA, 16, 2, 10, 8, 1, 2); }},
-        {"loop ED-Ma, d_state 16, 2 frames, 10 actions, 16 blocks, 2 robots", [] { return loop_case(MAIL_ED_MA, 16, 2, 10, 16, 2, 2); }},
+        {"loop D-Ma, d_state 16, 2 frames, 5 actions", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 1, 2); }},
+        {"loop D-Ma, d_state 16, 1 frame, 5 actions", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 1, 2); }},
+        {"loop D-Ma, d_state 8, 2 frames, 5 actions, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 2, 5, 2, 3); }},
+        {"loop D-Ma, d_state 8, 1 frame, 5 actions, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 2, 3); }},
+        {"loop D-Ma, d_state 8, 2 frames, 10 actions", [] { return loop_case(MAIL_D_MA, 8, 2, 10, 1, 1); }},
+        {"loop D-Ma, d_state 16, 1 frame, 10 actions, 2 robots", [] { return loop_case(MAIL_D_MA, 16, 1, 10, 2, 3); }},
+        {"loop D-Ma, d_state 16, 2 frames, 5 actions, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 4, 2); }},
+        {"loop D-Ma, d_state 8, 1 frame, 5 actions, 5 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 5, 6); }},
+        {"loop D-Ma, d_state 16, 1 frame, 5 actions, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 4, 4); }},
+        {"loop ED-Ma, d_state 8, 1 frame, 5 actions", [] { return loop_case(MAIL_ED_MA, 8, 1, 5, 1, 1); }},
+        {"loop ED-Ma, d_state 16, 2 frames, 10 actions", [] { return loop_case(MAIL_ED_MA, 16, 2, 10, 1, 2); }},
+        {"loop ED-Ma, d_state 16, 2 frames, 10 actions, 2 robots", [] { return loop_case(MAIL_ED_MA, 16, 2, 10, 2, 2); }},
         {"ages D-Ma", [] { return ages_case(MAIL_D_MA, MAIL_DDPM); }},
         {"ages ED-Ma", [] { return ages_case(MAIL_ED_MA, MAIL_DDPM); }},
         {"ages D-Tr", [] { return ages_case(MAIL_D_TR, MAIL_DDPM); }},

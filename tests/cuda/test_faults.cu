@@ -18,13 +18,12 @@ static uint64_t run_scan(void) {
     return ct_hash(s.h.host(), ct_hash(s.y.host()));
 }
 
-/* A decision with features, by the plain path (cluster 0) or in one launch. */
-static uint64_t run_plan(mail_arch arch, int cluster, int robots, size_t batch) {
+/* A decision with features, by the plain path (robots 0) or in one launch. */
+static uint64_t run_plan(mail_arch arch, int robots, size_t batch) {
     mailp_config      c = ct_config(arch, 16, 5);
     mailp_cuda_wish   wish = {};
     c.n_timesteps = 2;
-    wish.plain = !cluster && arch == MAIL_D_MA; /* transformers have no other path, and there kernels begin early */
-    wish.cluster = cluster;
+    wish.plain = !robots && arch == MAIL_D_MA; /* transformers have no other path, and there kernels begin early */
     wish.robots = robots;
     mail_cuda_policy  *p = ct_policy(c);
     mail_cuda_session *s = ct_session(p, batch, wish);
@@ -170,10 +169,10 @@ int TEST_FAULTS_MAIN(int argc, char **argv) {
     const std::vector<ct_case> cases = {
         {"scan", run_scan},
         {"tiles of a long sequence", run_tiles},
-        {"plain, D-Ma", [] { return run_plan(MAIL_D_MA, 0, 0, 1); }},
-        {"plain, D-Tr", [] { return run_plan(MAIL_D_TR, 0, 0, 1); }},
-        {"one launch, 2 robots, 8 blocks", [] { return run_plan(MAIL_ED_MA, 8, 2, 2); }},
-        {"one launch, 1 robot, 8 blocks", [] { return run_plan(MAIL_D_MA, 8, 1, 1); }},
+        {"plain, D-Ma", [] { return run_plan(MAIL_D_MA, 0, 1); }},
+        {"plain, D-Tr", [] { return run_plan(MAIL_D_TR, 0, 1); }},
+        {"one launch, 2 robots", [] { return run_plan(MAIL_ED_MA, 2, 2); }},
+        {"one launch, 1 robot", [] { return run_plan(MAIL_D_MA, 1, 1); }},
         {"camera, 48 KB of shared memory", [] { return run_camera(48 * 1024); }},
         {"camera", [] { return run_camera(227 * 1024); }},
         {"convolution with weights in pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 1); }}, /* of test_cuda.cu */
