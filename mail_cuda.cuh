@@ -342,17 +342,8 @@ static __device__ __forceinline__ void mailp_dev_bar_wait(mailp_cuda_bar *bar, u
 }
 #  endif
 
-/* Store v at this block's address `local` in block `rank`, and count it on `bar` there. */
-static __device__ __forceinline__ void mailp_dev_push(float *local, unsigned rank, float v, mailp_cuda_bar *bar) {
-#  ifdef MAIL_CUDA_ON_CPU
-    cpucuda::push(local, rank, &v, 4, bar);
-#  else
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
-                     mailp_dev_map(mailp_dev_s32(local), rank)),
-                 "f"(v), "r"(mailp_dev_map(mailp_dev_s32(bar), rank))
-                 : "memory");
-#  endif
-}
+/* Store v at this block's address `local` in block `rank`, and count its 16 bytes on `bar` there. Not in a launch without clusters,
+   where the instruction is an illegal one. */
 static __device__ __forceinline__ void mailp_dev_push4(float *local, unsigned rank, float4 v, mailp_cuda_bar *bar) {
 #  ifdef MAIL_CUDA_ON_CPU
     cpucuda::push(local, rank, &v, 16, bar);
@@ -2469,8 +2460,8 @@ struct mailp_cuda_loop_shared {
     __align__(16) float sums[4][MAILP_CUDA_CL][ROW];                 /* of in_proj, by quarters of the inputs: x, later z */
     __align__(16) float u[MAILP_CUDA_CL / 16][COLS][16];             /* this block's channels, 16 together */
     __align__(16) float x_proj[COLS][XP], part[MAILP_CUDA_CS][COLS][XP]; /* partial sums: this block's, everyone's */
-    __align__(16) float xd[COLS][XP];                                /* their sum */
-    __align__(16) float dt[MAILP_CUDA_CL][COLS][2];                  /* dt and dt u */
+    __align__(16) float xd[COLS][XP + 4];                            /* their sum; rows begin in different banks, so do those of dt */
+    __align__(16) float dt[MAILP_CUDA_CL][COLS + 4][2];              /* dt and dt u */
     __align__(16) float y[COLS][MAILP_CUDA_CL], y_all[MAILP_CUDA_CS][COLS][MAILP_CUDA_CL]; /* gated scan output: this block's, everyone's;
                                                                         16 channels swap places with the other 16 in odd columns */
     __align__(16) float rows[MAILP_CUDA_NT / 32][COLS][MAILP_CUDA_OL + 4]; /* of out_proj, by the warps' inputs */
@@ -2665,7 +2656,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     if (norms) {
         embed(0);
     }
-    mailp_dev_cluster_sync(); /* every peer's barriers exist before anyone pushes */
+    mailp_dev_cluster_sync(); /* every peer has its barriers before anyone pushes (unseen by test_faults: by then all have long begun) */
 
     for (int it = 0, call = 0, layer = 0; it < total; it++) {
         const Layer   &w = s->ring[it & 1];
@@ -2808,7 +2799,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             }
 #pragma unroll
             for (int e = 0; e < SUMS; e++) {
-                (&s->xd[0][0])[i + e] = v[e];
+                s->xd[i / XP][i % XP + e] = v[e];
             }
         }
         __syncthreads();

@@ -1,14 +1,14 @@
 /* cuda_bench: how long a decision takes on this machine's GPU.
 
-       build/cuda_bench [--batches 1,2,4,...] [--seconds S] [--only decisions|scans]
+       build/cuda_bench [--batches 1,2,4,...] [--seconds S] [--only decisions|loops|scans]
 
    A D-Ma policy of the released widths with random weights: two 128 x 128 cameras, one frame of history, chunk of 5, 16
    layers, 16 DDPM steps. Per batch, in milliseconds: pictures on the device to actions on the device ("both"), its parts,
    the same with half products, on the plain path and with an L2 that was overwritten before; medians and 99th percentiles
    over S seconds on rotating pictures. "from host": pictures and actions in page-locked memory of the host, one decision
    every 50 ms, by the host's clock, as a control loop sees it. Before timing, batch 1 is compared with mail.h and the other
-   batches with the plain path. Then long scans, as a share of the bandwidth that a device copy reaches.
-   Predictions were written before any run; see the table in the source. */
+   batches with the plain path. Then the denoising loop alone in each of its shapes, and long scans, as a share of the bandwidth
+   that a device copy reaches. Predictions were written before any run; see the table in the source. */
 #include "../tests/cuda/cuda_test.h"
 
 #include <algorithm>
@@ -205,6 +205,37 @@ static void decisions(const std::string &batches, double seconds, cudaStream_t s
     mail_policy_free(policy);
 }
 
+/* The loop of the same policy by robots a cluster owns, where the shape is one of those compiled; what mailp_cuda_consider chooses from. */
+static void loops(cudaStream_t stream) {
+    mail_error        err;
+    mail_policy      *policy = ct_load(ct_released(MAIL_D_MA, 1, 5, 2));
+    mail_cuda_policy *p;
+    if (mail_cuda_policy_create(&p, policy, &err) != MAIL_OK) {
+        printf("policy: %s\n", err.text);
+        exit(1);
+    }
+    printf("denoising loop alone, milliseconds\n%6s %7s %9s %9s %9s\n", "batch", "robots", "at once", "ms", "expected");
+    for (size_t batch : {1, 15, 30, 32, 60, 64}) {
+        for (int robots = 1; robots <= 8 && robots <= (int)batch; robots++) {
+            mailp_cuda_wish    wish = {};
+            mailp_cuda_queue   q = {stream, cudaSuccess, 0, 0, 0, 0.0};
+            mail_cuda_session *s;
+            wish.robots = robots;
+            s = ct_session(p, batch, wish);
+            if (s->loop.kernel) {
+                const int    active = mailp_cuda_active_clusters(s->loop.kernel, s->loop.cluster, s->loop.shared, p->sms);
+                const double ms = percentile(timed(stream, 0.1, [&](int) { mailp_cuda_queue_fast_loop(&q, s); }), 0.5);
+                check(q.error, "loop");
+                printf("%6zu %7d %9d %9.3f %9.3f\n", batch, robots, active * robots, ms, s->loop.cost);
+                fflush(stdout);
+            }
+            mail_cuda_session_free(s);
+        }
+    }
+    mail_cuda_policy_free(p);
+    mail_policy_free(policy);
+}
+
 /* The prediction: the kernel takes 15 instructions for a token and state (sm_90a), of which an SM issues at most 4 a cycle, some two
    thirds of that with 8 warps. What must be reached is beyond the exponentials alone: one for each token and state, 16 a cycle and SM,
    allow 67% of the copy. */
@@ -253,10 +284,13 @@ int main(int argc, char **argv) {
     printf("%s, sm_%d%d, %d SMs, CUDA %d.%d\n", prop.name, prop.major, prop.minor, prop.multiProcessorCount, driver / 1000, driver % 1000 / 10);
 
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-    if (only != "scans") {
+    if (only.empty() || only == "decisions") {
         decisions(batches, seconds, stream);
     }
-    if (only != "decisions") {
+    if (only.empty() || only == "loops") {
+        loops(stream);
+    }
+    if (only.empty() || only == "scans") {
         scans(stream);
     }
     (void)cudaStreamDestroy(stream);

@@ -77,7 +77,7 @@ table() {
             [ -f "$log/$name.log" ] && echo "$name: $(tail -n 1 "$log/$name.log")"
         done
         echo "---- times"
-        for name in bench scan; do
+        for name in bench loops scan; do
             [ -f "$log/$name.log" ] && cat "$log/$name.log"
         done
         ratio
@@ -156,6 +156,7 @@ say "build: $(($(date +%s) - start)) s"
 [ -x build/test_cuda_gpu ] && step test 120 build/test_cuda_gpu
 [ -x build/run_case_cuda_gpu ] && step goldens_fast 90 build/run_case_cuda_gpu tests/golden/cases/*/
 [ -x build/cuda_bench ] && step bench 90 build/cuda_bench --seconds 0.2 --only decisions
+[ -x build/cuda_bench ] && step loops 20 build/cuda_bench --only loops
 [ -x build/cuda_bench ] && step scan 40 build/cuda_bench --only scans
 python=${PYTHON:-python3}
 torch=0
@@ -184,6 +185,10 @@ if command -v ncu >/dev/null 2>&1 && [ -x build/cuda_bench ]; then
         -k regex:mailp_cuda -c 60 build/cuda_bench --batches 1 --seconds 0.01 --only decisions
     step ncu_64 50 ncu --clock-control none --metrics gpu__time_duration.sum,sm__throughput.avg.pct_of_peak_sustained_elapsed --csv \
         -k regex:mailp_cuda -c 110 build/cuda_bench --batches 64 --seconds 0.01 --only decisions
+    # where the warps of the denoising loop wait, instruction by instruction: OUT/loop_sass.csv
+    step ncu_loop 40 ncu --clock-control none --section SourceCounters --warp-sampling-interval 0 --warp-sampling-buffer-size 536870912 \
+        -k regex:mailp_cuda_loop -c 1 -f -o "$log/loop" build/cuda_bench --only loops
+    ncu -i "$log/loop.ncu-rep" --page source --csv --print-source sass >"$out/loop_sass.csv" 2>/dev/null
     failed=$failed_before
 else
     say "ncu: skipped"

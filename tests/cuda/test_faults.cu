@@ -127,11 +127,11 @@ static void faults_of_kernels(void) {
         mailp_cuda_bar *bar = (mailp_cuda_bar *)(void *)(s + 32);
         if (threadIdx.x == 0) {
             mailp_dev_bar_init(bar);
-            mailp_dev_bar_expect(bar, 4);
+            mailp_dev_bar_expect(bar, 16);
         }
         mailp_dev_cluster_sync();
         if (mailp_dev_rank() == 0 && threadIdx.x == 0) {
-            mailp_dev_push(s, 1, 1.0f, bar);
+            mailp_dev_push4(s, 1, make_float4(1.0f, 1.0f, 1.0f, 1.0f), bar);
         }
     }));
     CHECK(stopped(1, [] { /* bytes that nobody sends */
