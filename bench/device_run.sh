@@ -16,7 +16,7 @@ mkdir -p "$out" "$log" || exit 2
 out=$(cd "$out" && pwd)
 : >"$out/all.log"
 : >"$log/steps"
-rm -f "$out/table.txt" build/test_cuda_gpu build/run_case_cuda_gpu build/cuda_bench
+rm -f "$out/table.txt" build/test_cuda_gpu build/run_case_cuda_gpu build/cuda_bench build/cuda_probe
 start=$(date +%s)
 total=$(awk "BEGIN { print int(60 * ${MINUTES:-9}) }")
 failed=0
@@ -77,7 +77,7 @@ table() {
             [ -f "$log/$name.log" ] && echo "$name: $(tail -n 1 "$log/$name.log")"
         done
         echo "---- times"
-        for name in bench loops scan; do
+        for name in bench loops scan probe; do
             [ -f "$log/$name.log" ] && cat "$log/$name.log"
         done
         ratio
@@ -137,12 +137,12 @@ step() {
 cat "$log/gpu"
 
 # Programs are built side by side.
-for program in tests/cuda/test_cuda:test_cuda_gpu tests/cuda/run_case_cuda:run_case_cuda_gpu bench/cuda_bench:cuda_bench; do
+for program in tests/cuda/test_cuda:test_cuda_gpu tests/cuda/run_case_cuda:run_case_cuda_gpu bench/cuda_bench:cuda_bench bench/cuda_probe:cuda_probe; do
     # shellcheck disable=SC2086
     timeout 240 "$nvcc" $flags -I. "${program%%:*}.cu" -o "build/${program##*:}" >"$log/build_${program##*:}.log" 2>&1 </dev/null &
 done
 wait
-for program in test_cuda_gpu run_case_cuda_gpu cuda_bench; do
+for program in test_cuda_gpu run_case_cuda_gpu cuda_bench cuda_probe; do
     keep "$log/build_$program.log"
     if [ ! -x build/$program ]; then
         tail -n 5 "$log/build_$program.log"
@@ -156,6 +156,7 @@ say "build: $(($(date +%s) - start)) s"
 [ -x build/test_cuda_gpu ] && step test 120 build/test_cuda_gpu
 [ -x build/run_case_cuda_gpu ] && step goldens_fast 90 build/run_case_cuda_gpu tests/golden/cases/*/
 [ -x build/cuda_bench ] && step bench 90 build/cuda_bench --seconds 0.2 --only decisions
+[ -x build/cuda_probe ] && step probe 15 build/cuda_probe
 [ -x build/cuda_bench ] && step loops 20 build/cuda_bench --only loops
 [ -x build/cuda_bench ] && step scan 40 build/cuda_bench --only scans
 python=${PYTHON:-python3}

@@ -32,3 +32,4 @@ cuda-programs: | $(B)
 	$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(ARCH) -DMAIL_NO_SIMD tests/cuda/test_cuda.cu -o $(B)/test_cuda_gpu
 	$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(ARCH) -DMAIL_NO_SIMD tests/cuda/run_case_cuda.cu -o $(B)/run_case_cuda_gpu
 	$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(ARCH) -DMAIL_NO_SIMD bench/cuda_bench.cu -o $(B)/cuda_bench
+	$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(ARCH) -DMAIL_NO_SIMD bench/cuda_probe.cu -o $(B)/cuda_probe
