@@ -2850,19 +2850,19 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     h[e] = mailp_dev_ex2(dt.x * A2[e]) * h[e] + dt.y * B[e];
                     y[m / 8][m % 8] += h[e] * C[e];
                 }
-                if (m % 8 == 7 || m == M - 1) { /* a finished tile: sum over the states, skip and gate */
+                if (m % 8 == 7 || m == M - 1) { /* a finished tile: sum over the states, skip and gate; it travels while the next is scanned */
                     const int   n = m / 8, col = 8 * n + j;
                     const float v = mailp_dev_sum8(y[n], j);
                     s->y[col][((o >> 4) ^ (col & 1)) * 16 + (o & 15)] = (v + w.channels.D[o] * u[n]) * gate[n];
+                    mailp_dev_publish();
+                    __syncthreads();
+                    if (lane == 0) {
+                        mailp_dev_bulk_push(s->y_all[rank][8 * n], (unsigned)warp, s->y[8 * n], (m - 8 * n + 1) * CL * sizeof(float), &s->hop[1]);
+                    }
                 }
             }
         }
-        mailp_dev_publish();
-        __syncthreads();
-        if (lane == 0) { /* a warp for each peer: one would take 400 cycles for all */
-            mailp_dev_bulk_push(s->y_all[rank], (unsigned)warp, s->y, M * CL * sizeof(float), &s->hop[1]);
-        }
-        load_x(next); /* in its shadow: what the next layer and the sampler need */
+        load_x(next); /* in the exchange's shadow: what the next layer and the sampler need */
         load_ahead(next, next_call, next_layer);
         if (last_layer) {
             const float *from = p.s.table + step_of(call) * 5;
@@ -2909,7 +2909,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         }
         mailp_dev_publish();
         __syncthreads();
-        if (lane == 0) { /* a warp for each peer: one would take 400 cycles for all */
+        if (lane == 0) {
             mailp_dev_bulk_push(s->out_all[rank], (unsigned)warp, s->out, M * MAILP_CUDA_OL * sizeof(float), &s->hop[2]);
         }
         store_ahead((it + 1) & 1); /* before more loads are under way */
