@@ -256,7 +256,7 @@ static __device__ __forceinline__ float mailp_dev_max32(float v) {
     return v;
 }
 
-/* ---- clusters: push values into a peer's shared memory, counted in bytes by a barrier there ---- */
+/* ---- barriers in shared memory, and copies into it in the background ---- */
 
 #if defined(MAIL_CUDA_ON_CPU)
 #  define MAILP_CUDA_CLUSTERS 1 /* this compilation has them: the kernels that use them are not empty */
@@ -268,7 +268,80 @@ typedef cpucuda::MBar mailp_cuda_bar;
 struct __align__(8) mailp_cuda_bar {
     unsigned long long v;
 };
+static __device__ __forceinline__ unsigned mailp_dev_s32(const void *p) {
+    return (unsigned)__cvta_generic_to_shared(p);
+}
 #endif
+
+/* One thread: make a barrier whose phases end after one arrive, or one expect and the bytes it announced. */
+static __device__ __forceinline__ void mailp_dev_bar_init(mailp_cuda_bar *bar) {
+#ifdef MAIL_CUDA_ON_CPU
+    bar->pending = 1;
+    bar->tx = 0;
+    bar->phase = 0;
+#else
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(mailp_dev_s32(bar)) : "memory");
+#endif
+}
+
+/* One thread: end the present phase; what it has written, or seen written, is then visible to those who wait. */
+static __device__ __forceinline__ void mailp_dev_bar_arrive(mailp_cuda_bar *bar) {
+#ifdef MAIL_CUDA_ON_CPU
+    --bar->pending;
+    cpucuda::settle(bar);
+#else
+    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(mailp_dev_s32(bar)) : "memory");
+#endif
+}
+
+/* Wait for the end of the phase of this parity (0 for the first); what was written before it, or arrived and was counted on the
+   barrier, is then visible to the caller. Not acquire.cluster: that would invalidate the first-level cache and wait for loads
+   under way, and there is nothing else to be seen. */
+#ifdef MAIL_CUDA_ON_CPU
+#  define mailp_dev_bar_wait(bar, parity) cpucuda::bar_wait(bar, (unsigned)(parity), __LINE__)
+#else
+static __device__ __forceinline__ void mailp_dev_bar_wait(mailp_cuda_bar *bar, unsigned parity) {
+#  if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 /* sleeps a while in place of asking again */
+    asm volatile("{\n.reg .pred p;\nW: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra W;\n}" ::"r"(mailp_dev_s32(bar)), "r"(parity) : "memory");
+#  else
+    asm volatile("{\n.reg .pred p;\nW: mbarrier.test_wait.parity.shared.b64 p, [%0], %1;\n@!p bra W;\n}" ::"r"(mailp_dev_s32(bar)), "r"(parity) : "memory");
+#  endif
+}
+#endif
+
+/* Copy BYTES (4 or 16; both sides aligned to that) from global to shared memory in the background; if !in, zeros, and from is
+   not read. A group ends with mailp_dev_copies_end; after mailp_dev_copies_wait<N> the calling thread sees its own copies, but
+   for those of its last N groups. */
+template <int BYTES>
+static __device__ __forceinline__ void mailp_dev_copy(void *to, const void *from, bool in) {
+    static_assert(BYTES == 4 || BYTES == 16, "what cp.async can do here");
+#ifdef MAIL_CUDA_ON_CPU
+    cpucuda::copy(to, in ? from : NULL, BYTES);
+#else
+    if (BYTES == 16) {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(mailp_dev_s32(to)), "l"(from), "r"(in ? 16 : 0) : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(mailp_dev_s32(to)), "l"(from), "r"(in ? 4 : 0) : "memory");
+    }
+#endif
+}
+#ifdef MAIL_CUDA_ON_CPU
+#  define mailp_dev_copies_end() cpucuda::copies_end()
+#else
+static __device__ __forceinline__ void mailp_dev_copies_end() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+#endif
+template <int N>
+static __device__ __forceinline__ void mailp_dev_copies_wait() {
+#ifdef MAIL_CUDA_ON_CPU
+    cpucuda::copies_wait(N);
+#else
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+/* ---- clusters: push values into a peer's shared memory, counted in bytes by a barrier there ---- */
 
 #ifdef MAILP_CUDA_CLUSTERS
 /* Number of this block within its cluster. */
@@ -289,26 +362,12 @@ static __device__ __forceinline__ unsigned mailp_dev_rank() {
 static __device__ __forceinline__ void mailp_dev_cluster_sync() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-static __device__ __forceinline__ unsigned mailp_dev_s32(const void *p) {
-    return (unsigned)__cvta_generic_to_shared(p);
-}
 static __device__ __forceinline__ unsigned mailp_dev_map(unsigned address, unsigned rank) {
     unsigned r;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
     return r;
 }
 #  endif
-
-/* One thread: make a barrier whose phases end after one expect and the bytes it announced. */
-static __device__ __forceinline__ void mailp_dev_bar_init(mailp_cuda_bar *bar) {
-#  ifdef MAIL_CUDA_ON_CPU
-    bar->pending = 1;
-    bar->tx = 0;
-    bar->phase = 0;
-#  else
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(mailp_dev_s32(bar)) : "memory");
-#  endif
-}
 
 /* The same thread, after all its inits and before the cluster_sync that lets peers use them. */
 static __device__ __forceinline__ void mailp_dev_bar_publish() {
@@ -327,20 +386,6 @@ static __device__ __forceinline__ void mailp_dev_bar_expect(mailp_cuda_bar *bar,
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(mailp_dev_s32(bar)), "r"(bytes) : "memory");
 #  endif
 }
-
-/* Wait for the end of the phase of this parity (0 for the first); what arrived, and was counted on the barrier, is then visible
-   to the caller. Not acquire.cluster: that would invalidate the first-level cache and wait for loads under way, and there is
-   nothing else to be seen. */
-#  ifdef MAIL_CUDA_ON_CPU
-#    define mailp_dev_bar_wait(bar, parity) cpucuda::bar_wait(bar, (unsigned)(parity), __LINE__)
-#  else
-static __device__ __forceinline__ void mailp_dev_bar_wait(mailp_cuda_bar *bar, unsigned parity) {
-    asm volatile("{\n.reg .pred p;\nW: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra W;\n}" ::"r"(
-                     mailp_dev_s32(bar)),
-                 "r"(parity)
-                 : "memory");
-}
-#  endif
 
 /* Store v at this block's address `local` in block `rank`, and count its 16 bytes on `bar` there. Not in a launch without clusters,
    where the instruction is an illegal one. */
@@ -1282,6 +1327,8 @@ static __global__ void __launch_bounds__(128) mailp_cuda_forget(mailp_cuda_forge
    the 8 or 16 tokens that it owns, three to five shuffles scan the lanes, and each replays its tokens from the state it now
    knows. States exist in registers only; what is read from memory is read once per block, while the tile before it is at
    work, and nothing of size L x d_inner x d_state is stored. Source: arXiv 2312.00752, section 3.3.2.
+   With channels enough to fill a GPU nothing is scanned: the warps of a block take turns along the sequence and hand the
+   states on, see mailp_cuda_ring.
    ================================================================================================================= */
 
 /* DS: d_state rounded up; CH channels a block; NG warps share the states of a channel. TL lanes of a warp share a tile of
@@ -1316,16 +1363,33 @@ struct mailp_cuda_scan_args {
     int          L, d_inner, d_state, softplus;  /* softplus: dt becomes ln(1 + exp(dt + dt_bias)) here */
 };
 
-/* N neighbouring values of shared memory, 16 bytes at a time. */
+/* Neighbouring values from shared memory and into it, 16 bytes at a time, or 8. */
 template <int N>
 static __device__ __forceinline__ void mailp_dev_row(float (&v)[N], const float *from) {
+    static_assert(N % 2 == 0, "whole pairs");
 #pragma unroll
-    for (int i = 0; i < N; i += 4) {
+    for (int i = 0; i + 4 <= N; i += 4) {
         const float4 q = *(const float4 *)(from + i);
         v[i] = q.x;
         v[i + 1] = q.y;
         v[i + 2] = q.z;
         v[i + 3] = q.w;
+    }
+    if (N % 4) {
+        const float2 q = *(const float2 *)(from + N - 2);
+        v[N - 2] = q.x;
+        v[N - 1] = q.y;
+    }
+}
+template <int N>
+static __device__ __forceinline__ void mailp_dev_put(float *to, const float (&v)[N]) {
+    static_assert(N % 2 == 0, "whole pairs");
+#pragma unroll
+    for (int i = 0; i + 4 <= N; i += 4) {
+        *(float4 *)(to + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
+    }
+    if (N % 4) {
+        *(float2 *)(to + N - 2) = make_float2(v[N - 2], v[N - 1]);
     }
 }
 
@@ -1485,6 +1549,266 @@ static __global__ void __launch_bounds__(mailp_cuda_scan_shape<DS, CH, NG, TL, C
     for (int k = 0; k < CPL; k++) {
         if (mine(k) && p.state_out) {
             p.state_out[kept(k)] = carry[k];
+        }
+    }
+}
+
+/* The kernel for many channels with up to 16 states. One block owns CH channels of one sequence, and its warps stand in a ring:
+   they take segments of ITEMS tokens in turn. A lane has a pair of channels and SPL states of each; four lanes have all the
+   states of a pair, and eight pairs fill the warp.
+
+   What does not depend on earlier states (softplus, exponentials) a warp computes ahead into registers, while others are at
+   work. Then it waits for the states that the warp before it leaves in shared memory, does its tokens one after the other, an
+   fma for each, and leaves the states to the next warp; outputs follow after that. So nothing is computed twice and nothing
+   scanned over lanes, as it is in mailp_cuda_scan. What a lane reads of B and C serves two channels, and what it reads of dt
+   and u SPL states, because shared memory delivers one register a cycle to one warp of an SM: with one channel a lane that
+   was the limit (82% of its cycles on an H100). Now the way around the ring is, with some 330 cycles a segment on an H100,
+   however many blocks there are. */
+struct mailp_cuda_ring {
+    static constexpr int W = 8, NT = 32 * W, CH = 16, ITEMS = 8, DS = 16, SPL = DS / 4;
+    static constexpr int OWN = ITEMS / 4;       /* tokens that a lane fetches and writes */
+    static constexpr int ROW = 2 * ITEMS + 4;   /* floats: lanes of different pairs meet different banks */
+    struct warp {
+        float B[ITEMS][DS], C[ITEMS][DS];                /* of the segment at work; then of the next */
+        float dt[CH / 2][ROW], du[CH / 2][ROW];          /* dt and dt u; the tokens of one channel, then of the other */
+    };
+    struct shared {
+        mailp_cuda_bar      bar[W];                      /* the states for this warp's next segment are there */
+        __align__(16) float state[W][2][32][SPL];        /* they */
+        warp                of[W];
+    };
+};
+
+static __global__ void __launch_bounds__(mailp_cuda_ring::NT, 1) mailp_cuda_scan_ring(mailp_cuda_scan_args p) {
+    typedef mailp_cuda_ring    S;
+    typedef typename S::shared Shared;
+    constexpr int W = S::W, ITEMS = S::ITEMS, DS = S::DS, SPL = S::SPL, OWN = S::OWN;
+    MAILP_CUDA_SHARED(Shared, s);
+    const int    tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, q = lane % 4, pair = lane / 4, next = (warp + 1) % W;
+    const int    ch = (int)blockIdx.x * S::CH + 2 * pair, n0 = q * SPL, own = q * OWN, segments = (p.L + ITEMS - 1) / ITEMS;
+    const size_t row0 = (size_t)blockIdx.y * (size_t)p.L;
+    S::warp     *mine = &s->of[warp];
+    float        A2[2][SPL], bias[2], D[2];
+    auto         there = [&](int k, int m) { return ch + k < p.d_inner && n0 + m < p.d_state; };
+    auto         kept = [&](int k, int m) { return ((size_t)blockIdx.y * p.d_inner + ch + k) * p.d_state + n0 + m; };
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        bias[k] = ch + k < p.d_inner && p.dt_bias ? p.dt_bias[ch + k] : 0.0f;
+        D[k] = ch + k < p.d_inner && p.D ? p.D[ch + k] : 0.0f;
+#pragma unroll
+        for (int m = 0; m < SPL; m++) {
+            A2[k][m] = there(k, m) ? p.A[(size_t)(ch + k) * p.d_state + n0 + m] * MAILP_CUDA_LOG2E : 0.0f;
+            if (warp == 0) {
+                s->state[0][k][lane][m] = there(k, m) && p.state_in ? p.state_in[kept(k, m)] : 0.0f;
+            }
+        }
+    }
+    if (lane == 0) {
+        mailp_dev_bar_init(&s->bar[warp]);
+    }
+
+    /* Of u and dt a lane fetches its own tokens into registers, of B and C a warp the segment into shared memory. `left`: tokens
+       from the segment's first on, perhaps none. */
+    const bool even = p.d_inner % 2 == 0 && (((uintptr_t)p.u | (uintptr_t)p.dt | (uintptr_t)p.y) & 7) == 0; /* pairs are float2 */
+    const bool dense = p.d_state == DS && (((uintptr_t)p.B | (uintptr_t)p.C) & 15) == 0;                   /* rows are float4 */
+    size_t     from = (row0 + (size_t)(warp * ITEMS + own)) * p.d_inner + ch, from_b = (row0 + (size_t)(warp * ITEMS)) * p.d_state;
+    float      u[2][OWN], dt[2][OWN];
+    auto       fetch = [&](int left) {
+        const float *fu = p.u + from, *fdt = p.dt + from;
+#pragma unroll
+        for (int j = 0; j < OWN; j++) {
+            u[0][j] = u[1][j] = dt[0][j] = dt[1][j] = 0.0f;
+            if (own + j < left && ch < p.d_inner) {
+                if (even) {
+                    const float2 us = *(const float2 *)fu, dts = *(const float2 *)fdt;
+                    u[0][j] = us.x;
+                    u[1][j] = us.y;
+                    dt[0][j] = dts.x;
+                    dt[1][j] = dts.y;
+                } else {
+                    u[0][j] = fu[0];
+                    dt[0][j] = fdt[0];
+                    if (ch + 1 < p.d_inner) {
+                        u[1][j] = fu[1];
+                        dt[1][j] = fdt[1];
+                    }
+                }
+            }
+            fu += p.d_inner;
+            fdt += p.d_inner;
+        }
+    };
+    auto copy = [&](float *to, const float *rows, int left) {
+        if (dense) {
+            static_assert(ITEMS * DS == 4 * 32, "one piece a lane");
+            const bool in = lane * 4 / DS < left;
+            mailp_dev_copy<16>(to + lane * 4, in ? rows + from_b + lane * 4 : rows, in);
+        } else {
+#pragma unroll 1
+            for (int i = lane; i < ITEMS * DS; i += 32) {
+                const bool in = i / DS < left && i % DS < p.d_state;
+                mailp_dev_copy<4>(to + i, in ? rows + from_b + i / DS * p.d_state + i % DS : rows, in);
+            }
+        }
+        mailp_dev_copies_end();
+    };
+    fetch(p.L - warp * ITEMS);
+    copy(mine->B[0], p.B, p.L - warp * ITEMS);
+    copy(mine->C[0], p.C, p.L - warp * ITEMS);
+    __syncthreads();
+    if (tid == 0) {
+        mailp_dev_bar_arrive(&s->bar[0]);
+    }
+
+    unsigned parity = 0;
+    for (int seg = warp; seg < segments; seg += W) {
+        const int    left = p.L - seg * ITEMS, left_next = left - ITEMS * W;
+        const size_t at = from;
+        float        v[2][OWN]; /* y of this lane's tokens; so far D u */
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            float step[OWN], du[OWN];
+#pragma unroll
+            for (int j = 0; j < OWN; j++) {
+                const float raw = dt[k][j] + bias[k];
+                step[j] = p.softplus ? mailp_dev_softplus(raw) : raw;
+                if (left < ITEMS) {
+                    step[j] = own + j < left ? step[j] : 0.0f; /* 0: h stays */
+                }
+                du[j] = step[j] * u[k][j];
+                v[k][j] = D[k] * u[k][j];
+            }
+            mailp_dev_put(&mine->dt[pair][k * ITEMS + own], step);
+            mailp_dev_put(&mine->du[pair][k * ITEMS + own], du);
+        }
+        from += (size_t)(ITEMS * W) * p.d_inner;
+        from_b += (size_t)(ITEMS * W) * p.d_state;
+        fetch(left_next);
+
+        float a[ITEMS][2][SPL], b[ITEMS][2][SPL], h[2][SPL];
+        mailp_dev_copies_wait<1>(); /* B */
+        __syncwarp();
+#pragma unroll
+        for (int i0 = 0; i0 < ITEMS; i0 += 4) {
+            float step[2][4], du[2][4];
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                mailp_dev_row(step[k], &mine->dt[pair][k * ITEMS + i0]);
+                mailp_dev_row(du[k], &mine->du[pair][k * ITEMS + i0]);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float B[SPL];
+                mailp_dev_row(B, &mine->B[i0 + i][n0]);
+#pragma unroll
+                for (int k = 0; k < 2; k++) {
+#pragma unroll
+                    for (int m = 0; m < SPL; m++) {
+                        a[i0 + i][k][m] = mailp_dev_ex2(step[k][i] * A2[k][m]);
+                        b[i0 + i][k][m] = du[k][i] * B[m];
+                    }
+                }
+            }
+        }
+        __syncwarp();
+        copy(mine->B[0], p.B, left_next);
+
+        mailp_dev_bar_wait(&s->bar[warp], parity);
+        parity ^= 1;
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            mailp_dev_row(h[k], s->state[warp][k][lane]);
+        }
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) {
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+#pragma unroll
+                for (int m = 0; m < SPL; m++) {
+                    h[k][m] = a[i][k][m] * h[k][m] + b[i][k][m];
+                    b[i][k][m] = h[k][m]; /* for y */
+                }
+            }
+        }
+        /* The next warp has read what it was left last time, or this one's states would not have come around. */
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            mailp_dev_put(s->state[next][k][lane], h[k]);
+        }
+        __syncwarp(); /* all lanes' (unseen by test_faults: there a warp runs until each of its lanes waits) */
+        if (lane == 0) {
+            mailp_dev_bar_arrive(&s->bar[next]);
+        }
+
+        float y[2][ITEMS];
+        mailp_dev_copies_wait<1>(); /* C */
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) {
+            float C[SPL];
+            mailp_dev_row(C, &mine->C[i][n0]);
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                y[k][i] = b[i][k][0] * C[0];
+#pragma unroll
+                for (int m = 1; m < SPL; m++) {
+                    y[k][i] += b[i][k][m] * C[m];
+                }
+            }
+        }
+        __syncwarp();
+        copy(mine->C[0], p.C, left_next);
+#pragma unroll
+        for (int k = 0; k < 2; k++) { /* sums over the four lanes: each gives away the tokens that are not its own */
+            float half[ITEMS / 2];
+#pragma unroll
+            for (int i = 0; i < ITEMS / 2; i++) {
+                const float first = y[k][i], second = y[k][ITEMS / 2 + i];
+                half[i] = (q & 2 ? second : first) + __shfl_xor_sync(0xffffffffu, q & 2 ? first : second, 2);
+            }
+#pragma unroll
+            for (int j = 0; j < OWN; j++) {
+                const float first = half[j], second = half[OWN + j];
+                v[k][j] += (q & 1 ? second : first) + __shfl_xor_sync(0xffffffffu, q & 1 ? first : second, 1);
+            }
+        }
+        if (p.z) {
+#pragma unroll
+            for (int j = 0; j < OWN; j++) {
+#pragma unroll
+                for (int k = 0; k < 2; k++) {
+                    if (own + j < left && ch + k < p.d_inner) {
+                        v[k][j] *= mailp_dev_silu(p.z[at + (size_t)(j * p.d_inner + k)]);
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < OWN; j++) {
+            float *to = p.y + at + j * p.d_inner;
+            if (own + j < left && ch < p.d_inner) {
+                if (even) {
+                    *(float2 *)to = make_float2(v[0][j], v[1][j]);
+                } else {
+                    to[0] = v[0][j];
+                    if (ch + 1 < p.d_inner) {
+                        to[1] = v[1][j];
+                    }
+                }
+            }
+        }
+    }
+    mailp_dev_copies_wait<0>(); /* zeros for a segment after the last */
+    __syncthreads();
+    if (warp == 0 && p.state_out) {
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+#pragma unroll
+            for (int m = 0; m < SPL; m++) {
+                if (there(k, m)) {
+                    p.state_out[kept(k, m)] = s->state[segments % W][k][lane][m];
+                }
+            }
         }
     }
 }
@@ -5292,6 +5616,12 @@ static inline void mailp_cuda_queue_scan(mailp_cuda_queue *q, const mailp_cuda_s
                       sizeof(typename S::shared), a);
 }
 
+static inline void mailp_cuda_queue_ring(mailp_cuda_queue *q, const mailp_cuda_scan_args &a, size_t batch) {
+    typedef mailp_cuda_ring S;
+    static_assert(sizeof(S::shared) <= 48 * 1024, "what a block may have without asking");
+    mailp_cuda_launch(q, mailp_cuda_scan_ring, dim3(mailp_cuda_tiles((size_t)a.d_inner, S::CH), (unsigned)batch), S::NT, sizeof(S::shared), a);
+}
+
 /* The selective scan of mail.h over `batch` sequences at once, for any length; see mailp_cuda_scan_args for the operands,
    all in device memory, and >>scan for how. d_state is at most 64.
    Memory   none, but that the runtime loads a kernel when it is first used.   Work is queued on the stream. */
@@ -5308,15 +5638,15 @@ MAIL_CUDA_API mail_status mail_cuda_selective_scan(const mail_cuda_scan *scan, s
     if (!batch) {
         return MAIL_OK;
     }
-    /* 16 channels a block, of which a lane has two, take the fewest shared-memory accesses; with too few such blocks to fill a
-       GPU, 2 channels and more lanes for each. */
+    /* Of the shapes below those of 16 channels a block, of which a lane has two, take the fewest shared-memory accesses. With too
+       few such blocks to fill a GPU: 2 channels, and more lanes for each. */
     const bool few = (size_t)((scan->d_inner + 15) / 16) * batch < 128;
     if (scan->d_state <= 16 && few) {
         mailp_cuda_queue_scan<16, 2, 4, 32, 1, 8>(&q, *scan, batch);
     } else if (scan->d_state <= 8) {
         mailp_cuda_queue_scan<8, 16, 4, 8, 2, 16>(&q, *scan, batch);
     } else if (scan->d_state <= 16) {
-        mailp_cuda_queue_scan<16, 16, 4, 8, 2, 16>(&q, *scan, batch);
+        mailp_cuda_queue_ring(&q, *scan, batch);
     } else if (scan->d_state <= 32) {
         mailp_cuda_queue_scan<32, 16, 4, 8, 2, 8>(&q, *scan, batch);
     } else {

@@ -143,6 +143,7 @@ struct MBar {
     int pending, tx;
     unsigned phase;
 }; /* an mbarrier: arrivals and bytes still due */
+inline MBar nobody; /* stands for the barrier of a copy that has none */
 inline void settle(MBar *b) {
     if (b->pending == 0 && b->tx == 0) {
         b->pending = 1;
@@ -167,7 +168,7 @@ struct Fiber {
     int line = 0;
     bool done = false, polling = false;
     int lane = 0;
-    unsigned warp_ops = 0;
+    unsigned warp_ops = 0, copies = 0; /* of copies: groups that have ended */
     uint3 tid{};
     Group *g = nullptr;
     Block *b = nullptr;
@@ -294,8 +295,10 @@ inline void deliver(Group &g) {
             die("an asynchronous copy reached a block that has exited");
         }
         memcpy(a.dst, a.src ? a.src : (const void *)a.value, a.bytes);
-        a.bar->tx -= (int)a.bytes;
-        settle(a.bar);
+        if (a.bar != &nobody) {
+            a.bar->tx -= (int)a.bytes;
+            settle(a.bar);
+        }
     }
     g.inflight.clear();
 }
@@ -327,6 +330,39 @@ inline void bulk_push(void *local, unsigned rank, const void *from, unsigned byt
         die("misaligned copy to a peer");
     }
     issue(a);
+}
+
+/* cp.async, its groups and the wait for them: of one thread, which is kept in `value`. from NULL: zeros. */
+inline void copy(void *to, const void *from, unsigned bytes) {
+    if ((uintptr_t)to % bytes || (uintptr_t)from % bytes) {
+        die("misaligned copy");
+    }
+    if (!from) {
+        memset(to, 0, bytes);
+        return;
+    }
+    Async a{cur->b, (unsigned char *)to, from, {}, bytes, &nobody};
+    memcpy(a.value, &cur, sizeof cur);
+    memcpy(a.value + 2, &cur->copies, sizeof cur->copies);
+    issue(a);
+}
+inline void copies_end() {
+    cur->copies++;
+}
+inline void copies_wait(int but) { /* all groups but the last few */
+    std::vector<Async> rest;
+    for (const Async &a : cur->g->inflight) {
+        Fiber   *who;
+        unsigned group;
+        memcpy(&who, a.value, sizeof who);
+        memcpy(&group, a.value + 2, sizeof group);
+        if (a.bar == &nobody && who == cur && (int)(cur->copies - group) > but) {
+            memcpy(a.dst, a.src, a.bytes);
+        } else {
+            rest.push_back(a);
+        }
+    }
+    cur->g->inflight.swap(rest);
 }
 
 /* griddepcontrol.wait */

@@ -284,6 +284,13 @@ struct ct_scan {
         mail_error err;
         return mail_cuda_selective_scan(&args, batch, stream, &err);
     }
+    /* By the ring of warps, which otherwise only many channels get. */
+    mail_status run_ring(void) {
+        mail_error       err;
+        mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
+        mailp_cuda_queue_ring(&q, args, batch);
+        return mailp_cuda_check(q.error, "queueing a scan", &err);
+    }
 };
 
 /* Two sequences for mailp_cuda_mixer, whole: y and state on the device, operands on both sides. */

@@ -30,12 +30,13 @@ static void scan_reference(doubles &y, doubles &state, const floats &u, const fl
     }
 }
 
-/* Length L in one piece, and again cut at `cut` with the state carried over. */
-static uint64_t scan_case(size_t batch, size_t L, size_t E, size_t N, size_t cut, bool gate) {
+/* Length L in one piece, and again cut at `cut` with the state carried over. ring: by the kernel for many channels. */
+static uint64_t scan_case(size_t batch, size_t L, size_t E, size_t N, size_t cut, bool gate, bool ring = false) {
     ct_scan s(batch, L, E, N, gate);
+    auto    run = [&] { return ring ? s.run_ring() : s.run(); };
     doubles want, state(s.h0.begin(), s.h0.end());
     scan_reference(want, state, s.u, s.dt, gate ? &s.z : NULL, s.A, s.B, s.C, s.D, s.bias, batch, L, E, N);
-    CHECK(s.run() == MAIL_OK);
+    CHECK(run() == MAIL_OK);
     const floats got = s.y.host(), end = s.h.host();
     CHECK_MSG(ct_distance(got, want) < 2e-6, "%g", ct_distance(got, want));
     CHECK_MSG(ct_distance(end, state) < 2e-6, "%g", ct_distance(end, state));
@@ -44,7 +45,7 @@ static uint64_t scan_case(size_t batch, size_t L, size_t E, size_t N, size_t cut
         s.args.y = y2;
         s.args.state_in = s.args.state_out = h2;
         s.args.L = (int)cut;
-        CHECK(s.run() == MAIL_OK);
+        CHECK(run() == MAIL_OK);
         s.args.y += cut * E;
         s.args.u += cut * E;
         s.args.dt += cut * E;
@@ -52,7 +53,7 @@ static uint64_t scan_case(size_t batch, size_t L, size_t E, size_t N, size_t cut
         s.args.B += cut * N;
         s.args.C += cut * N;
         s.args.L = (int)(L - cut);
-        CHECK(s.run() == MAIL_OK);
+        CHECK(run() == MAIL_OK);
         CHECK(ct_distance(y2.host(), want) < 2e-6);
         CHECK(ct_distance(h2.host(), state) < 2e-6);
     }
@@ -691,6 +692,26 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
              }
              return hash;
          }},
+        {"scan, ring, L 0", [] { return scan_case(2, 0, 17, 16, 0, false, true); }},
+        {"scan, ring, L 1", [] { return scan_case(2, 1, 16, 16, 0, true, true); }},
+        {"scan, ring, around a segment of 8", [] {
+             uint64_t hash = 0;
+             for (size_t L : {7, 8, 9, 16, 17}) {
+                 hash = ct_hash(&hash, sizeof hash, scan_case(1, L, 18, 16, L / 2, L % 2, true));
+             }
+             return hash;
+         }},
+        {"scan, ring, around a turn of 8 warps", [] {
+             uint64_t hash = 0;
+             for (size_t L : {63, 64, 65, 71, 127, 129}) {
+                 hash = ct_hash(&hash, sizeof hash, scan_case(1, L, 6, 16, L - 8, L % 2, true));
+             }
+             return hash;
+         }},
+        {"scan, ring, odd channels, d_state 13", [] { return scan_case(3, 211, 17, 13, 0, true, true); }},
+        {"scan, ring, one channel, d_state 1", [] { return scan_case(1, 120, 1, 1, 61, false, true); }},
+        {"scan, ring, d_state 7, rows of 4 bytes", [] { return scan_case(1, 100, 19, 7, 33, false, true); }},
+        {"scan, ring, L 8193", [] { return scan_case(1, 8193, 2, 16, 4097, true, true); }},
         {"scan L 65535", [] { return scan_case(1, 65535, 1, 2, 4097, true); }},
         {"scan L 65536", [] { return scan_case(1, 65536, 2, 3, 4096, false); }},
         {"linear 5 rows", [] { return linear_case(5, 512, 128, true, false, MAILP_CUDA_IDENTITY); }},
