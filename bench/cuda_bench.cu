@@ -237,8 +237,8 @@ static void loops(cudaStream_t stream) {
 }
 
 /* The first kernel, of which 30% of the copy was predicted, reached 27% at L 4096, batch 8 on an H100; mailp_cuda_scan_ring 43%, at some
-   330 cycles for a segment of 8 tokens. One exponential for each token and state, 16 a cycle and SM, would allow 110% there and 67% on
-   an H200. */
+   330 cycles for a segment of 8 tokens. One exponential for each token and state, 16 a cycle and SM, would allow 110% there and about
+   75% on an H200. */
 static void scans(cudaStream_t stream) {
     const size_t copy_bytes = (size_t)1 << 30;
     char        *a, *b;
