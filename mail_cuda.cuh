@@ -1857,7 +1857,11 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
     }
     mailp_dev_wait(); /* the weights are on their way */
     fill(0);
-    mailp_dev_cluster_sync(); /* the tile is there, and every peer's barrier */
+    if (p.cluster > 1) { /* without clusters a GPU refuses their instructions */
+        mailp_dev_cluster_sync(); /* the tile is there, and every peer's barrier */
+    } else {
+        __syncthreads();
+    }
 
     float acc[GW][TILES][4];
     int   base[TILES]; /* where this lane's pixel of each tile begins; pixels past the end read the last one's */
@@ -1898,17 +1902,22 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
 #pragma unroll
             for (int q = 0; q < TILES; q++) {
                 const uint32_t b0[2] = {*(const uint32_t *)&hi[base[q] + off], *(const uint32_t *)&hi[base[q] + off + 8]};
+                float          sum[GW][4] = {}; /* tensor cores truncate what they add: the long sum is taken by float32 units */
                 if (SPLIT) { /* the small terms first */
                     const uint32_t b1[2] = {*(const uint32_t *)&lo[base[q] + off], *(const uint32_t *)&lo[base[q] + off + 8]};
 #pragma unroll
                     for (int w = 0; w < GW; w++) {
-                        mailp_dev_mma(acc[w][q], a1[w], b0);
-                        mailp_dev_mma(acc[w][q], a0[w], b1);
+                        mailp_dev_mma(sum[w], a1[w], b0);
+                        mailp_dev_mma(sum[w], a0[w], b1);
                     }
                 }
 #pragma unroll
                 for (int w = 0; w < GW; w++) {
-                    mailp_dev_mma(acc[w][q], a0[w], b0);
+                    mailp_dev_mma(sum[w], a0[w], b0);
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        acc[w][q][e] += sum[w][e];
+                    }
                 }
             }
         }
@@ -1986,7 +1995,7 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
             inv[w] += s->red[1][w][i];
         }
     }
-    if (!many) {
+    if (p.cluster > 1) {
 #pragma unroll
         for (int w = 0; w < GW; w++) {
             if (tid < p.cluster) {
@@ -2025,7 +2034,7 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
             }
         }
     }
-    mailp_dev_cluster_sync(); /* no block leaves early (unseen by test_faults: all pushes into it were awaited) */
+    /* a block leaves when all pushes into it have come; its own go to blocks that wait for them */
 #else
     (void)p;
 #endif
@@ -2125,17 +2134,22 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
         for (int q = 0; q < TILES; q++) {
             const uint16_t *h = &s->hi[0][0] + base[q] + off, *l = &s->lo[0][0] + base[q] + off;
             const uint32_t  b0[2] = {*(const uint32_t *)h, *(const uint32_t *)(h + 8)};
+            float           sum[GW][4] = {}; /* see mailp_cuda_fused */
             if (SPLIT) { /* the small terms first */
                 const uint32_t b1[2] = {*(const uint32_t *)l, *(const uint32_t *)(l + 8)};
 #pragma unroll
                 for (int w = 0; w < GW; w++) {
-                    mailp_dev_mma(acc[w][q], a1[w], b0);
-                    mailp_dev_mma(acc[w][q], a0[w], b1);
+                    mailp_dev_mma(sum[w], a1[w], b0);
+                    mailp_dev_mma(sum[w], a0[w], b1);
                 }
             }
 #pragma unroll
             for (int w = 0; w < GW; w++) {
-                mailp_dev_mma(acc[w][q], a0[w], b0);
+                mailp_dev_mma(sum[w], a0[w], b0);
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    acc[w][q][e] += sum[w][e];
+                }
             }
         }
     }
