@@ -74,6 +74,9 @@ struct alignas(16) uint4 {
 static inline uint2 make_uint2(unsigned x, unsigned y) {
     return {x, y};
 }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return {x, y, z, w};
+}
 static inline float2 make_float2(float x, float y) {
     return {x, y};
 }
@@ -272,6 +275,19 @@ inline void arrive(Barrier &b, int line) {
 inline void sync(Barrier &b, int line) {
     if (!skipped(line)) {
         arrive(b, line);
+    }
+}
+
+/* Arriving and waiting apart, for a barrier of which a thread uses one phase. */
+inline void arrive_only(Barrier &b, int line) {
+    if (!skipped(line) && ++b.arrived >= b.expected) {
+        b.arrived = 0;
+        ++b.gen;
+    }
+}
+inline void wait_only(Barrier &b, int line) {
+    if (!skipped(line) && b.gen == 0) {
+        block_on(&b.gen, 0, line);
     }
 }
 
@@ -622,6 +638,12 @@ inline T shfl(T v, int src, int line) {
 inline Barrier &cluster_bar() {
     Group *g = cur->g;
     return g->cluster_bar[(cur->b - g->blocks.data()) / g->cluster];
+}
+inline void cluster_arrive(int line) {
+    arrive_only(cluster_bar(), line);
+}
+inline void cluster_wait(int line) {
+    wait_only(cluster_bar(), line);
 }
 inline void bar_wait(MBar *bar, unsigned parity, int line) {
     if (!skipped(line) && (bar->phase & 1) == parity) {
