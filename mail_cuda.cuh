@@ -20,7 +20,7 @@
 
    build:  nvcc -std=c++17 -O3 -arch=sm_90a program.cu               (any GPU from sm_80 on)
 
-   What runs: a decision is one CUDA graph, recorded when the session is created; cameras are branches of another. The
+   What runs: a decision is one CUDA graph, recorded when the session is created; encoding the cameras is another. The
    denoising loop of a Mamba policy is one launch on a GPU with thread-block clusters (sm_90 and later); everything else, and
    every other GPU, takes the plain path: small kernels, right for every architecture. Both compute what depends only on the
    weights when policy and session are created, what depends on a frame when it arrives, and in each step only the action
@@ -229,6 +229,15 @@ static __device__ __forceinline__ float mailp_dev_gelu(float x) {
     return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
 }
 
+/* 1 / sqrt(x), to about 2 units in the last place. */
+static __device__ __forceinline__ float mailp_dev_rsqrt(float x) {
+#ifdef MAIL_CUDA_ON_CPU
+    return 1.0f / sqrtf(x);
+#else
+    return rsqrtf(x);
+#endif
+}
+
 /* v, but not-a-number in place of infinity, which a clamp would hide. */
 static __device__ __forceinline__ float mailp_dev_finite(float v) {
     return fabsf(v) <= FLT_MAX ? v : NAN;
@@ -319,7 +328,7 @@ static __device__ __forceinline__ void mailp_dev_copy(void *to, const void *from
     cpucuda::copy(to, in ? from : NULL, BYTES);
 #else
     if (BYTES == 16) {
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(mailp_dev_s32(to)), "l"(from), "r"(in ? 16 : 0) : "memory");
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(mailp_dev_s32(to)), "l"(from), "r"(in ? 16 : 0) : "memory");
     } else {
         asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(mailp_dev_s32(to)), "l"(from), "r"(in ? 4 : 0) : "memory");
     }
@@ -358,9 +367,18 @@ static __device__ __forceinline__ unsigned mailp_dev_rank() {
 /* All threads of all blocks of the cluster. */
 #  ifdef MAIL_CUDA_ON_CPU
 #    define mailp_dev_cluster_sync() cpucuda::sync(cpucuda::cluster_bar(), __LINE__)
+#    define mailp_dev_cluster_arrive() cpucuda::cluster_arrive(__LINE__)
+#    define mailp_dev_cluster_wait() cpucuda::cluster_wait(__LINE__)
 #  else
 static __device__ __forceinline__ void mailp_dev_cluster_sync() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/* The same in two parts, for barriers that were published (see below): peers may go on before this thread waits for them. */
+static __device__ __forceinline__ void mailp_dev_cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+static __device__ __forceinline__ void mailp_dev_cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 static __device__ __forceinline__ unsigned mailp_dev_map(unsigned address, unsigned rank) {
     unsigned r;
@@ -428,6 +446,16 @@ static __device__ __forceinline__ void mailp_dev_bulk_push(void *to, unsigned ra
 static __device__ __forceinline__ void mailp_dev_publish(void) {
 #  ifndef MAIL_CUDA_ON_CPU
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#  endif
+}
+
+/* One thread: bring bytes (a multiple of 16, 16-byte aligned) into the L2 cache, in the background. */
+static __device__ __forceinline__ void mailp_dev_prefetch(const void *from, unsigned bytes) {
+#  ifdef MAIL_CUDA_ON_CPU
+    (void)from;
+    (void)bytes;
+#  else
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 #  endif
 }
 #endif /* MAILP_CUDA_CLUSTERS */
@@ -980,7 +1008,7 @@ struct mailp_cuda_put_args {
 };
 static __global__ void mailp_cuda_put(mailp_cuda_put_args p) {
     const int b = (int)blockIdx.x;
-    mailp_dev_wait();
+    mailp_dev_wait(); /* unseen by test_faults: features come before its graph */
     float    *slot = p.h.ring + ((size_t)b * p.h.obs_seq + p.h.head[b]) * p.h.state_dim + p.at;
     for (int i = (int)threadIdx.x; i < p.n; i += (int)blockDim.x) {
         const float v = p.features[(size_t)b * p.n + i];
@@ -2069,20 +2097,40 @@ static __global__ void __launch_bounds__(128) mailp_cuda_conv(mailp_cuda_conv_ar
     }
 }
 
+/* relu?((v - mean) inv gain + bias + residual); not-a-number stays. */
+static __device__ __forceinline__ float4 mailp_dev_normal(float4 v, float mean, float inv, float4 gain, float4 bias, float4 residual, int relu) {
+    v.x = (v.x - mean) * inv * gain.x + bias.x + residual.x;
+    v.y = (v.y - mean) * inv * gain.y + bias.y + residual.y;
+    v.z = (v.z - mean) * inv * gain.z + bias.z + residual.z;
+    v.w = (v.w - mean) * inv * gain.w + bias.w + residual.w;
+    if (relu) {
+        v.x = v.x < 0.0f ? 0.0f : v.x;
+        v.y = v.y < 0.0f ? 0.0f : v.y;
+        v.z = v.z < 0.0f ? 0.0f : v.z;
+        v.w = v.w < 0.0f ? 0.0f : v.w;
+    }
+    return v;
+}
+
+enum { MAILP_CUDA_EYES = 4 }; /* most cameras of one launch */
+
 struct mailp_cuda_norm_args {
-    float       *out;       /* [images][HO][WO][C]; may be raw or residual unless pooling */
-    const float *raw;       /* [images][H][W][C] from the convolution */
-    const float *stats;     /* of the same */
-    const float *gain, *bias; /* [C] */
-    const float *residual;  /* [images][H][W][C] or NULL */
-    int          H, W, C, HO, WO, tiles, relu, pool, per_block;
+    struct {
+        float       *out;         /* [images][HO][WO][C]; may be raw or residual unless pooling */
+        const float *raw;         /* [images][H][W][C] from the convolution */
+        const float *stats;       /* of the same */
+        const float *gain, *bias; /* [C] */
+        const float *residual;    /* [images][H][W][C] or NULL */
+    } eye[MAILP_CUDA_EYES];       /* blockIdx.z */
+    int H, W, C, HO, WO, tiles, relu, pool, per_block;
 };
 
 /* out = relu(group_norm(raw) + residual); with pool: max_pool2d(3, 2, 1) of that. One block owns per_block output pixels
    of one image with all channels. First each warp combines the tiles of a group: a lane takes every 32nd tile, then the
    lanes combine pairwise. */
-static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_args p) {
+static __global__ void __launch_bounds__(256) mailp_cuda_norm(const __grid_constant__ mailp_cuda_norm_args p) {
     MAILP_CUDA_SHARED(float, shared);
+    const auto &eye = p.eye[blockIdx.z];
     const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, NT = (int)blockDim.x;
     const int img = (int)blockIdx.y, px = p.H * p.W, out_px = p.HO * p.WO, groups = p.C / 16;
     float    *mean = shared, *inv = shared + groups;
@@ -2091,7 +2139,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
     for (int g = warp; g < groups; g += NT / 32) {
         float n = 0.0f, mu = 0.0f, m2 = 0.0f;
         for (int t = lane; t < p.tiles; t += 32) {
-            const float *at = p.stats + (((size_t)img * groups + g) * p.tiles + t) * 3;
+            const float *at = eye.stats + (((size_t)img * groups + g) * p.tiles + t) * 3;
             const float  more = at[2], d = at[0] - mu, all = n + more;
             mu += d * (more / all);
             m2 += at[1] + d * d * (n * more / all);
@@ -2115,71 +2163,57 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(mailp_cuda_norm_ar
     __syncthreads();
     const int first = (int)blockIdx.x * p.per_block;
     const int count = out_px - first < p.per_block ? out_px - first : p.per_block;
-    for (int i = tid; i < count * p.C; i += NT) {
-        const int   at = first + i / p.C, c = i % p.C;
-        const float scale = inv[c / 16] * p.gain[c], mu = mean[c / 16];
-        const float *raw = p.raw + (size_t)img * px * p.C + c;
-        float       v;
-        if (p.pool) {
-            const int y0 = at / p.WO * 2 - 1, x0 = at % p.WO * 2 - 1;
-            v = 0.0f; /* after ReLU nothing is smaller */
+    if (p.pool) {
+        for (int i = tid; i < count * p.C; i += NT) {
+            const int    at = first + i / p.C, c = i % p.C, y0 = at / p.WO * 2 - 1, x0 = at % p.WO * 2 - 1;
+            const float  scale = inv[c / 16] * eye.gain[c], mu = mean[c / 16];
+            const float *raw = eye.raw + (size_t)img * px * p.C + c;
+            float        v = 0.0f; /* after ReLU nothing is smaller */
             for (int y = y0 < 0 ? 0 : y0; y < y0 + 3 && y < p.H; y++) {
                 for (int x = x0 < 0 ? 0 : x0; x < x0 + 3 && x < p.W; x++) {
-                    const float r = (raw[((size_t)y * p.W + x) * p.C] - mu) * scale + p.bias[c];
+                    const float r = (raw[((size_t)y * p.W + x) * p.C] - mu) * scale + eye.bias[c];
                     v = r > v || r != r ? r : v; /* not-a-number wins */
                 }
             }
-        } else {
-            v = (raw[(size_t)at * p.C] - mu) * scale + p.bias[c];
-            if (p.residual) {
-                v += p.residual[((size_t)img * px + at) * p.C + c];
-            }
-            if (p.relu) {
-                v = v < 0.0f ? 0.0f : v;
-            }
+            eye.out[((size_t)img * out_px + at) * p.C + c] = v;
         }
-        p.out[((size_t)img * out_px + at) * p.C + c] = v;
+        return;
+    }
+    for (int i = tid; i < count * (p.C / 4); i += NT) { /* four channels at a time */
+        const int    c = i % (p.C / 4) * 4;
+        const size_t at = ((size_t)img * px + first) * p.C + (size_t)i * 4;
+        const float4 residual = eye.residual ? *(const float4 *)(eye.residual + at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        *(float4 *)(eye.out + at) = mailp_dev_normal(*(const float4 *)(eye.raw + at), mean[c / 16], inv[c / 16], *(const float4 *)(eye.gain + c),
+                                                     *(const float4 *)(eye.bias + c), residual, p.relu);
     }
 }
 
 /* ---- the same in one launch per convolution, on GPUs with clusters ---- */
 
-/* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. A block owns GW groups and PX output
-   pixels: of one image, which its cluster then owns, or of as many whole images as fit. The sums stay in registers until
-   the blocks of a cluster have told each other mean and sum of squares of their part, so nothing but the finished map goes
-   to memory. */
+/* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. The sums stay on chip until the blocks that
+   share a picture's group have told each other mean and sum of squares of their parts, so nothing but the finished map goes to
+   memory. Two kernels: mailp_cuda_many for throughput, mailp_cuda_few for latency. */
 enum {
-    MAILP_CUDA_FUSED_STEPS = 36,  /* 16-input steps of all groups of a block in a piece of weights: 18 or 36 KiB */
     MAILP_CUDA_FUSED_WARPS = 8,
-    MAILP_CUDA_FUSED_PART = 64,   /* inputs whose weights follow each other, and that a chunked block has at once */
-    MAILP_CUDA_FUSED_TABLE = 640, /* most steps over the inputs that a block has at once */
-    MAILP_CUDA_FUSED_LOADS = 4    /* loads of one thread under way while the input tile is filled */
+    MAILP_CUDA_FUSED_PART = 64, /* inputs whose weights follow each other */
+    MAILP_CUDA_JOBS = 8         /* most convolutions of one launch */
 };
 
 /* Inputs of tensor cores are multiplied by this before they are split: what a half cannot hold of a value below 1/8 would
    otherwise be lost among the smallest halves (robot cameras: 1.2e-5 from mail.h without, 4e-6 with it). */
 #define MAILP_CUDA_RAISE 16.0f
 
-struct mailp_cuda_fused_args {
+/* One of the convolutions of a launch; blockIdx.y is its number. All of them have the same maps' sizes. */
+struct mailp_cuda_fused_job {
     float       *out;         /* [images][HO][WO][CO] normalised */
     const float *in;          /* [images][H][W][CI] */
     const float *residual;    /* as out, or NULL */
-    const uint4 *hi, *lo;     /* [CO / 16][steps][32 lanes] A fragments; see mailp_cuda_pack_fragments */
+    const uint4 *hi, *lo;     /* A fragments; see mailp_cuda_fragment */
     const float *gain, *bias; /* [CO] */
     float        unscale;
-    int          H, W, CI, HO, WO, CO, size, stride, relu, cluster;
-    int          images;      /* in all */
-    int          together;    /* a block's images; more than 1: all their pixels, and then PX = together * HO * WO */
-    int          part;        /* inputs in shared memory at once: CI, or MAILP_CUDA_FUSED_PART */
-};
-
-struct mailp_cuda_fused_shared {
-    float               red[2][2][MAILP_CUDA_FUSED_WARPS];
-    float               acc[MAILP_CUDA_FUSED_WARPS][16][9];
-    __align__(16) float stat[16][2][4];  /* of each block of the cluster and group: mean, sum of squares about it, values */
-    mailp_cuda_bar      weights[2], stats;
-    int                 off[MAILP_CUDA_FUSED_TABLE]; /* where the inputs of a step lie, from a pixel's first one */
-    __align__(128) uint4 ring[2][2][MAILP_CUDA_FUSED_STEPS * 32]; /* piece, hi or lo */
+    int          size, relu;  /* size 3, or 1 without padding */
+    const void  *ahead;       /* weights of a later launch, to be in the cache by then */
+    unsigned     ahead_bytes;
 };
 
 /* Rows of input that PX neighbouring output pixels can need. */
@@ -2193,131 +2227,190 @@ static inline __host__ __device__ int mailp_cuda_fused_block(int CI) {
     return CI % MAILP_CUDA_FUSED_PART ? CI : MAILP_CUDA_FUSED_PART;
 }
 
+/* Where the fragment of a group of 16 output channels and a step lies, in uint4; of lo as of hi. Several groups of a step follow each
+   other, hi before lo, so that a block's are one piece: [CO / 16 / G][steps][hi, lo][G][32 lanes], G = 4 if that divides, or 2 or 1. */
+static inline __host__ __device__ int mailp_cuda_fragment_groups(int CO) {
+    return CO % 64 == 0 ? 4 : CO % 32 == 0 ? 2 : 1;
+}
+static inline __host__ __device__ size_t mailp_cuda_fragment(int CO, int steps, int group, int step) {
+    const int G = mailp_cuda_fragment_groups(CO);
+    return ((size_t)(group / G * steps + step) * 2 * (size_t)G + (size_t)(group % G)) * 32;
+}
+
 /* n / d for n below 65536 and d below 32768, by magic = 2^31 / d + 1. */
 static __device__ __forceinline__ int mailp_dev_divide(int n, uint32_t magic) {
     return (int)((uint64_t)(uint32_t)n * magic >> 31);
 }
 
-/* KW warps share the inputs of the same pixels, the other factor of the 8 warps splits pixels, TILES tiles of 8 each:
-   PX = 8 * TILES * 8 / KW. SPLIT: both operands as half hi + lo, 22 bits, three products, float32-class; otherwise one
-   product. An input above 4094 becomes not-a-number and is seen as such. The input tile lies in shared memory, each
-   pixel's row longer by 16 bytes so that lanes read different banks; where all inputs have no room, or would leave no room
-   for enough pixels, it holds MAILP_CUDA_FUSED_PART of them at a time. */
-template <int KW, int TILES, int GW, bool SPLIT>
-static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fused_args p) {
-#ifdef MAILP_CUDA_CLUSTERS
-    constexpr int NT = 256, NW = MAILP_CUDA_FUSED_WARPS, PW = NW / KW, PX = 8 * TILES * PW, STEPS = MAILP_CUDA_FUSED_STEPS / GW;
-    constexpr int LOADS = MAILP_CUDA_FUSED_LOADS;
-    static_assert(KW == 1 || (TILES == 1 && GW == 1), "acc has room for one tile a warp");
-    MAILP_CUDA_SHARED(mailp_cuda_fused_shared, s);
-    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, kw = warp % KW, pw = warp / KW, g = lane >> 2, t = lane & 3;
-    const unsigned rank = mailp_dev_rank();
-    const int      unit = (int)blockIdx.x / p.cluster, groups = p.CO / (16 * GW), group0 = unit % groups * GW;
-    const int      img0 = unit / groups * p.together, here = p.images - img0 < p.together ? p.images - img0 : p.together;
-    const bool     many = p.together > 1;
-    const int      px = p.HO * p.WO, px0 = many ? 0 : (int)rank * PX, all = many ? here * px : px;
-    const int      len = all - px0 < PX ? (all - px0 > 0 ? all - px0 : 0) : PX;
-    const int      pad = p.size / 2, cols = p.W + 2 * pad, pix = p.part + 8, block = mailp_cuda_fused_block(p.CI);
-    const int      taps = p.size * p.size, steps = taps * (p.CI / 16), parts = p.CI / p.part, part_steps = steps / parts;
-    const int      first = px0 < px ? px0 / p.WO : 0, rows = mailp_cuda_fused_rows(PX, p.HO, p.WO, p.size, p.stride);
-    const int      pieces = (steps + STEPS - 1) / STEPS, part_pieces = parts > 1 ? part_steps / STEPS : pieces;
-    uint16_t      *hi = (uint16_t *)(s + 1), *lo = hi + (size_t)p.together * rows * cols * pix;
+/* Where the inputs of a block lie in shared memory: [images][rows][cols][quads of channels], a pixel's row longer by 32 bytes so that
+   lanes read different banks; from row `first * stride - pad` and column -pad on; of a 1x1 convolution every skip-th row and column. */
+struct mailp_cuda_patch {
+    int      images, rows, cols, first, stride, skip, pad, pitch; /* the last in units of 16 bytes */
+    uint32_t by_rows, by_cols;                                    /* for mailp_dev_divide */
+};
+static __device__ __forceinline__ uint32_t mailp_dev_magic(int d) {
+    return (1u << 31) / (uint32_t)d + 1;
+}
 
-    auto fetch = [&](int c) { /* one thread: piece c of the weights */
-        const int      n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS;
-        const unsigned bytes = (unsigned)(n * 32 * sizeof(uint4));
-        mailp_dev_bar_expect(&s->weights[c & 1], bytes * (SPLIT ? 2u : 1u) * GW);
-        for (int w = 0; w < GW; w++) {
-            const size_t at = ((size_t)(group0 + w) * steps + c * STEPS) * 32;
-            mailp_dev_bulk(s->ring[c & 1][0] + w * STEPS * 32, p.hi + at, bytes, &s->weights[c & 1]);
+/* Fill it with channels from `from` on, which is the first picture's. What is loaded as four floats becomes, in its place, halves: the first
+   two of the four, what they lack, the last two, what they lack; so a lane has its part of a tensor-core fragment in one read. Short
+   loops: code that runs once takes longer to fetch than to run. */
+template <bool SPLIT>
+static __device__ __forceinline__ void mailp_dev_fill(uint4 *to, const float *from, const mailp_cuda_patch &w, int quads, int H, int W, int CI) {
+    const int tid = (int)threadIdx.x, NT = (int)blockDim.x, positions = w.images * w.rows * w.cols;
+    const int lanes = quads < NT ? quads : NT, per = NT / lanes, begin = tid < lanes * per ? tid / lanes : positions;
+    for (int q = tid % lanes; q < quads; q += lanes) {
+#pragma unroll 2
+        for (int pos = begin; pos < positions; pos += per) {
+            const int  line = mailp_dev_divide(pos, w.by_cols), im = w.images > 1 ? mailp_dev_divide(line, w.by_rows) : 0;
+            const int  x = (pos - line * w.cols - w.pad) * w.skip, y = (w.first * w.stride - w.pad + line - im * w.rows) * w.skip;
+            const bool in = x >= 0 && x < W && y >= 0 && y < H;
+            mailp_dev_copy<16>(to + pos * w.pitch + q, in ? from + ((im * H + y) * W + x) * CI + 4 * q : from, in);
+        }
+    }
+    mailp_dev_copies_end();
+    mailp_dev_copies_wait<0>();
+    for (int q = tid % lanes; q < quads; q += lanes) { /* the same places as before */
+#pragma unroll 2
+        for (int pos = begin; pos < positions; pos += per) {
+            float4 v = *(float4 *)(void *)&to[pos * w.pitch + q];
+            v.x *= MAILP_CUDA_RAISE;
+            v.y *= MAILP_CUDA_RAISE;
+            v.z *= MAILP_CUDA_RAISE;
+            v.w *= MAILP_CUDA_RAISE;
+            const uint32_t h0 = mailp_dev_half2(v.x, v.y), h1 = mailp_dev_half2(v.z, v.w);
+            uint4          u = make_uint4(h0, 0, h1, 0);
             if (SPLIT) {
-                mailp_dev_bulk(s->ring[c & 1][1] + w * STEPS * 32, p.lo + at, bytes, &s->weights[c & 1]);
+                u.y = mailp_dev_half2(v.x - mailp_dev_half_first(h0), v.y - mailp_dev_half_second(h0));
+                u.w = mailp_dev_half2(v.z - mailp_dev_half_first(h1), v.w - mailp_dev_half_second(h1));
+            }
+            to[pos * w.pitch + q] = u;
+        }
+    }
+}
+
+/* From n parts' mean, sum of squares about it and number (every step-th of `part`): 1 / deviation of all values, and their mean (Chan);
+   whole: 1 / their number. A whole warp. */
+static __device__ __forceinline__ float mailp_dev_deviation(float *mean, const float4 *part, int n, int step, float whole) {
+    const int lane = (int)threadIdx.x & 31;
+    float     m = 0.0f, m2 = 0.0f;
+    for (int i = lane; i < n; i += 32) {
+        m += part[i * step].x * part[i * step].z;
+    }
+    m = mailp_dev_sum<32>(m) * whole;
+    for (int i = lane; i < n; i += 32) {
+        const float d = part[i * step].x - m;
+        m2 += part[i * step].y + part[i * step].z * d * d;
+    }
+    *mean = m;
+    return mailp_dev_rsqrt(mailp_dev_sum<32>(m2) * whole + 1e-5f);
+}
+
+/* ---- many pictures: what counts is that no tensor core waits ---- */
+
+struct mailp_cuda_many_args {
+    int H, W, CI, HO, WO, CO, stride, cluster;
+    int images;      /* in all */
+    int together;    /* a block's images; more than 1: all their pixels, and then PX = together * HO * WO */
+    int part;        /* inputs in shared memory at once: 32 or 64 */
+    mailp_cuda_fused_job job[MAILP_CUDA_JOBS];
+};
+
+/* CW: warps side by side over channels, 32 each; the others have the same channels of other pixels, 8 TILES each. */
+template <int CW, int TILES>
+struct mailp_cuda_many_shared {
+    static constexpr int PX = 8 * TILES * MAILP_CUDA_FUSED_WARPS / CW, GROUPS = 2 * CW, DEPTH = 4;
+    static constexpr size_t OUT = sizeof(float) * PX * (GROUPS * 16 + 4);
+    __align__(128) uint4 ring[DEPTH][2][2][GROUPS][32]; /* weights: [piece][step][hi, lo][group][lane] */
+    float4         stat[16 * MAILP_CUDA_FUSED_WARPS][GROUPS]; /* mean, sum of squares about it and number of each warp's values */
+    mailp_cuda_bar stats;
+};
+
+/* A block owns PX pixels (of one picture, which its cluster then owns, or of as many whole pictures as fit) and 32 CW channels. Its
+   inputs lie in shared memory, p.part channels at a time, see mailp_cuda_patch; weights come in pieces of two steps,
+   three pieces ahead. Two blocks share an SM: one fills while the other multiplies.
+   SPLIT: both operands as half hi + lo, 22 bits, three products, float32-class; otherwise one product. An input above 4094
+   becomes not-a-number and is seen as such. */
+template <int CW, int TILES, bool SPLIT>
+static __global__ void __launch_bounds__(256, 2) mailp_cuda_many(const __grid_constant__ mailp_cuda_many_args p) {
+#ifdef MAILP_CUDA_CLUSTERS
+    typedef mailp_cuda_many_shared<CW, TILES> Shared;
+    constexpr int NW = MAILP_CUDA_FUSED_WARPS, PX = Shared::PX, GROUPS = Shared::GROUPS, DEPTH = Shared::DEPTH, ROW = GROUPS * 16 + 4;
+    constexpr int MINE = PX / NW, J = MINE / 8, LO = SPLIT ? 2 : 1; /* pixels that a warp normalises */
+    MAILP_CUDA_SHARED(Shared, s);
+    const mailp_cuda_fused_job &job = p.job[blockIdx.y];
+    const int  tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3, cw = warp % CW, pw = warp / CW;
+    const int  rank = p.cluster > 1 ? (int)mailp_dev_rank() : 0, unit = (int)blockIdx.x / p.cluster, blocks = p.CO / (16 * GROUPS);
+    const int  group0 = unit % blocks * GROUPS, img0 = unit / blocks * p.together, here = p.images - img0 < p.together ? p.images - img0 : p.together;
+    const bool many = p.together > 1;
+    const int  px = p.HO * p.WO, px0 = many ? 0 : rank * PX, own = many ? here * px : px;
+    const int  len = own - px0 < PX ? (own - px0 > 0 ? own - px0 : 0) : PX;
+    const int  pad = job.size / 2, taps = job.size * job.size, pitch = p.part / 4 + 2;
+    const int  rows = mailp_cuda_fused_rows(PX, p.HO, p.WO, job.size, pad ? p.stride : 1), cols = pad ? p.W + 2 : p.WO, first = px0 < px ? px0 / p.WO : 0;
+    const int  stride = pad ? p.stride : 1, each = taps * p.part / 32, pieces = p.CI / p.part * each; /* pieces of a part, of all */
+    const int  block = mailp_cuda_fused_block(p.CI), all = taps * p.CI / 16;
+    uint4     *in = (uint4 *)(void *)(s + 1);
+    float     *out = (float *)(s + 1); /* [PX][ROW], when the tile is done with */
+
+    /* the next piece of the weights, each thread a few times 16 bytes of a group: number, place in its part, part, first step */
+    const uint4 *const weights = job.hi + mailp_cuda_fragment(p.CO, all, group0 + warp % GROUPS, 0) + lane;
+    const size_t a_step = mailp_cuda_fragment(p.CO, all, 0, 1), a_lo = (size_t)(job.lo - job.hi); /* from step to step, from hi to lo */
+    int          next = 0, next_i = 0, next_part = 0, next_step = 0;
+    auto fetch = [&]() {
+        if (next < pieces) {
+#pragma unroll
+            for (int at = tid; at < 2 * LO * GROUPS * 32; at += 256) {
+                const int l = at / (32 * GROUPS) % LO, k = at / (32 * GROUPS * LO);
+                mailp_dev_copy<16>(&s->ring[next % DEPTH][k][l][warp % GROUPS][lane], weights + (size_t)(next_step + k) * a_step + l * a_lo, true);
+            }
+            next_step += p.part == 32 ? block / 16 : 2; /* the next tap, or the other 32 channels of this one */
+            if (++next_i == each) {
+                next_i = 0;
+                const int channel = ++next_part * p.part, b = channel / block;
+                next_step = b * (taps * block / 16) + (channel - b * block) / 16;
             }
         }
+        next++;
+        mailp_dev_copies_end();
     };
-    /* the input tile: inputs c0 .. c0 + part - 1 of all rows; a thread has four inputs of every per-th pixel */
-    auto fill = [&](int c0) {
-        const int      quads = p.part / 4, lanes = quads < NT ? quads : NT, per = NT / lanes, positions = here * rows * cols;
-        const uint32_t by_cols = (1u << 31) / (uint32_t)cols + 1, by_rows = (1u << 31) / (uint32_t)rows + 1;
-        const int      begin = tid < lanes * per ? tid / lanes : positions;
-        for (int q = tid % lanes; q < quads; q += lanes) {
-            for (int at = begin; at < positions; at += per * LOADS) {
-                float4 v[LOADS];
-#pragma unroll
-                for (int i = 0; i < LOADS; i++) {
-                    const int pos = at + i * per, line = mailp_dev_divide(pos, by_cols), im = mailp_dev_divide(line, by_rows);
-                    const int x = pos - line * cols - pad, y = first * p.stride - pad + line - im * rows;
-                    v[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-                    if (pos < positions && x >= 0 && x < p.W && y >= 0 && y < p.H) {
-                        v[i] = *(const float4 *)(p.in + ((((size_t)img0 + im) * p.H + y) * p.W + x) * p.CI + c0 + 4 * q);
-                    }
-                }
-#pragma unroll
-                for (int i = 0; i < LOADS; i++) {
-                    const int pos = at + i * per;
-                    if (pos < positions) {
-                        v[i].x *= MAILP_CUDA_RAISE;
-                        v[i].y *= MAILP_CUDA_RAISE;
-                        v[i].z *= MAILP_CUDA_RAISE;
-                        v[i].w *= MAILP_CUDA_RAISE;
-                        const uint32_t h0 = mailp_dev_half2(v[i].x, v[i].y), h1 = mailp_dev_half2(v[i].z, v[i].w);
-                        *(uint2 *)&hi[(size_t)pos * pix + 4 * q] = make_uint2(h0, h1);
-                        if (SPLIT) {
-                            *(uint2 *)&lo[(size_t)pos * pix + 4 * q] =
-                                make_uint2(mailp_dev_half2(v[i].x - mailp_dev_half_first(h0), v[i].y - mailp_dev_half_second(h0)),
-                                           mailp_dev_half2(v[i].z - mailp_dev_half_first(h1), v[i].w - mailp_dev_half_second(h1)));
-                        }
-                    }
-                }
-            }
-        }
-    };
-    if (tid == 0) {
-        mailp_dev_bar_init(&s->weights[0]);
-        mailp_dev_bar_init(&s->weights[1]);
+    if (tid == 0 && p.cluster > 1) {
         mailp_dev_bar_init(&s->stats);
         mailp_dev_bar_publish();
-        mailp_dev_bar_expect(&s->stats, (unsigned)p.cluster * 16 * GW);
-        fetch(0);
-        if (pieces > 1) {
-            fetch(1);
-        }
+        mailp_dev_bar_expect(&s->stats, (unsigned)(p.cluster * NW * GROUPS * 16));
     }
-    for (int i = tid; i < part_steps; i += NT) {
-        const int b = i / (taps * (block / 16)), rest = i % (taps * (block / 16)), tap = rest / (block / 16);
-        s->off[i] = (tap / p.size * cols + tap % p.size) * pix + b * block + rest % (block / 16) * 16;
+    for (int i = 0; i < DEPTH - 1; i++) {
+        fetch();
     }
-    mailp_dev_wait(); /* the weights are on their way */
-    fill(0);
-    mailp_dev_cluster_sync(); /* the tile is there, and every peer's barrier */
-
-    float acc[GW][TILES][4];
+    if (p.cluster > 1) { /* a GPU refuses the instructions of clusters in a launch without them */
+        mailp_dev_cluster_arrive();
+    }
+    float acc[2][TILES][4] = {};
     int   base[TILES]; /* where this lane's pixel of each tile begins; pixels past the end read the last one's */
 #pragma unroll
     for (int q = 0; q < TILES; q++) {
-        const int want = (pw * TILES + q) * 8 + g, slot = want < len ? want : len - 1;
-        const int im = many ? slot / px : 0, at = many ? slot % px : px0 + slot;
-        base[q] = len ? ((im * rows + (at / p.WO - first) * p.stride) * cols + at % p.WO * p.stride) * pix + 2 * t : 0;
-#pragma unroll
-        for (int w = 0; w < GW; w++) {
-            acc[w][q][0] = acc[w][q][1] = acc[w][q][2] = acc[w][q][3] = 0.0f;
-        }
+        const int want = (pw * TILES + q) * 8 + g, slot = want < len ? want : len - 1, im = many ? slot / px : 0, at = many ? slot % px : px0 + slot;
+        base[q] = len ? (((im * rows + (at / p.WO - first) * stride) * cols + at % p.WO * stride) * pitch) * 2 + t : t;
     }
-    for (int c = 0; c < pieces; c++) {
-        const int n = steps - c * STEPS < STEPS ? steps - c * STEPS : STEPS, piece = c % part_pieces;
-        if (c && piece == 0) { /* the next inputs */
-            __syncthreads(); /* nobody reads the present ones any more */
-            fill(c / part_pieces * p.part);
+    mailp_dev_wait(); /* the weights are on their way (unseen by test_faults: its cases have nothing before) */
+
+    for (int n = 0, i = each; n < pieces; n++, i++) {
+        mailp_dev_copies_wait<DEPTH - 2>(); /* of piece n this thread's part is there */
+        __syncthreads(); /* everyone's is; and everyone is done with the piece before, whose place takes another */
+        fetch();
+        if (i == each) { /* the next inputs */
+            i = 0;
+            const mailp_cuda_patch patch = {here, rows, cols, first, stride, pad ? 1 : p.stride, pad, pitch, mailp_dev_magic(rows), mailp_dev_magic(cols)};
+            mailp_dev_fill<SPLIT>(in, job.in + (size_t)img0 * p.H * p.W * p.CI + n / each * p.part, patch, p.part / 4, p.H, p.W, p.CI);
             __syncthreads();
         }
-        mailp_dev_bar_wait(&s->weights[c & 1], (c >> 1) & 1);
-#pragma unroll 2
-        for (int k = kw; k < n; k += KW) {
-            const int off = s->off[piece * STEPS + k];
-            uint32_t  a0[GW][4], a1[GW][4];
+        const int tap = p.part == 32 ? i : i / 2, ty = tap * 11 / 32, off0 = (ty * cols + tap - ty * 3) * pitch * 2 + (p.part == 32 ? 0 : i % 2 * 16);
+#pragma unroll 1
+        for (int k = 0; k < 2; k++) {
+            const uint2 *from = (const uint2 *)(const void *)in + off0 + 8 * k;
+            uint32_t  a0[2][4], a1[2][4];
 #pragma unroll
-            for (int w = 0; w < GW; w++) {
-                const uint4 wh = s->ring[c & 1][0][(w * STEPS + k) * 32 + lane], wl = s->ring[c & 1][SPLIT][(w * STEPS + k) * 32 + lane];
+            for (int w = 0; w < 2; w++) {
+                const uint4 wh = s->ring[n % DEPTH][k][0][cw * 2 + w][lane], wl = s->ring[n % DEPTH][k][SPLIT][cw * 2 + w][lane];
                 a0[w][0] = wh.x;
                 a0[w][1] = wh.y;
                 a0[w][2] = wh.z;
@@ -2328,136 +2421,312 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
                 a1[w][3] = wl.w;
             }
 #pragma unroll
-            for (int q = 0; q < TILES; q++) {
-                const uint32_t b0[2] = {*(const uint32_t *)&hi[base[q] + off], *(const uint32_t *)&hi[base[q] + off + 8]};
-                if (SPLIT) { /* the small terms first */
-                    const uint32_t b1[2] = {*(const uint32_t *)&lo[base[q] + off], *(const uint32_t *)&lo[base[q] + off + 8]};
+            for (int q0 = 0; q0 < TILES; q0 += 2) {
+                float    sum[2][2][4] = {}; /* tensor cores truncate what they add: the long sum is taken by float32 units */
+                uint32_t b0[2][2], b1[2][2];
 #pragma unroll
-                    for (int w = 0; w < GW; w++) {
-                        mailp_dev_mma(acc[w][q], a1[w], b0);
-                        mailp_dev_mma(acc[w][q], a0[w], b1);
+                for (int q = 0; q < 2; q++) {
+                    const uint2 low = from[base[q0 + q]], high = from[base[q0 + q] + 4];
+                    b0[q][0] = low.x;
+                    b0[q][1] = high.x;
+                    b1[q][0] = low.y;
+                    b1[q][1] = high.y;
+                }
+                if (SPLIT) { /* the small terms first */
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        mailp_dev_mma(sum[e & 1][e >> 1], a1[e & 1], b0[e >> 1]);
+                    }
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        mailp_dev_mma(sum[e & 1][e >> 1], a0[e & 1], b1[e >> 1]);
                     }
                 }
 #pragma unroll
-                for (int w = 0; w < GW; w++) {
-                    mailp_dev_mma(acc[w][q], a0[w], b0);
+                for (int e = 0; e < 4; e++) {
+                    mailp_dev_mma(sum[e & 1][e >> 1], a0[e & 1], b0[e >> 1]);
+                }
+#pragma unroll
+                for (int e = 0; e < 16; e++) {
+                    acc[e & 1][q0 + (e >> 1 & 1)][e >> 2] += sum[e & 1][e >> 1 & 1][e >> 2];
                 }
             }
-        }
-        if (c + 2 < pieces) {
-            __syncthreads(); /* everyone is done with this piece: its place may take the one after the next */
-            if (tid == 0) {
-                fetch(c + 2);
-            }
-        }
-    }
-    if (KW > 1) { /* add the parts of the KW warps; each of them keeps the whole */
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            s->acc[warp][g + 8 * (e >> 1)][2 * t + (e & 1)] = acc[0][0][e];
-        }
-        __syncthreads();
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            float v = 0.0f;
-#pragma unroll
-            for (int k = 0; k < KW; k++) {
-                v += s->acc[pw * KW + k][g + 8 * (e >> 1)][2 * t + (e & 1)];
-            }
-            acc[0][0][e] = v;
         }
     }
 
-    /* mean and sum of squares of an image's valid values in this block, by the warps that have its pixels; then of the group
-       (Chan) */
-    const int   w0 = many ? pw / (px / (8 * TILES)) * (px / (8 * TILES)) : 0, w1 = many ? w0 + px / (8 * TILES) : PW;
-    const float count = 16.0f * (float)(many ? px : len), whole = 16.0f * (float)px;
-    float       mu[GW], inv[GW];
+    /* the sums change hands: now a warp has MINE pixels, a lane four channels of every group of each eighth of them */
+    __syncthreads();
 #pragma unroll
-    for (int w = 0; w < GW; w++) {
-        float sum = 0.0f;
+    for (int w = 0; w < 2; w++) {
 #pragma unroll
         for (int q = 0; q < TILES; q++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                acc[w][q][e] *= p.unscale;
-                sum += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? acc[w][q][e] : 0.0f;
+                out[((pw * TILES + q) * 8 + 2 * t + (e & 1)) * ROW + (cw * 2 + w) * 16 + g + 8 * (e >> 1)] = acc[w][q][e] * job.unscale;
             }
-        }
-        sum = mailp_dev_sum<32>(sum);
-        if (lane == 0 && kw == 0) {
-            s->red[0][w][pw] = sum;
         }
     }
     __syncthreads();
+    const int    left = len - warp * MINE, valid = left < 0 ? 0 : left < MINE ? left : MINE;
+    const float  count = 16.0f * (float)valid, part = valid ? 1.0f / count : 0.0f;
+    const float *mine = out + (warp * MINE + g) * ROW + 4 * t;
+    if (p.cluster > 1) {
+        mailp_dev_cluster_wait(); /* every peer's barriers are there (unseen by test_faults: on a CPU they always are) */
+    }
+#pragma unroll 1
+    for (int w = 0; w < GROUPS; w++) {
+        float sum = 0.0f, about = 0.0f;
 #pragma unroll
-    for (int w = 0; w < GW; w++) {
-        float sum = 0.0f, m2 = 0.0f;
-        for (int i = w0; i < w1; i++) {
-            sum += s->red[0][w][i];
+        for (int j = 0; j < J; j++) {
+            const float4 v = *(const float4 *)(mine + j * 8 * ROW + w * 16);
+            sum += j * 8 + g < valid ? v.x + v.y + v.z + v.w : 0.0f;
         }
-        mu[w] = len ? sum / count : 0.0f;
+        const float near = mailp_dev_sum<32>(sum) * part;
 #pragma unroll
-        for (int q = 0; q < TILES; q++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const float d = acc[w][q][e] - mu[w];
-                m2 += (pw * TILES + q) * 8 + 2 * t + (e & 1) < len ? d * d : 0.0f;
+        for (int j = 0; j < J; j++) {
+            const float4 v = *(const float4 *)(mine + j * 8 * ROW + w * 16);
+            const float  d0 = v.x - near, d1 = v.y - near, d2 = v.z - near, d3 = v.w - near;
+            about += j * 8 + g < valid ? d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 : 0.0f;
+        }
+        const float4 stat = make_float4(near, mailp_dev_sum<32>(about), count, 0.0f);
+        if (p.cluster == 1) {
+            if (lane == 0) {
+                s->stat[warp][w] = stat;
             }
-        }
-        m2 = mailp_dev_sum<32>(m2);
-        if (lane == 0 && kw == 0) {
-            s->red[1][w][pw] = m2;
+        } else if (lane < p.cluster) {
+            mailp_dev_push4((float *)&s->stat[rank * NW + warp][w], (unsigned)lane, stat, &s->stats);
         }
     }
-    __syncthreads();
-#pragma unroll
-    for (int w = 0; w < GW; w++) {
-        inv[w] = 0.0f;
-        for (int i = w0; i < w1; i++) {
-            inv[w] += s->red[1][w][i];
-        }
-    }
-    if (!many) {
-#pragma unroll
-        for (int w = 0; w < GW; w++) {
-            if (tid < p.cluster) {
-                mailp_dev_push4(s->stat[rank][w], (unsigned)tid, make_float4(mu[w], inv[w], count, 0.0f), &s->stats);
-            }
-        }
+    if (p.cluster > 1) {
         mailp_dev_bar_wait(&s->stats, 0);
+    } else {
+        __syncthreads();
+    }
+    /* with those of the warps that have pixels of the same picture */
+    const int    from = many ? warp * MINE / px * px / MINE : 0, entries = many ? px / MINE : p.cluster * NW;
+    const size_t at0 = ((size_t)img0 * px + px0 + warp * MINE + g) * p.CO + group0 * 16 + 4 * t;
+    const float  whole = 1.0f / (16.0f * (float)px);
+#pragma unroll 1
+    for (int w = 0; w < GROUPS; w++) {
+        const int    c = (group0 + w) * 16 + 4 * t;
+        const float4 gain = *(const float4 *)(job.gain + c), bias = *(const float4 *)(job.bias + c);
+        float        mean;
+        const float  inv = mailp_dev_deviation(&mean, &s->stat[from][w], entries, GROUPS, whole);
 #pragma unroll
-        for (int w = 0; w < GW; w++) {
-            float m = 0.0f, m2 = 0.0f;
-            for (int r = 0; r < p.cluster; r++) {
-                m += s->stat[r][w][0] * (s->stat[r][w][2] / whole);
+        for (int j = 0; j < J; j++) {
+            if (j * 8 + g < valid) {
+                const size_t at = at0 + (size_t)(j * 8 * p.CO + w * 16);
+                const float4 residual = job.residual ? *(const float4 *)(job.residual + at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                const float4 v = *(const float4 *)(mine + j * 8 * ROW + w * 16);
+                *(float4 *)(job.out + at) = mailp_dev_normal(v, mean, inv, gain, bias, residual, job.relu);
             }
-            for (int r = 0; r < p.cluster; r++) {
-                const float d = s->stat[r][w][0] - m;
-                m2 += s->stat[r][w][1] + s->stat[r][w][2] * d * d;
-            }
-            mu[w] = m;
-            inv[w] = m2;
+        }
+    } /* a block leaves when all pushes into it have come; its own go to blocks that wait for them */
+#else
+    (void)p;
+#endif
+}
+
+/* ---- few pictures: all SMs share one, and what counts is how long a convolution takes from its first load to its last store ---- */
+
+struct mailp_cuda_few_args {
+    int H, W, CI, HO, WO, CO, stride;
+    int part_rows;    /* of output that a block's pixels can lie in */
+    int parts, share; /* a cluster is `parts` times `share` blocks: parts of a picture's pixels, each with the channels cut into shares */
+    mailp_cuda_fused_job job[MAILP_CUDA_JOBS];
+};
+
+template <int TILES>
+struct mailp_cuda_few_shared {
+    static constexpr size_t PART = sizeof(float4) * MAILP_CUDA_FUSED_WARPS * 8 * TILES * 5; /* see `part` in the kernel */
+    float4         gather[32 * TILES];                 /* [share][pixel][4]: of each block of a share, for this block's pixels */
+    float4         stat[16 * MAILP_CUDA_FUSED_WARPS];  /* mean, sum of squares about it and number of each warp's values */
+    mailp_cuda_bar sums, stats;
+};
+
+/* A cluster owns one picture and one group of 16 channels: `parts` times 8 TILES pixels, whose inputs are shared out by channels.
+   In a block each warp has all the pixels and every eighth step over the inputs, so no weight is read twice; they are fetched before the
+   kernel waits for the one before. The warps' sums are added through shared memory, those of a share's blocks through the cluster:
+   each block then has an equal part of the pixels, a thread four channels of one. SPLIT as in mailp_cuda_many. */
+template <int TILES, bool SPLIT>
+static __global__ void __launch_bounds__(256, 2) mailp_cuda_few(const __grid_constant__ mailp_cuda_few_args p) {
+#ifdef MAILP_CUDA_CLUSTERS
+    constexpr int NW = MAILP_CUDA_FUSED_WARPS, PX = 8 * TILES, QN = TILES < 4 ? TILES : 4, LO = SPLIT ? 2 : 1;
+    typedef mailp_cuda_few_shared<TILES> Shared;
+    MAILP_CUDA_SHARED(Shared, s);
+    const mailp_cuda_fused_job &job = p.job[blockIdx.y];
+    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3;
+    const int      cluster = p.parts * p.share, rank = cluster > 1 ? (int)mailp_dev_rank() : 0, share = rank % p.share;
+    const int      unit = (int)blockIdx.x / cluster, groups = p.CO / 16, group = unit % groups, img = unit / groups;
+    const int      px = p.HO * p.WO, px0 = rank / p.share * PX, len = px - px0 < PX ? (px - px0 > 0 ? px - px0 : 0) : PX;
+    const uint32_t by_wo = mailp_dev_magic(p.WO);
+    /* the inputs; a 1x1 convolution takes from them what it needs */
+    const int      pad = job.size / 2, stride = pad ? p.stride : 1, cols = pad ? p.W + 2 : p.WO, first = px0 < px ? mailp_dev_divide(px0, by_wo) : 0;
+    const int      CP = p.CI / p.share, pitch = CP / 4 + 2, rows = (p.part_rows - 1) * stride + job.size;
+    const int      each = CP / 16, steps = job.size * job.size * each; /* in the order (tap, 16 inputs) */
+    uint4         *weights = (uint4 *)(void *)(s + 1), *in = weights + steps * LO * 32; /* [step][hi, lo][lane] */
+    float4(*part)[PX][5] = (float4(*)[PX][5])(void *)in; /* when the inputs are done with: [warp][pixel][16 channels and 4 more: other banks] */
+
+    for (int k = warp; k < steps; k += NW) { /* what a lane copies is what it will read */
+        const int    tap = k / each, channel = share * CP + (k - tap * each) * 16, block = mailp_cuda_fused_block(p.CI), b = channel / block;
+        const int    taps = job.size * job.size, step = b * (taps * block / 16) + tap * (block / 16) + (channel - b * block) / 16;
+        const size_t from = mailp_cuda_fragment(p.CO, taps * p.CI / 16, group, step) + lane;
+        mailp_dev_copy<16>(weights + k * LO * 32 + lane, job.hi + from, true);
+        if (SPLIT) {
+            mailp_dev_copy<16>(weights + (k * LO + 1) * 32 + lane, job.lo + from, true);
         }
     }
+    /* what this thread will have: four channels of a pixel */
+    const int    mine = PX / p.share, place = share * mine + tid / 4, active = (mine * 4 + 31) / 32, channel = group * 16 + tid % 4 * 4;
+    const bool   valid = tid < mine * 4 && place < len;
+    const size_t at = ((size_t)img * px + px0 + place) * p.CO + channel;
+    const float4 gain = *(const float4 *)(job.gain + channel), bias = *(const float4 *)(job.bias + channel);
+    float4       residual = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (tid == 0) {
+        if (cluster > 1) {
+            mailp_dev_bar_init(&s->sums);
+            mailp_dev_bar_init(&s->stats);
+            mailp_dev_bar_publish();
+            mailp_dev_bar_expect(&s->sums, (unsigned)(PX * 64));
+            mailp_dev_bar_expect(&s->stats, (unsigned)(cluster * active * 16));
+        }
+        if (job.ahead_bytes) { /* each block a slice */
+            const unsigned slice = (job.ahead_bytes / gridDim.x + 127) / 128 * 128, begin = slice * blockIdx.x;
+            if (begin < job.ahead_bytes) {
+                mailp_dev_prefetch((const char *)job.ahead + begin, job.ahead_bytes - begin < slice ? job.ahead_bytes - begin : slice);
+            }
+        }
+    }
+    if (cluster > 1) { /* a GPU refuses the instructions of clusters in a launch without them */
+        mailp_dev_cluster_arrive();
+    }
+    const uint2 *base[TILES]; /* where this lane's pixel of each tile begins; pixels past the end read the last one's */
 #pragma unroll
-    for (int w = 0; w < GW; w++) {
-        inv[w] = 1.0f / sqrtf(inv[w] / whole + 1e-5f);
+    for (int q = 0; q < TILES; q++) {
+        const int o = px0 + (q * 8 + g < len ? q * 8 + g : len ? len - 1 : 0), y = mailp_dev_divide(o, by_wo);
+        base[q] = (const uint2 *)(const void *)in + (len ? ((y - first) * cols + o - y * p.WO) * stride * pitch * 2 : 0) + t;
+    }
+    const mailp_cuda_patch patch = {1, rows, cols, first, stride, pad ? 1 : p.stride, pad, pitch, 0, mailp_dev_magic(cols)};
+
+    mailp_dev_wait();
+    if (job.residual && valid) {
+        residual = *(const float4 *)(job.residual + at);
+    }
+    mailp_dev_fill<SPLIT>(in, job.in + (size_t)img * p.H * p.W * p.CI + share * CP, patch, CP / 4, p.H, p.W, p.CI);
+    __syncthreads();
+
+    float acc[TILES][4] = {};
+    int   tap = warp / each, c = warp % each;
+#pragma unroll 1
+    for (int k = warp; k < steps; k += NW) {
+        const int      ty = tap * 11 / 32, off = (ty * cols + tap - ty * 3) * pitch * 2 + c * 8;
+        const uint4    wh = weights[k * LO * 32 + lane], wl = SPLIT ? weights[(k * LO + 1) * 32 + lane] : wh;
+        const uint32_t a0[4] = {wh.x, wh.y, wh.z, wh.w}, a1[4] = {wl.x, wl.y, wl.z, wl.w};
+        for (c += NW; c >= each; c -= each) {
+            tap++;
+        }
 #pragma unroll
-        for (int q = 0; q < TILES; q++) {
+        for (int q0 = 0; q0 < TILES; q0 += QN) {
+            float    sum[QN][4] = {}; /* tensor cores truncate what they add: the long sum is taken by float32 units */
+            uint32_t b0[QN][2], b1[QN][2];
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int i = (pw * TILES + q) * 8 + 2 * t + (e & 1), c = (group0 + w) * 16 + g + 8 * (e >> 1);
-                if (i < len && e % KW == kw) { /* the KW copies share the stores (of 8, four) */
-                    const size_t at = ((size_t)img0 * px + px0 + i) * p.CO + c;
-                    float        v = (acc[w][q][e] - mu[w]) * inv[w] * p.gain[c] + p.bias[c];
-                    v += p.residual ? p.residual[at] : 0.0f;
-                    p.out[at] = p.relu && v < 0.0f ? 0.0f : v;
+            for (int q = 0; q < QN; q++) {
+                const uint2 low = base[q0 + q][off], high = base[q0 + q][off + 4];
+                b0[q][0] = low.x;
+                b0[q][1] = high.x;
+                b1[q][0] = low.y;
+                b1[q][1] = high.y;
+            }
+            if (SPLIT) { /* the small terms first */
+#pragma unroll
+                for (int q = 0; q < QN; q++) {
+                    mailp_dev_mma(sum[q], a1, b0[q]);
+                }
+#pragma unroll
+                for (int q = 0; q < QN; q++) {
+                    mailp_dev_mma(sum[q], a0, b1[q]);
+                }
+            }
+#pragma unroll
+            for (int q = 0; q < QN; q++) {
+                mailp_dev_mma(sum[q], a0, b0[q]);
+            }
+#pragma unroll
+            for (int q = 0; q < QN; q++) {
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    acc[q0 + q][e] += sum[q][e];
                 }
             }
         }
     }
-    mailp_dev_cluster_sync(); /* no block leaves early (unseen by test_faults: all pushes into it were awaited) */
+
+    /* sums over the warps, then over the blocks that have shares of the same pixels */
+    __syncthreads();
+#pragma unroll
+    for (int q = 0; q < TILES; q++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            ((float *)part[warp][q * 8 + 2 * t + (e & 1)])[g + 8 * (e >> 1)] = acc[q][e];
+        }
+    }
+    __syncthreads();
+    float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (tid < PX * 4) {
+#pragma unroll
+        for (int w = 0; w < NW; w++) {
+            const float4 more = part[w][tid / 4][tid % 4];
+            v.x += more.x;
+            v.y += more.y;
+            v.z += more.z;
+            v.w += more.w;
+        }
+    }
+    if (cluster > 1) {
+        mailp_dev_cluster_wait(); /* every peer's barriers are there (unseen by test_faults: on a CPU they always are) */
+    }
+    if (p.share > 1) {
+        if (tid < PX * 4) { /* to the block that will have the pixel; mine is a power of 2 */
+            const int owner = tid / 4 / mine;
+            mailp_dev_push4((float *)&s->gather[share * mine * 4 + tid - owner * mine * 4], (unsigned)(rank - share + owner), v, &s->sums);
+        }
+        mailp_dev_bar_wait(&s->sums, 0);
+        v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        for (int r = 0; r < p.share && tid < mine * 4; r++) {
+            const float4 more = s->gather[r * mine * 4 + tid];
+            v.x += more.x;
+            v.y += more.y;
+            v.z += more.z;
+            v.w += more.w;
+        }
+    }
+
+    /* mean and sum of squares about it: of each warp's values, then of all */
+    v.x *= job.unscale;
+    v.y *= job.unscale;
+    v.z *= job.unscale;
+    v.w *= job.unscale;
+    const int   before = share * mine + warp * 8;
+    const float count = 16.0f * (float)(len - before < 0 ? 0 : len - before < 8 ? len - before : 8);
+    const float sum = mailp_dev_sum<32>(valid ? v.x + v.y + v.z + v.w : 0.0f), near = count > 0.0f ? sum * (1.0f / count) : 0.0f;
+    const float d0 = v.x - near, d1 = v.y - near, d2 = v.z - near, d3 = v.w - near;
+    const float about = mailp_dev_sum<32>(valid ? d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 : 0.0f);
+    if (cluster > 1) {
+        if (warp < active && lane < cluster) {
+            mailp_dev_push4((float *)&s->stat[rank * active + warp], (unsigned)lane, make_float4(near, about, count, 0.0f), &s->stats);
+        }
+        mailp_dev_bar_wait(&s->stats, 0);
+    } else {
+        if (lane == 0) {
+            s->stat[warp] = make_float4(near, about, count, 0.0f);
+        }
+        __syncthreads();
+    }
+    float       mean;
+    const float inv = mailp_dev_deviation(&mean, s->stat, cluster * active, 1, 1.0f / (16.0f * (float)px));
+    if (valid) { /* a block leaves when all pushes into it have come; its own go to blocks that wait for them */
+        *(float4 *)(job.out + at) = mailp_dev_normal(v, mean, inv, gain, bias, residual, job.relu);
+    }
 #else
     (void)p;
 #endif
@@ -2472,13 +2741,16 @@ static __global__ void __launch_bounds__(256, 1) mailp_cuda_fused(mailp_cuda_fus
 enum { MAILP_CUDA_STEM_ROW = 32, MAILP_CUDA_STEM_STEPS = 7 * MAILP_CUDA_STEM_ROW / 16 };
 
 struct mailp_cuda_stem_args {
-    float       *out;      /* [images][PH][PW][CO] of each window the r that matters */
-    float       *stats;    /* as for mailp_cuda_conv; a tile is a block */
-    const float *in;       /* [images][H][W][3] */
-    const uint4 *hi, *lo;  /* [CO / 16][steps][32 lanes] A fragments */
-    const float *gain;     /* [CO] */
-    float        unscale;
-    int          H, W, HO, WO, PH, PW, CO, tiles_x; /* PH = (HO + 1) / 2 */
+    struct {
+        float       *out;      /* [images][PH][PW][CO] of each window the r that matters */
+        float       *stats;    /* as for mailp_cuda_conv; a tile is a block */
+        const float *in;       /* [images][H][W][3] */
+        const uint4 *hi, *lo;  /* A fragments; see mailp_cuda_fragment */
+        const float *gain;     /* [CO] */
+        float        unscale;
+    } eye[MAILP_CUDA_EYES];
+    int images;                /* blockIdx.z is camera * images + image */
+    int H, W, HO, WO, PH, PW, CO, tiles_x; /* PH = (HO + 1) / 2 */
 };
 
 /* TH x TW results of the pooling, for which (2 TH + 1) x (2 TW + 1) sums are needed; the first row and column belong to the
@@ -2488,6 +2760,7 @@ struct mailp_cuda_stem_shared {
     static constexpr int RH = 2 * TH + 1, RW = 2 * TW + 1, IH = 2 * RH + 5, IW = 12 * TW + MAILP_CUDA_STEM_ROW;
     static_assert(RH * RW <= 64 * TILES, "slots");
     __align__(16) uint16_t hi[IH][IW], lo[IH][IW];
+    uint4    weights[MAILP_CUDA_STEM_STEPS][2][GW][32]; /* [step][hi, lo][group][lane] */
     float    out[64 * TILES][16 * GW + 1];
     float    red[2][GW][8];
 };
@@ -2495,23 +2768,32 @@ struct mailp_cuda_stem_shared {
 /* One block owns TH x TW results of one image (blockIdx.z) and GW groups (blockIdx.y); a warp has TILES tiles of 8 of the sums'
    places, and all channels of the block. */
 template <int TH, int TW, int TILES, int GW, bool SPLIT>
-static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_args p) {
+static __global__ void __launch_bounds__(256, SPLIT ? 1 : 2) mailp_cuda_stem(const __grid_constant__ mailp_cuda_stem_args p) {
     typedef mailp_cuda_stem_shared<TH, TW, TILES, GW> Shared;
     constexpr int NT = 256, RH = Shared::RH, RW = Shared::RW, IH = Shared::IH, IW = Shared::IW, STEPS = MAILP_CUDA_STEM_STEPS;
     MAILP_CUDA_SHARED(Shared, s);
+    const auto &eye = p.eye[(int)blockIdx.z / p.images];
     const int tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3;
-    const int ty = (int)blockIdx.x / p.tiles_x, tx = (int)blockIdx.x % p.tiles_x, group0 = (int)blockIdx.y * GW, img = (int)blockIdx.z;
+    const int ty = (int)blockIdx.x / p.tiles_x, tx = (int)blockIdx.x % p.tiles_x, group0 = (int)blockIdx.y * GW, img = (int)blockIdx.z % p.images;
     const int cy0 = 2 * ty * TH - 1, cx0 = 2 * tx * TW - 1; /* the first sum's place */
     const int y0 = 2 * cy0 - 3, x0 = 3 * (2 * cx0 - 3);     /* and its first input */
     const int vh = p.HO - cy0 - 1 < 2 * TH ? p.HO - cy0 - 1 : 2 * TH, vw = p.WO - cx0 - 1 < 2 * TW ? p.WO - cx0 - 1 : 2 * TW;
 
-    mailp_dev_wait(); /* after another camera, say (unseen by test_faults: with one camera it is the first of its graph) */
+    for (int i = tid; i < STEPS * GW * 32; i += NT) {
+        const int    w = i / 32 % GW, k = i / 32 / GW;
+        const size_t at = mailp_cuda_fragment(p.CO, STEPS, group0 + w, k) + (size_t)lane;
+        mailp_dev_copy<16>(&s->weights[k][0][w][lane], eye.hi + at, true);
+        if (SPLIT) {
+            mailp_dev_copy<16>(&s->weights[k][1][w][lane], eye.lo + at, true);
+        }
+    }
+    mailp_dev_wait(); /* unseen by test_faults: it is the first of its graph */
 #pragma unroll 4
     for (int i = tid; i < IH * IW / 2; i += NT) {
         const int r = i / (IW / 2), c = i % (IW / 2) * 2, y = y0 + r, x = x0 + c;
         float     a = 0.0f, b = 0.0f;
         if (y >= 0 && y < p.H && x + 1 >= 0) {
-            const float *from = p.in + ((size_t)img * p.H + y) * p.W * 3;
+            const float *from = eye.in + ((size_t)img * p.H + y) * p.W * 3;
             a = x >= 0 && x < 3 * p.W ? from[x] : 0.0f;
             b = x + 1 < 3 * p.W ? from[x + 1] : 0.0f;
         }
@@ -2523,6 +2805,8 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
             *(uint32_t *)&s->lo[r][c] = mailp_dev_half2(a - mailp_dev_half_first(h), b - mailp_dev_half_second(h));
         }
     }
+    mailp_dev_copies_end();
+    mailp_dev_copies_wait<0>();
     __syncthreads();
 
     float acc[GW][TILES][4];
@@ -2542,8 +2826,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
         uint32_t  a0[GW][4], a1[GW][4];
 #pragma unroll
         for (int w = 0; w < GW; w++) {
-            const size_t at = ((size_t)(group0 + w) * STEPS + k) * 32 + lane;
-            const uint4  wh = p.hi[at], wl = SPLIT ? p.lo[at] : wh;
+            const uint4 wh = s->weights[k][0][w][lane], wl = SPLIT ? s->weights[k][1][w][lane] : wh;
             a0[w][0] = wh.x;
             a0[w][1] = wh.y;
             a0[w][2] = wh.z;
@@ -2557,17 +2840,22 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
         for (int q = 0; q < TILES; q++) {
             const uint16_t *h = &s->hi[0][0] + base[q] + off, *l = &s->lo[0][0] + base[q] + off;
             const uint32_t  b0[2] = {*(const uint32_t *)h, *(const uint32_t *)(h + 8)};
+            float           sum[GW][4] = {}; /* see mailp_cuda_many */
             if (SPLIT) { /* the small terms first */
                 const uint32_t b1[2] = {*(const uint32_t *)l, *(const uint32_t *)(l + 8)};
 #pragma unroll
                 for (int w = 0; w < GW; w++) {
-                    mailp_dev_mma(acc[w][q], a1[w], b0);
-                    mailp_dev_mma(acc[w][q], a0[w], b1);
+                    mailp_dev_mma(sum[w], a1[w], b0);
+                    mailp_dev_mma(sum[w], a0[w], b1);
                 }
             }
 #pragma unroll
             for (int w = 0; w < GW; w++) {
-                mailp_dev_mma(acc[w][q], a0[w], b0);
+                mailp_dev_mma(sum[w], a0[w], b0);
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    acc[w][q][e] += sum[w][e];
+                }
             }
         }
     }
@@ -2591,7 +2879,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
         for (int q = 0; q < TILES; q++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                acc[w][q][e] *= p.unscale;
+                acc[w][q][e] *= eye.unscale;
                 s->out[(warp * TILES + q) * 8 + 2 * t + (e & 1)][w * 16 + g + 8 * (e >> 1)] = acc[w][q][e];
                 sum += own[q][e & 1] ? acc[w][q][e] : 0.0f;
             }
@@ -2627,7 +2915,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
 #pragma unroll
     for (int w = 0; w < GW; w++) {
         if (tid == w) {
-            float *at = p.stats + (((size_t)img * (p.CO / 16) + group0 + w) * gridDim.x + blockIdx.x) * 3;
+            float *at = eye.stats + (((size_t)img * (p.CO / 16) + group0 + w) * gridDim.x + blockIdx.x) * 3;
             float  m2 = 0.0f;
             for (int i = 0; i < 8; i++) {
                 m2 += s->red[1][w][i];
@@ -2639,7 +2927,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
     }
     for (int i = tid; i < TH * TW * 16 * GW; i += NT) {
         const int   c = i % (16 * GW), x = i / (16 * GW) % TW, y = i / (16 * GW * TW), py = ty * TH + y, px = tx * TW + x;
-        const float sign = p.gain[group0 * 16 + c] < 0.0f ? -1.0f : 1.0f;
+        const float sign = eye.gain[group0 * 16 + c] < 0.0f ? -1.0f : 1.0f;
         if (py < p.PH && px < p.PW) {
             float v = -INFINITY;
 #pragma unroll
@@ -2650,58 +2938,122 @@ static __global__ void __launch_bounds__(256) mailp_cuda_stem(mailp_cuda_stem_ar
                     v = f > v || f != f ? f : v; /* not-a-number wins */
                 }
             }
-            p.out[(((size_t)img * p.PH + py) * p.PW + px) * p.CO + group0 * 16 + c] = v * sign;
+            eye.out[(((size_t)img * p.PH + py) * p.PW + px) * p.CO + group0 * 16 + c] = v * sign;
         }
     }
 }
 
 struct mailp_cuda_keypoints_args {
-    float       *features;            /* [images][feature_dim] */
-    float       *keypoints;           /* [images][n_keypoints][2], x then y; scratch, and for tests */
-    const float *map;                 /* [images][px][C] */
-    const float *conv_w, *conv_b;     /* [n_keypoints][C], [n_keypoints] */
-    const float *pos_x, *pos_y;       /* [px] */
-    const float *fc_w, *fc_b;         /* [feature_dim][2 n_keypoints], [feature_dim] */
-    const float *temperature;         /* [1] */
-    int          px, C, n_keypoints, feature_dim;
+    mailp_cuda_history h;                 /* features go to each robot's next slot */
+    struct {
+        float       *features;            /* [images][feature_dim]; for tests, as are the keypoints */
+        float       *keypoints;           /* [images][n_keypoints][2], x then y */
+        const float *map;                 /* [images][px][C] */
+        const float *conv_w, *conv_b;     /* [n_keypoints][C], [n_keypoints] */
+        const float *pos_x, *pos_y;       /* [px] */
+        const float *fc_w, *fc_b;         /* [feature_dim][2 n_keypoints], [feature_dim] */
+        const float *temperature;         /* [1] */
+        int          at;                  /* the features' place in a slot */
+    } eye[MAILP_CUDA_EYES];               /* blockIdx.y */
+    int px, C, n_keypoints, feature_dim;
 };
 
 /* a = conv_w map + conv_b, p = softmax(a / temperature) over pixels, keypoint = (sum p pos_x, sum p pos_y);
-   features = fc_w keypoints + fc_b. One block owns one image, a warp a keypoint: its lanes share each pixel's channels,
-   and maximum and sums are carried from pixel to pixel (a new maximum scales what was summed before). */
-static __global__ void __launch_bounds__(256) mailp_cuda_keypoints(mailp_cuda_keypoints_args p) {
-    const int    tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, NT = (int)blockDim.x;
-    const float *map = p.map + (size_t)blockIdx.x * p.px * p.C;
-    float       *kp = p.keypoints + (size_t)blockIdx.x * p.n_keypoints * 2;
-    const float  scale = MAILP_CUDA_LOG2E / p.temperature[0];
+   features = fc_w keypoints + fc_b. One block owns one image. A warp makes 4 x 8 values a (keypoints, pixels), its lanes share the
+   channels; then a warp has a keypoint, a lane every 32nd pixel; then a warp a feature. Pixels come in pieces: maximum and
+   sums are carried on (a new maximum scales what was summed before). */
+enum { MAILP_CUDA_KEYPOINTS_NT = 512, MAILP_CUDA_KEYPOINTS_PX = 128 };
+static __global__ void __launch_bounds__(MAILP_CUDA_KEYPOINTS_NT) mailp_cuda_keypoints(const __grid_constant__ mailp_cuda_keypoints_args p) {
+    constexpr int KN = 4, PN = 8, PX = MAILP_CUDA_KEYPOINTS_PX;
+    MAILP_CUDA_SHARED(float, shared);
+    const auto  &eye = p.eye[blockIdx.y];
+    const int    tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, NW = (int)blockDim.x / 32, b = (int)blockIdx.x;
+    const float *map = eye.map + (size_t)b * p.px * p.C;
+    const float  scale = MAILP_CUDA_LOG2E / eye.temperature[0];
+    float       *a = shared;                                                           /* [n_keypoints][PX] */
+    float4      *sums = (float4 *)(void *)(shared + p.n_keypoints * PX);               /* [n_keypoints] maximum; sums of p, p x, p y */
+    float       *kp = (float *)(sums + p.n_keypoints);                                 /* [n_keypoints][2], x then y */
+    const int    quads = (p.n_keypoints + KN - 1) / KN;
 
     mailp_dev_wait();
-    for (int k = warp; k < p.n_keypoints; k += NT / 32) {
-        float top = -INFINITY, sum = 0.0f, sx = 0.0f, sy = 0.0f;
-        for (int i = 0; i < p.px; i++) {
-            float a = 0.0f;
-            for (int c = lane; c < p.C; c += 32) {
-                a += p.conv_w[(size_t)k * p.C + c] * map[(size_t)i * p.C + c];
+    for (int px0 = 0; px0 < p.px; px0 += PX) {
+        const int here = p.px - px0 < PX ? p.px - px0 : PX, tasks = quads * ((here + PN - 1) / PN);
+        for (int task = warp; task < tasks; task += NW) {
+            const int k0 = task % quads * KN, i0 = task / quads * PN;
+            float     v[KN * PN] = {};
+            for (int c = lane * 4; c < p.C; c += 128) {
+                float4 w[KN];
+#pragma unroll
+                for (int k = 0; k < KN; k++) {
+                    w[k] = *(const float4 *)(eye.conv_w + (size_t)(k0 + k < p.n_keypoints ? k0 + k : 0) * p.C + c);
+                }
+#pragma unroll
+                for (int i = 0; i < PN; i++) {
+                    const float4 m = *(const float4 *)(map + (size_t)(px0 + i0 + i < p.px ? px0 + i0 + i : 0) * p.C + c);
+#pragma unroll
+                    for (int k = 0; k < KN; k++) {
+                        v[k * PN + i] += w[k].x * m.x + w[k].y * m.y + w[k].z * m.z + w[k].w * m.w;
+                    }
+                }
             }
-            a = (mailp_dev_sum<32>(a) + p.conv_b[k]) * scale;
-            const float next = fmaxf(top, a), before = mailp_dev_ex2(top - next), now = mailp_dev_ex2(a - next);
-            sum = sum * before + now;
-            sx = sx * before + now * p.pos_x[i];
-            sy = sy * before + now * p.pos_y[i];
-            top = next;
+            /* 32 sums over 32 lanes: each lane ends with one of them */
+#pragma unroll
+            for (int d = 16; d; d >>= 1) {
+#pragma unroll
+                for (int i = 0; i < d; i++) {
+                    const float keep = lane & d ? v[i + d] : v[i], send = lane & d ? v[i] : v[i + d];
+                    v[i] = keep + __shfl_xor_sync(0xffffffffu, send, d);
+                }
+            }
+            const int k = k0 + lane / PN, i = i0 + lane % PN;
+            if (k < p.n_keypoints && i < here) {
+                a[k * PX + i] = (v[0] + eye.conv_b[k]) * scale;
+            }
         }
-        if (lane == 0) {
-            kp[2 * k] = sx / sum;
-            kp[2 * k + 1] = sy / sum;
+        __syncthreads();
+        for (int k = warp; k < p.n_keypoints; k += NW) {
+            const float4 old = px0 ? sums[k] : make_float4(-INFINITY, 0.0f, 0.0f, 0.0f);
+            float        top = old.x, sum = 0.0f, sx = 0.0f, sy = 0.0f;
+            for (int i = lane; i < here; i += 32) {
+                const float next = a[k * PX + i];
+                top = next > top || next != next ? next : top; /* not-a-number wins */
+            }
+            top = mailp_dev_max32(top);
+            for (int i = lane; i < here; i += 32) {
+                const float now = mailp_dev_ex2(a[k * PX + i] - top);
+                sum += now;
+                sx += now * eye.pos_x[px0 + i];
+                sy += now * eye.pos_y[px0 + i];
+            }
+            const float before = mailp_dev_ex2(old.x - top);
+            sum = mailp_dev_sum<32>(sum) + old.y * before;
+            sx = mailp_dev_sum<32>(sx) + old.z * before;
+            sy = mailp_dev_sum<32>(sy) + old.w * before;
+            if (lane == 0) {
+                sums[k] = make_float4(top, sum, sx, sy);
+                kp[2 * k] = sx / sum;
+                kp[2 * k + 1] = sy / sum;
+            }
         }
+        __syncthreads();
     }
-    __syncthreads();
-    for (int f = tid; f < p.feature_dim; f += NT) {
-        float v = p.fc_b[f];
-        for (int k = 0; k < 2 * p.n_keypoints; k++) {
-            v += p.fc_w[(size_t)f * 2 * p.n_keypoints + k] * kp[k];
+    for (int i = tid; i < 2 * p.n_keypoints; i += (int)blockDim.x) {
+        eye.keypoints[(size_t)b * p.n_keypoints * 2 + i] = kp[i];
+    }
+    float *slot = p.h.ring + ((size_t)b * p.h.obs_seq + p.h.head[b]) * p.h.state_dim + eye.at;
+    for (int f = warp; f < p.feature_dim; f += NW) {
+        float v = 0.0f;
+        for (int k = lane; k < 2 * p.n_keypoints; k += 32) {
+            v += eye.fc_w[(size_t)f * 2 * p.n_keypoints + k] * kp[k];
         }
-        p.features[(size_t)blockIdx.x * p.feature_dim + f] = v;
+        v = mailp_dev_sum<32>(v) + eye.fc_b[f];
+        if (lane == 0) {
+            eye.features[(size_t)b * p.feature_dim + f] = v;
+            slot[f] = v;
+            if (!(fabsf(v) <= FLT_MAX)) {
+                p.h.fault[2 * b] = 1;
+            }
+        }
     }
 }
 
@@ -3340,7 +3692,7 @@ struct mailp_cuda_trunk {
 struct mailp_cuda_stage {  /* a convolution and its GroupNorm */
     const float *w, *gain, *bias;
     int          CI, CO, size, stride;
-    const float *hi, *lo;  /* the same weights as A fragments of mailp_cuda_fused, or NULL */
+    const float *hi;       /* the same weights as A fragments (see mailp_cuda_fragment), or NULL */
     float        unscale;  /* what sums of products with them are multiplied by */
 };
 
@@ -3504,10 +3856,10 @@ static inline void mailp_cuda_load_transformer(mailp_cuda_loader *l, mailp_cuda_
     t->norm_b = NULL;
 }
 
-/* w [CO][taps][CI] -> fragments [CO / 16][steps][lane][4 registers] for mailp_dev_mma, steps in the order of
+/* w [CO][taps][CI] -> to, of the same size: fragments for mailp_dev_mma, where mailp_cuda_fragment says, steps in the order of
    mailp_cuda_fused_block: as half (hi) and what rounding lost (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
    halves. Returns the inverse of that power and of the one that inputs are multiplied by. */
-static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float *w, size_t CO, size_t taps, size_t CI) {
+static inline float mailp_cuda_pack_fragments(float *to, const float *w, size_t CO, size_t taps, size_t CI) {
     const size_t block = (size_t)mailp_cuda_fused_block((int)CI), steps = taps * CI / 16, each = taps * block / 16;
     float        most = 0.0f;
     int          exponent = 4;
@@ -3526,8 +3878,9 @@ static inline float mailp_cuda_pack_fragments(float *hi, float *lo, const float 
             h |= b << (16 * e);
             rest |= mailp_cuda_to_half(from[e] * scale - mailp_cuda_from_half(b)) << (16 * e);
         }
-        memcpy(hi + i, &h, 4);
-        memcpy(lo + i, &rest, 4);
+        const size_t at = 4 * (mailp_cuda_fragment((int)CO, (int)steps, (int)group, (int)step) + lane) + r;
+        memcpy(to + at, &h, 4);
+        memcpy(to + at + 128 * mailp_cuda_fragment_groups((int)CO), &rest, 4);
     }
     return 1.0f / scale / MAILP_CUDA_RAISE;
 }
@@ -3554,18 +3907,18 @@ static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage 
     }
     if (CI == 3 && size == 7) { /* rows of 21 padded to 32; see >>vision */
         const size_t row = MAILP_CUDA_STEM_ROW, all = 7 * row;
-        float       *hi = mailp_cuda_take(l, &s->hi, CO * all / 2), *lo = mailp_cuda_take(l, &s->lo, CO * all / 2);
+        float       *to = mailp_cuda_take(l, &s->hi, CO * all);
         l->tmp_need = CO * all > l->tmp_need ? CO * all : l->tmp_need;
         if (w) {
             for (size_t i = 0; i < CO * all; i++) {
                 l->tmp[i] = i % row < 21 ? w[i / all * 147 + i % all / row * 21 + i % row] : 0.0f;
             }
-            s->unscale = mailp_cuda_pack_fragments(hi, lo, l->tmp, CO, 1, all);
+            s->unscale = mailp_cuda_pack_fragments(to, l->tmp, CO, 1, all);
         }
     } else if (fragments && CI % 16 == 0) {
-        float *hi = mailp_cuda_take(l, &s->hi, n / 2), *lo = mailp_cuda_take(l, &s->lo, n / 2);
+        float *to = mailp_cuda_take(l, &s->hi, n);
         if (w) {
-            s->unscale = mailp_cuda_pack_fragments(hi, lo, w, CO, taps, CI);
+            s->unscale = mailp_cuda_pack_fragments(to, w, CO, taps, CI);
         }
     }
     mailp_cuda_read(l, mailp_cuda_take(l, &s->gain, CO), CO, "%s%s.weight", at, norm);
@@ -3838,9 +4191,7 @@ struct mail_cuda_session {
                                                  token goes through the loop with the actions */
     mailp_cuda_wish         wish;
     mailp_cuda_loop_choice  loop;             /* the loop as one launch; kernel NULL: plain path */
-    int                     branches;         /* cameras that are encoded at once: 1 or all, which then have maps of their own */
-    cudaStream_t            side[MAIL_MAX_CAMERAS];      /* while recording: streams of the cameras but the first */
-    cudaEvent_t             fork, joined[MAIL_MAX_CAMERAS];
+    int                     eyes;             /* most cameras that are encoded at once; they have maps of their own */
     mail_session_options    options;          /* of mail.h; limits are on the device */
     int                     frames[MAIL_MAX_BATCH];  /* in each robot's history, as the device counts them */
     int                     used[MAIL_MAX_BATCH];    /* actions given out of each robot's chunk, likewise */
@@ -3854,7 +4205,7 @@ struct mail_cuda_session {
     float             *picture[MAIL_MAX_CAMERAS]; /* [B][height][width][3] normalised */
     unsigned char     *stage;                    /* pictures on their way from the host */
     size_t             stage_bytes;
-    float             *map[MAIL_MAX_CAMERAS][4], *stats[MAIL_MAX_CAMERAS]; /* activations of an encoder; statistics of a convolution */
+    float             *map[MAILP_CUDA_EYES][4], *stats[MAILP_CUDA_EYES]; /* activations of an encoder; statistics of a convolution */
     float             *features[MAIL_MAX_CAMERAS], *keypoints[MAIL_MAX_CAMERAS]; /* [B][feature_dim], [B][n_keypoints][2] */
     float             *goal_in;                  /* [B][lang_dim] */
     float             *obs, *tok;                /* [B][T][state_dim], [B][T][d] */
@@ -4350,239 +4701,351 @@ static inline void mailp_cuda_queue_conv(mailp_cuda_queue *q, const mailp_cuda_s
         mailp_cuda_launch(q, mailp_cuda_conv<16, 16, 128, 2, 1>, grid, 128, sizeof(mailp_cuda_conv_shared<16, 16, 128, 2, 1>), a);
     }
     memset(norm, 0, sizeof *norm);
-    norm->raw = out;
-    norm->stats = stats;
-    norm->gain = w.gain;
-    norm->bias = w.bias;
+    norm->eye[0].raw = norm->eye[0].out = out;
+    norm->eye[0].stats = stats;
+    norm->eye[0].gain = w.gain;
+    norm->eye[0].bias = w.bias;
     norm->H = norm->HO = a.HO;
     norm->W = norm->WO = a.WO;
     norm->C = w.CO;
     norm->tiles = a.tiles;
-    norm->out = out;
 }
 
-static inline void mailp_cuda_queue_norm(mailp_cuda_queue *q, mailp_cuda_norm_args a, int images) {
+static inline void mailp_cuda_queue_norm(mailp_cuda_queue *q, mailp_cuda_norm_args a, int images, int eyes) {
     const int px = a.HO * a.WO;
-    a.per_block = 4096 / a.C > 0 ? 4096 / a.C : 1;
-    mailp_cuda_launch(q, mailp_cuda_norm, dim3(mailp_cuda_tiles((size_t)px, (size_t)a.per_block), (unsigned)images), 256,
+    const int floats = px * a.C * images * eyes > 1 << 20 ? 4096 : 1024; /* a few maps go to many SMs */
+    a.per_block = floats / a.C > 0 ? floats / a.C : 1;
+    mailp_cuda_launch(q, mailp_cuda_norm, dim3(mailp_cuda_tiles((size_t)px, (size_t)a.per_block), (unsigned)images, (unsigned)eyes), 256,
                       sizeof(float) * 2 * (size_t)(a.C / 16), a);
 }
 
-/* The first convolution of a camera and its pooling on tensor cores; norm is then for mailp_cuda_queue_norm, whose input is
-   already pooled. A large tile computes fewer sums twice, a small one gives a few pictures to more SMs. */
+/* A convolution with its norm, one of several that are queued together: of several cameras, or those that begin a block. */
+struct mailp_cuda_work {
+    const mailp_cuda_stage *w;
+    float                  *out;
+    const float            *in, *residual; /* out is not in; it may be the residual, or NULL */
+    int                     relu;
+    float                  *raw, *stats;   /* room for the sums and statistics of the plain path */
+    const mailp_cuda_stage *ahead;         /* whose weights will be needed later, or NULL */
+};
+
+/* First convolutions and their pooling on tensor cores; norm is then for mailp_cuda_queue_norm, whose input is already pooled. A large
+   tile computes fewer sums twice, a small one gives a few pictures to more SMs. */
 template <int TH, int TW, int TILES, int GW>
-static inline void mailp_cuda_queue_stem(mailp_cuda_queue *q, const mailp_cuda_stage &w, int half, float *out, float *stats, const float *in,
-                                         int images, int H, int W, mailp_cuda_norm_args *norm) {
+static inline void mailp_cuda_queue_stem(mailp_cuda_queue *q, const mailp_cuda_work *work, int n, int half, int images, int H, int W,
+                                         mailp_cuda_norm_args *norm) {
+    const int            CO = work->w->CO;
     mailp_cuda_stem_args a = {};
-    a.out = out;
-    a.stats = stats;
-    a.in = in;
-    a.hi = (const uint4 *)(const void *)w.hi;
-    a.lo = (const uint4 *)(const void *)w.lo;
-    a.gain = w.gain;
-    a.unscale = w.unscale;
+    a.images = images;
     a.H = H;
     a.W = W;
     a.HO = (H + 1) / 2;
     a.WO = (W + 1) / 2;
     a.PH = (a.HO + 1) / 2;
     a.PW = (a.WO + 1) / 2;
-    a.CO = w.CO;
+    a.CO = CO;
     a.tiles_x = (int)mailp_cuda_tiles((size_t)a.PW, TW);
     const unsigned tiles = (unsigned)a.tiles_x * mailp_cuda_tiles((size_t)a.PH, TH);
-    mailp_cuda_launch(q, half ? mailp_cuda_stem<TH, TW, TILES, GW, false> : mailp_cuda_stem<TH, TW, TILES, GW, true>,
-                      dim3(tiles, (unsigned)(w.CO / 16 / GW), (unsigned)images), 256, sizeof(mailp_cuda_stem_shared<TH, TW, TILES, GW>), a);
     memset(norm, 0, sizeof *norm);
-    norm->raw = out;
-    norm->stats = stats;
-    norm->gain = w.gain;
-    norm->bias = w.bias;
+    for (int i = 0; i < n; i++) {
+        const mailp_cuda_work &x = work[i];
+        a.eye[i].out = x.raw;
+        a.eye[i].stats = x.stats;
+        a.eye[i].in = x.in;
+        a.eye[i].hi = (const uint4 *)(const void *)x.w->hi;
+        a.eye[i].lo = a.eye[i].hi + 32 * mailp_cuda_fragment_groups(CO);
+        a.eye[i].gain = norm->eye[i].gain = x.w->gain;
+        a.eye[i].unscale = x.w->unscale;
+        norm->eye[i].out = x.out;
+        norm->eye[i].raw = x.raw;
+        norm->eye[i].stats = x.stats;
+        norm->eye[i].bias = x.w->bias;
+    }
+    mailp_cuda_launch(q, half ? mailp_cuda_stem<TH, TW, TILES, GW, false> : mailp_cuda_stem<TH, TW, TILES, GW, true>,
+                      dim3(tiles, (unsigned)(CO / 16 / GW), (unsigned)(images * n)), 256, sizeof(mailp_cuda_stem_shared<TH, TW, TILES, GW>), a);
     norm->H = norm->HO = a.PH;
     norm->W = norm->WO = a.PW;
-    norm->C = w.CO;
+    norm->C = CO;
     norm->tiles = (int)tiles;
     norm->relu = 1;
 }
 
-/* relu(norm(conv(in))), pooled, into out; raw: room for the sums. */
-static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out, float *raw,
-                                          float *stats, const float *in, int H, int W) {
+/* out = relu(norm(conv(in))), pooled, of cameras with pictures of the same size. */
+static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W) {
     mailp_cuda_norm_args norm;
-    if (s->wish.plain || !w.hi) {
-        mailp_cuda_queue_conv(q, w, raw, stats, in, s->B, H, W, &norm);
-        norm.pool = norm.relu = 1;
-        norm.HO = (norm.H + 1) / 2;
-        norm.WO = (norm.W + 1) / 2;
-    } else if (w.CO % 32) {
-        mailp_cuda_queue_stem<4, 6, 2, 1>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
-    } else if (H * W / 1024 * s->B * w.CO / 32 < 2 * s->policy->sms / s->branches) {
-        mailp_cuda_queue_stem<4, 6, 2, 2>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
-    } else {
-        mailp_cuda_queue_stem<8, 8, 5, 2>(q, w, s->wish.half, raw, stats, in, s->B, H, W, &norm);
+    const size_t         room = (size_t)s->policy->smem;
+    if (s->wish.plain || !work->w->hi || room < sizeof(mailp_cuda_stem_shared<4, 6, 2, 2>)) {
+        for (int i = 0; i < n; i++) {
+            mailp_cuda_queue_conv(q, *work[i].w, work[i].raw, work[i].stats, work[i].in, s->B, H, W, &norm);
+            norm.pool = norm.relu = 1;
+            norm.HO = (norm.H + 1) / 2;
+            norm.WO = (norm.W + 1) / 2;
+            norm.eye[0].out = work[i].out;
+            mailp_cuda_queue_norm(q, norm, s->B, 1);
+        }
+        return;
     }
-    norm.out = out;
-    mailp_cuda_queue_norm(q, norm, s->B);
+    if (work->w->CO % 32) {
+        mailp_cuda_queue_stem<4, 6, 2, 1>(q, work, n, s->wish.half, s->B, H, W, &norm);
+    } else if (H * W / 1024 * s->B * n * work->w->CO / 32 < 2 * s->policy->sms || room < sizeof(mailp_cuda_stem_shared<8, 8, 5, 2>)) {
+        mailp_cuda_queue_stem<4, 6, 2, 2>(q, work, n, s->wish.half, s->B, H, W, &norm);
+    } else {
+        mailp_cuda_queue_stem<8, 8, 5, 2>(q, work, n, s->wish.half, s->B, H, W, &norm);
+    }
+    mailp_cuda_queue_norm(q, norm, s->B, n);
 }
 
-/* The shapes of mailp_cuda_fused. */
-struct mailp_cuda_fused_shape {
-    int px, kw, tiles, gw; /* pixels and groups a block owns, and how its warps share the work */
-    int chunked;           /* MAILP_CUDA_FUSED_PART inputs at a time */
-    void (*split)(mailp_cuda_fused_args);
-    void (*single)(mailp_cuda_fused_args);
+/* A convolution, its norm, residual and ReLU as one of a launch. */
+static inline mailp_cuda_fused_job mailp_cuda_fused_job_init(const mailp_cuda_work &work) {
+    const mailp_cuda_stage &w = *work.w;
+    mailp_cuda_fused_job    job = {};
+    job.out = work.out;
+    job.in = work.in;
+    job.residual = work.residual;
+    job.hi = (const uint4 *)(const void *)w.hi;
+    job.lo = job.hi + 32 * mailp_cuda_fragment_groups(w.CO);
+    job.gain = w.gain;
+    job.bias = w.bias;
+    job.unscale = w.unscale;
+    job.size = w.size;
+    job.relu = work.relu;
+    if (work.ahead && work.ahead->hi) {
+        job.ahead = work.ahead->hi;
+        job.ahead_bytes = (unsigned)(sizeof(float) * (size_t)(work.ahead->CO * work.ahead->size * work.ahead->size * work.ahead->CI));
+    }
+    return job;
+}
+
+struct mailp_cuda_many_shape {
+    int    groups, px, part; /* channels / 16 and pixels of a block; inputs in shared memory at once */
+    size_t shared, out;      /* bytes, without inputs; of what takes their place */
+    void (*split)(mailp_cuda_many_args);
+    void (*single)(mailp_cuda_many_args);
+};
+struct mailp_cuda_few_shape {
+    int    tiles, share;     /* of 8 pixels that a block owns; blocks with the same pixels */
+    size_t shared, part;     /* bytes, without weights and inputs; of what takes their place */
+    void (*split)(mailp_cuda_few_args);
+    void (*single)(mailp_cuda_few_args);
 };
 
-/* Cycles that a block of a shape is expected to take, `resident` of them on an SM. Estimates, not yet measured: a shared-memory
-   read of a warp's fragment takes 4 cycles of the SM's, a product 1.6 (62 % of the tensor cores' peak, as mma.sync reaches), the
-   tile is filled at 6 inputs a cycle, weights come from L2 at 24 bytes a cycle when all SMs ask for them. */
-static inline double mailp_cuda_fused_cycles(const mailp_cuda_fused_shape &shape, int half, double inputs, double steps, double resident) {
-    const double reads = (shape.gw * 4.0 + shape.tiles * 2.0) * (half ? 1.0 : 2.0), products = shape.gw * shape.tiles * (half ? 1.6 : 4.8);
-    const double work = steps * 8.0 / shape.kw * (reads > products ? reads : products), weights = steps * shape.gw * (half ? 512.0 : 1024.0) / 24.0;
-    return 3000.0 + inputs / 6.0 + resident * (work > weights ? work : weights);
+/* Cycles of a launch with `blocks` of them an SM, by measurements on an NVIDIA H100 (1.98 GHz, layers of a resnet18 for 1 to 64 pictures
+   of two cameras, within a quarter of nearly all): a block's steps over the inputs and 256 fours of its input tile. */
+static inline double mailp_cuda_many_cycles(const mailp_cuda_many_shape &shape, double blocks, double steps, double fours, int half, int two) {
+    const int    large = shape.groups * shape.px == 512; /* the others were not measured: they have to promise more */
+    const double one = (25000.0 + steps * (half ? 400.0 : 900.0) * (large ? 1.0 : 0.67) + fours * 667.0) * (large ? 1.0 : 1.25);
+    return blocks <= 1.0 ? one : two ? 1.3 * one * ceil(blocks / 2.0) : one * ceil(blocks); /* two blocks on an SM help each other */
+}
+static inline double mailp_cuda_few_cycles(const mailp_cuda_few_shape &shape, double blocks, double steps, double fours, int half) {
+    return 8000.0 + blocks * (3200.0 + fours * 312.0 + steps * (half ? 0.7 : 1.0) * (93.0 + 6.25 * shape.tiles));
 }
 
-/* Convolution, norm, residual and ReLU in one launch; 0 if no shape fits, and then nothing is queued. Of the shapes that fit,
-   the one that should be done first. */
-static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_stage &w, float *out,
-                                         const float *in, const float *residual, int relu, int H, int W) {
-#define MAILP_CUDA_FUSED(KW, TILES, GW, chunked) \
-    {64 * TILES / KW, KW, TILES, GW, chunked, mailp_cuda_fused<KW, TILES, GW, true>, mailp_cuda_fused<KW, TILES, GW, false>}
-    static const mailp_cuda_fused_shape shapes[] = {
-        MAILP_CUDA_FUSED(8, 1, 1, 0), MAILP_CUDA_FUSED(4, 1, 1, 0), MAILP_CUDA_FUSED(2, 1, 1, 0), MAILP_CUDA_FUSED(1, 1, 1, 0),
-        MAILP_CUDA_FUSED(1, 2, 1, 0), MAILP_CUDA_FUSED(1, 4, 1, 0), MAILP_CUDA_FUSED(1, 2, 1, 1), MAILP_CUDA_FUSED(1, 4, 1, 1),
-        MAILP_CUDA_FUSED(1, 2, 2, 0), MAILP_CUDA_FUSED(1, 4, 2, 0), MAILP_CUDA_FUSED(1, 2, 2, 1), MAILP_CUDA_FUSED(1, 4, 2, 1),
+/* n convolutions with maps of the same sizes (their kernels' may differ) in one launch; 0 if no shape fits, and then nothing is
+   queued. Of the shapes that fit, the one that should be done first. */
+static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W) {
+    static const mailp_cuda_few_shape few[] = {
+#define MAILP_CUDA_FEW(TILES, share) \
+    {TILES, share, sizeof(mailp_cuda_few_shared<TILES>), mailp_cuda_few_shared<TILES>::PART, mailp_cuda_few<TILES, true>, mailp_cuda_few<TILES, false>}
+        MAILP_CUDA_FEW(8, 1), MAILP_CUDA_FEW(8, 2), MAILP_CUDA_FEW(8, 4), MAILP_CUDA_FEW(8, 8),
+        MAILP_CUDA_FEW(4, 1), MAILP_CUDA_FEW(4, 2), MAILP_CUDA_FEW(4, 4), MAILP_CUDA_FEW(2, 1), MAILP_CUDA_FEW(2, 2),
+#undef MAILP_CUDA_FEW
     };
-#undef MAILP_CUDA_FUSED
-    mailp_cuda_fused_args a = {};
-    if (!w.hi || s->wish.plain) {
+    static const mailp_cuda_many_shape many[] = {
+#define MAILP_CUDA_MANY(CW, TILES, part)                                                                                       \
+    {2 * CW, 64 * TILES / CW, part, sizeof(mailp_cuda_many_shared<CW, TILES>), mailp_cuda_many_shared<CW, TILES>::OUT,         \
+     mailp_cuda_many<CW, TILES, true>, mailp_cuda_many<CW, TILES, false>}
+        MAILP_CUDA_MANY(2, 4, 64), MAILP_CUDA_MANY(2, 4, 32), MAILP_CUDA_MANY(1, 4, 64),
+        MAILP_CUDA_MANY(1, 4, 32), MAILP_CUDA_MANY(2, 2, 64), MAILP_CUDA_MANY(2, 2, 32),
+#undef MAILP_CUDA_MANY
+    };
+    const int MANY = (int)(sizeof many / sizeof *many), FEW = (int)(sizeof few / sizeof *few);
+    const mailp_cuda_stage &w = *work->w;
+    const int HO = (H + w.stride - 1) / w.stride, WO = (W + w.stride - 1) / w.stride, px = HO * WO, half = s->wish.half, wish = s->wish.shape;
+    int       size = 1;
+    mailp_cuda_fused_job job[MAILP_CUDA_JOBS];
+    if (s->wish.plain || n > MAILP_CUDA_JOBS) {
         return 0;
     }
-    a.out = out;
-    a.in = in;
-    a.residual = residual;
-    a.hi = (const uint4 *)(const void *)w.hi;
-    a.lo = (const uint4 *)(const void *)w.lo;
-    a.gain = w.gain;
-    a.bias = w.bias;
-    a.unscale = w.unscale;
+    for (int i = 0; i < n; i++) {
+        if (!work[i].w->hi) {
+            return 0;
+        }
+        job[i] = mailp_cuda_fused_job_init(work[i]);
+        size = job[i].size > size ? job[i].size : size;
+    }
+    int large = 0; /* jobs of that size; the others' take a fifth of their time */
+    for (int i = 0; i < n; i++) {
+        large += job[i].size == size;
+    }
+    const double more = 1.0 + 0.2 * (n - large) / large;
+    const int    stride = size > 1 ? w.stride : 1, cols = size > 1 ? W + 2 : WO; /* of the largest input tile */
+    const double sms = (double)s->policy->sms, steps = (double)(size * size * w.CI / 16);
+    int          best = 0, best_cluster = 0, best_shared = 0; /* of both lists, counted from 1 */
+    double       least = 0.0;
+    auto consider = [&](int shape, int cluster, size_t shared, double cycles) {
+        if ((!best || cycles < least) && cluster <= s->policy->max_cluster && shared <= (size_t)s->policy->smem && (!wish || wish == shape)) {
+            best = shape;
+            best_cluster = cluster;
+            best_shared = (int)shared;
+            least = cycles;
+        }
+    };
+    mailp_cuda_many_args a = {};
+    mailp_cuda_few_args  b = {};
+    for (int i = 0; i < MANY; i++) {
+        int cluster = 1;
+        while (cluster * many[i].px < px) {
+            cluster *= 2;
+        }
+        const int    together = many[i].px > px && many[i].px % px == 0 && px % (many[i].px / 8) == 0 ? many[i].px / px : 1;
+        const int    places = together * mailp_cuda_fused_rows(many[i].px, HO, WO, size, stride) * cols, part = many[i].part;
+        const size_t tile = (size_t)places * (size_t)(part + 8) * 4, shared = many[i].shared + (tile > many[i].out ? tile : many[i].out);
+        if (w.CO % (16 * many[i].groups) == 0 && w.CI % part == 0 && places <= 65535) {
+            consider(i + 1, cluster, shared, more * mailp_cuda_many_cycles(many[i], (double)((s->B + together - 1) / together * (w.CO / 16 / many[i].groups) * cluster * large) / sms,
+                                                                           steps, places * w.CI / 1024.0, half, 2 * shared <= (size_t)s->policy->smem));
+        }
+    }
+    for (int i = 0; i < FEW; i++) {
+        const int    own = 8 * few[i].tiles, share = few[i].share, rows = mailp_cuda_fused_rows(own, HO, WO, size, stride);
+        const size_t tile = (size_t)(rows * cols) * (size_t)(w.CI / share + 8) * 4;
+        const size_t shared = few[i].shared + (size_t)(size * size * w.CI / share) * (half ? 32 : 64) + (tile > few[i].part ? tile : few[i].part);
+        int          parts = 1;
+        while (parts * own < px) {
+            parts *= 2;
+        }
+        if (w.CI % (16 * share) == 0 && own / share >= 8 && rows * cols <= 65535) {
+            consider(MANY + i + 1, parts * share, shared,
+                     more * mailp_cuda_few_cycles(few[i], (double)(s->B * (w.CO / 16) * parts * share * large) / sms, steps / share, rows * cols * w.CI / share / 1024.0, half));
+        }
+    }
+    if (!best) {
+        return 0;
+    }
+    q->cycles += least;
+    if (best > MANY) {
+        const auto &shape = few[best - MANY - 1];
+        b.H = H;
+        b.W = W;
+        b.CI = w.CI;
+        b.CO = w.CO;
+        b.stride = w.stride;
+        b.HO = HO;
+        b.WO = WO;
+        b.share = shape.share;
+        b.parts = best_cluster / shape.share;
+        b.part_rows = (mailp_cuda_fused_rows(8 * shape.tiles, HO, WO, size, stride) - size) / stride + 1;
+        memcpy(b.job, job, (size_t)n * sizeof *job);
+        mailp_cuda_launch(q, half ? shape.single : shape.split, dim3((unsigned)(s->B * (w.CO / 16) * best_cluster), (unsigned)n), 256, (size_t)best_shared, b,
+                          (unsigned)best_cluster);
+        return 1;
+    }
+    const auto &shape = many[best - 1];
     a.H = H;
     a.W = W;
     a.CI = w.CI;
     a.CO = w.CO;
-    a.size = w.size;
     a.stride = w.stride;
-    a.HO = (H + w.stride - 1) / w.stride;
-    a.WO = (W + w.stride - 1) / w.stride;
-    a.relu = relu;
+    a.HO = HO;
+    a.WO = WO;
     a.images = s->B;
-    const int              px = a.HO * a.WO, cols = W + 2 * (w.size / 2), half = s->wish.half, sms = s->policy->sms / s->branches;
-    mailp_cuda_fused_args  best_args = a;
-    double                 best = 0.0;
-    size_t                 best_smem = 0;
-    const mailp_cuda_fused_shape *chosen = NULL;
-    for (const mailp_cuda_fused_shape &shape : shapes) {
-        const int steps = MAILP_CUDA_FUSED_STEPS / shape.gw;
-        a.part = shape.chunked ? MAILP_CUDA_FUSED_PART : w.CI;
-        const int part_steps = w.size * w.size * a.part / 16;
-        a.cluster = a.together = 1;
-        while (a.cluster * shape.px < px) {
-            a.cluster *= 2;
-        }
-        if (shape.kw == 1 && shape.px > px && shape.px % px == 0 && px % (8 * shape.tiles) == 0) {
-            a.together = shape.px / px;
-        }
-        const int    rows = mailp_cuda_fused_rows(shape.px, a.HO, a.WO, w.size, w.stride), inputs = a.together * rows * cols * w.CI;
-        const size_t smem = sizeof(mailp_cuda_fused_shared) + (size_t)(a.together * rows * cols) * (size_t)(a.part + 8) * (half ? 2 : 4);
-        if (w.CO % (16 * shape.gw) || (shape.chunked && (w.CI % a.part || w.CI == a.part || part_steps % steps)) ||
-            part_steps > MAILP_CUDA_FUSED_TABLE || rows * cols * a.together > 65535 || a.cluster > s->policy->max_cluster ||
-            smem > (size_t)s->policy->smem || (s->wish.shape && &shape != &shapes[s->wish.shape - 1])) {
-            continue;
-        }
-        const int active = mailp_cuda_active_clusters(half ? shape.single : shape.split, a.cluster, smem, s->policy->sms) / s->branches;
-        if (active < 1) {
-            continue;
-        }
-        const int    units = (s->B + a.together - 1) / a.together * (w.CO / 16 / shape.gw), at_once = units < active ? units : active;
-        const double resident = at_once * a.cluster > sms ? (double)(at_once * a.cluster) / sms : 1.0;
-        const double cost = (double)((units + active - 1) / active) *
-                            mailp_cuda_fused_cycles(shape, half, inputs, w.size * w.size * w.CI / 16, resident);
-        if (!chosen || cost < best) {
-            chosen = &shape;
-            best = cost;
-            best_args = a;
-            best_smem = smem;
-        }
-    }
-    if (!chosen) {
-        return 0;
-    }
-    q->cycles += best;
-    mailp_cuda_launch(q, half ? chosen->single : chosen->split,
-                      dim3((unsigned)((s->B + best_args.together - 1) / best_args.together * (w.CO / 16 / chosen->gw) * best_args.cluster)), 256,
-                      best_smem, best_args, (unsigned)best_args.cluster);
+    a.part = shape.part;
+    a.cluster = best_cluster;
+    a.together = shape.px > px && shape.px % px == 0 && px % (shape.px / 8) == 0 ? shape.px / px : 1;
+    memcpy(a.job, job, (size_t)n * sizeof *job);
+    mailp_cuda_launch(q, half ? shape.single : shape.split,
+                      dim3((unsigned)((s->B + a.together - 1) / a.together * (w.CO / 16 / shape.groups) * a.cluster), (unsigned)n), 256, (size_t)best_shared, a,
+                      (unsigned)best_cluster);
     return 1;
 }
 
-/* out = relu?(norm(conv(in)) + residual) in one launch, or in two. out is not in; it may be residual. set: of the maps. */
-static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_session *s, int set, const mailp_cuda_stage &w, float *out,
-                                          const float *in, const float *residual, int relu, int H, int W) {
-    mailp_cuda_norm_args norm;
-    if (mailp_cuda_queue_fused(q, s, w, out, in, residual, relu, H, W)) {
+/* out = relu?(norm(conv(in)) + residual): all in one launch, or one by one, in one launch or two. */
+static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W) {
+    if (mailp_cuda_queue_fused(q, s, work, n, H, W)) {
         return;
     }
-    /* the raw sums go through a map of their own, since out may be the residual */
-    mailp_cuda_queue_conv(q, w, s->map[set][3], s->stats[set], in, s->B, H, W, &norm);
-    norm.out = out;
-    norm.residual = residual;
-    norm.relu = relu;
-    mailp_cuda_queue_norm(q, norm, s->B);
+    for (int i = 0; i < n; i++) {
+        if (n > 1 && mailp_cuda_queue_fused(q, s, work + i, 1, H, W)) {
+            continue;
+        }
+        /* the raw sums go through a map of their own, since out may be the residual */
+        mailp_cuda_norm_args norm;
+        mailp_cuda_queue_conv(q, *work[i].w, work[i].raw, work[i].stats, work[i].in, s->B, H, W, &norm);
+        norm.eye[0].out = work[i].out;
+        norm.eye[0].residual = work[i].residual;
+        norm.relu = work[i].relu;
+        mailp_cuda_queue_norm(q, norm, s->B, 1);
+    }
 }
 
-/* One camera's pictures -> features in the ring. */
-static inline void mailp_cuda_queue_camera(mailp_cuda_queue *q, mail_cuda_session *s, int camera, int at) {
-    const mail_cuda_policy  *p = s->policy;
-    const mailp_cuda_camera *cam = &p->camera[camera];
-    const int                set = camera % s->branches;
-    float                   *x = s->map[set][0], *y = s->map[set][1], *skip = s->map[set][2]; /* a block's input, middle and shortcut */
+/* Pictures of n cameras like the first of them -> features in the ring, from `at` on. */
+static inline void mailp_cuda_queue_cameras(mailp_cuda_queue *q, mail_cuda_session *s, int camera, int n, int at) {
+    const mailp_cuda_camera *cam = &s->policy->camera[camera];
+    float                   *x[MAILP_CUDA_EYES], *y[MAILP_CUDA_EYES], *skip[MAILP_CUDA_EYES]; /* a block's input, middle and shortcut */
     int                      H = cam->height, W = cam->width;
+    mailp_cuda_work          work[MAILP_CUDA_JOBS];
 
-    mailp_cuda_queue_first(q, s, cam->stem, x, y, s->stats[set], s->picture[camera], H, W);
+    for (int e = 0; e < n; e++) {
+        x[e] = s->map[e][0];
+        y[e] = s->map[e][1];
+        skip[e] = s->map[e][2];
+        work[e] = {&cam[e].stem, x[e], s->picture[camera + e], NULL, 1, y[e], s->stats[e], NULL};
+    }
+    mailp_cuda_queue_first(q, s, work, n, H, W);
     H = (H + 3) / 4;
     W = (W + 3) / 4;
     for (int i = 0; i < 8; i++) {
         const int stride = cam->conv1[i].stride, HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
-        mailp_cuda_queue_stage(q, s, set, cam->conv1[i], y, x, NULL, 1, H, W);
-        if (cam->down[i].w) {
-            mailp_cuda_queue_stage(q, s, set, cam->down[i], skip, x, NULL, 0, H, W);
+        const int down = cam->down[i].w != NULL; /* the block's output takes the place of its input, or of the shortcut, which then becomes the input */
+        for (int e = 0; e < n; e++) {
+            const mailp_cuda_camera &c = cam[e];
+            work[e] = {&c.conv1[i], y[e], x[e], NULL, 1, s->map[e][3], s->stats[e], i < 7 ? &c.conv1[i + 1] : NULL};
+            if (down) {
+                work[n + e] = {&c.down[i], skip[e], x[e], NULL, 0, s->map[e][3], s->stats[e], i < 7 && c.down[i + 1].w ? &c.down[i + 1] : NULL};
+            }
         }
-        /* the block's output takes the place of its input, or of the shortcut and then becomes the input */
-        mailp_cuda_queue_stage(q, s, set, cam->conv2[i], cam->down[i].w ? skip : x, y, cam->down[i].w ? skip : x, 1, HO, WO);
-        if (cam->down[i].w) {
-            float *swap = x;
-            x = skip;
-            skip = swap;
+        mailp_cuda_queue_stage(q, s, work, down ? 2 * n : n, H, W);
+        for (int e = 0; e < n; e++) {
+            if (down) {
+                std::swap(x[e], skip[e]);
+            }
+            work[e] = {&cam[e].conv2[i], x[e], y[e], x[e], 1, s->map[e][3], s->stats[e], i < 7 ? &cam[e].conv2[i + 1] : NULL};
         }
+        mailp_cuda_queue_stage(q, s, work, n, HO, WO);
         H = HO;
         W = WO;
     }
     mailp_cuda_keypoints_args k = {};
-    k.features = s->features[camera];
-    k.keypoints = s->keypoints[camera];
-    k.map = x;
-    k.conv_w = cam->kp_w;
-    k.conv_b = cam->kp_b;
-    k.pos_x = cam->pos_x;
-    k.pos_y = cam->pos_y;
-    k.fc_w = cam->fc_w;
-    k.fc_b = cam->fc_b;
-    k.temperature = cam->temperature;
+    k.h = s->history;
+    for (int e = 0; e < n; e++) {
+        k.eye[e].features = s->features[camera + e];
+        k.eye[e].keypoints = s->keypoints[camera + e];
+        k.eye[e].map = x[e];
+        k.eye[e].conv_w = cam[e].kp_w;
+        k.eye[e].conv_b = cam[e].kp_b;
+        k.eye[e].pos_x = cam[e].pos_x;
+        k.eye[e].pos_y = cam[e].pos_y;
+        k.eye[e].fc_w = cam[e].fc_w;
+        k.eye[e].fc_b = cam[e].fc_b;
+        k.eye[e].temperature = cam[e].temperature;
+        k.eye[e].at = at + e * cam->feature_dim;
+    }
     k.px = H * W;
     k.C = cam->conv2[7].CO;
     k.n_keypoints = cam->n_keypoints;
     k.feature_dim = cam->feature_dim;
-    mailp_cuda_launch(q, mailp_cuda_keypoints, dim3((unsigned)s->B), 256, 0, k);
-    mailp_cuda_put_args put = {s->history, s->features[camera], cam->feature_dim, at};
-    mailp_cuda_launch(q, mailp_cuda_put, dim3((unsigned)s->B), 128, 0, put);
+    mailp_cuda_launch(q, mailp_cuda_keypoints, dim3((unsigned)s->B, (unsigned)n), MAILP_CUDA_KEYPOINTS_NT,
+                      sizeof(float) * (MAILP_CUDA_KEYPOINTS_PX + 6) * (size_t)k.n_keypoints, k);
+}
+
+/* How many cameras from this one on have the same sizes and can go through each launch together. */
+static inline int mailp_cuda_alike(const mail_cuda_policy *p, int camera) {
+    const mailp_cuda_camera *c = &p->camera[camera];
+    int                      n = 1;
+    while (n < MAILP_CUDA_EYES && camera + n < (int)p->config.n_cameras && c[n].height == c->height && c[n].width == c->width && c[n].stem.CO == c->stem.CO &&
+           c[n].n_keypoints == c->n_keypoints && c[n].feature_dim == c->feature_dim) {
+        n++;
+    }
+    return n;
 }
 
 /* ====================================================================================================================
@@ -4629,7 +5092,7 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
 
 /* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
 static inline int mailp_cuda_largest_cluster(void) {
-    return mailp_cuda_active_clusters(mailp_cuda_fused<1, 1, 1, true>, 16, sizeof(mailp_cuda_fused_shared), 16) > 0 ? 16 : 8;
+    return mailp_cuda_active_clusters(mailp_cuda_few<1, true>, 16, sizeof(mailp_cuda_few_shared<1>), 16) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
@@ -4864,7 +5327,7 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
         s->features[i] = floats(B * (size_t)cam->feature_dim);
         s->keypoints[i] = floats(B * (size_t)cam->n_keypoints * 2);
     }
-    for (int i = 0; i < s->branches && c.n_cameras; i++) {
+    for (int i = 0; i < s->eyes && c.n_cameras; i++) {
         for (int k = 0; k < 4; k++) {
             s->map[i][k] = floats(map);
         }
@@ -4880,44 +5343,13 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
 
 /* ---- what is queued, piece by piece ---- */
 
-/* The event is where q is now; q goes on after the event. */
-static inline void mailp_cuda_mark(mailp_cuda_queue *q, cudaEvent_t event) {
-    if (!q->load && q->error == cudaSuccess) {
-        q->error = cudaEventRecord(event, q->stream);
-    }
-}
-static inline void mailp_cuda_after(mailp_cuda_queue *q, cudaEvent_t event) {
-    if (!q->load && q->error == cudaSuccess) {
-        q->error = cudaStreamWaitEvent(q->stream, event, 0);
-    }
-    q->fresh = 1;
-}
-
-/* Everything between new pictures (or features) in the session's buffers and the ring. Cameras are branches of the graph. */
+/* Everything between new pictures (or features) in the session's buffers and the ring. */
 static inline void mailp_cuda_queue_observe(mailp_cuda_queue *q, mail_cuda_session *s) {
     const mailp_config &c = s->policy->config;
-    int                 at = 0;
-    if (s->branches > 1) {
-        mailp_cuda_mark(q, s->fork);
-    }
-    for (size_t i = 0; i < c.n_cameras; i++) {
-        mailp_cuda_queue branch = *q;
-        if (i && s->branches > 1) { /* begins where this stream was at the fork */
-            branch.stream = s->side[i];
-            branch.fresh = 1;
-            mailp_cuda_after(&branch, s->fork);
-        }
-        mailp_cuda_queue_camera(&branch, s, (int)i, at);
-        if (branch.stream != q->stream) {
-            mailp_cuda_mark(&branch, s->joined[i]);
-        }
-        q->error = branch.error;
-        q->cycles = branch.cycles;
-        q->fresh = branch.stream == q->stream ? branch.fresh : q->fresh;
-        at += s->policy->camera[i].feature_dim;
-    }
-    for (size_t i = 1; i < c.n_cameras && s->branches > 1; i++) {
-        mailp_cuda_after(q, s->joined[i]);
+    for (int i = 0, at = 0, n; i < (int)c.n_cameras; i += n) {
+        n = std::min(mailp_cuda_alike(s->policy, i), s->eyes);
+        mailp_cuda_queue_cameras(q, s, i, n, at);
+        at += n * s->policy->camera[i].feature_dim;
     }
     if (!c.n_cameras) {
         mailp_cuda_put_args put = {s->history, s->features[0], (int)c.state_dim, 0};
@@ -5003,11 +5435,6 @@ static inline cudaError_t mailp_cuda_record_once(cudaGraphExec_t *exec, mail_cud
     if (e != cudaSuccess) {
         return e;
     }
-    for (int i = 1; i < s->branches && e == cudaSuccess; i++) {
-        e = cudaStreamCreateWithFlags(&s->side[i], cudaStreamNonBlocking);
-        e = e == cudaSuccess ? cudaEventCreateWithFlags(&s->joined[i], cudaEventDisableTiming) : e;
-    }
-    e = e == cudaSuccess ? cudaEventCreateWithFlags(&s->fork, cudaEventDisableTiming) : e;
     e = e == cudaSuccess ? cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) : e;
     if (e == cudaSuccess) {
         q.stream = stream;
@@ -5023,20 +5450,6 @@ static inline cudaError_t mailp_cuda_record_once(cudaGraphExec_t *exec, mail_cud
     if (graph) {
         (void)cudaGraphDestroy(graph);
     }
-    for (int i = 0; i < MAIL_MAX_CAMERAS; i++) {
-        if (s->side[i]) {
-            (void)cudaStreamDestroy(s->side[i]);
-        }
-        if (s->joined[i]) {
-            (void)cudaEventDestroy(s->joined[i]);
-        }
-        s->side[i] = NULL;
-        s->joined[i] = NULL;
-    }
-    if (s->fork) {
-        (void)cudaEventDestroy(s->fork);
-    }
-    s->fork = NULL;
     (void)cudaStreamDestroy(stream);
     if (e != cudaSuccess && *exec) {
         (void)cudaGraphExecDestroy(*exec);
@@ -5251,7 +5664,10 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     s->wish = wish;
     s->wish.plain |= o.plain;
     s->wish.half |= o.half;
-    s->branches = s->B <= 8 && c.n_cameras > 1 ? (int)c.n_cameras : 1; /* larger batches fill the GPU with one camera */
+    s->eyes = 1;
+    for (int i = 0; i < (int)c.n_cameras; i++) {
+        s->eyes = std::max(s->eyes, mailp_cuda_alike(policy, i));
+    }
     mailp_cuda_choose_loop(s);
     const size_t bytes = mailp_cuda_session_layout(s, NULL);
     status = mailp_cuda_check(cudaMalloc((void **)&s->memory, bytes), "allocating memory for a session", err);

@@ -279,6 +279,19 @@ inline void sync(Barrier &b, int line) {
     }
 }
 
+/* Arriving and waiting apart, for a barrier of which a thread uses one phase. */
+inline void arrive_only(Barrier &b, int line) {
+    if (!skipped(line) && ++b.arrived >= b.expected) {
+        b.arrived = 0;
+        ++b.gen;
+    }
+}
+inline void wait_only(Barrier &b, int line) {
+    if (!skipped(line) && b.gen == 0) {
+        block_on(&b.gen, 0, line);
+    }
+}
+
 inline void leave(Barrier &b) { /* an exited thread no longer counts (compute capability >= 7.0) */
     if (--b.expected > 0 && b.arrived >= b.expected) {
         b.arrived = 0;
@@ -671,6 +684,12 @@ inline T shfl(T v, int src, int line) {
 inline Barrier &cluster_bar() {
     Group *g = cur->g;
     return g->cluster_bar[(cur->b - g->blocks.data()) / g->cluster];
+}
+inline void cluster_arrive(int line) {
+    arrive_only(cluster_bar(), line);
+}
+inline void cluster_wait(int line) {
+    wait_only(cluster_bar(), line);
 }
 inline void bar_wait(MBar *bar, unsigned parity, int line) {
     if (!skipped(line) && (bar->phase & 1) == parity) {

@@ -27,12 +27,12 @@ static int predict(void) {
         mailp_cuda_queue   q = {NULL, cudaSuccess, 1, 0, 1, 0.0};
         mailp_cuda_queue_observe(&q, s);
         const double B = (double)batch, clock = 1.75e6 /* a millisecond */, sms = (double)p->sms;
-        const bool   small = 128 * 128 / 1024 * s->B * 2 < 2 * p->sms / s->branches; /* as mailp_cuda_queue_first */
+        const bool   small = 128 * 128 / 1024 * s->B * 2 * s->eyes < 2 * p->sms; /* as mailp_cuda_queue_first */
         const double blocks = 2.0 * B * 2.0 * (small ? 48.0 : 16.0), first = ceil(blocks / sms) * (small ? 5000.0 : 9400.0) / clock;
-        const double convs = q.cycles / clock / s->branches, layers = 16.0;
+        const double convs = q.cycles / clock, layers = 16.0;
         const double rows = 16.0 * B * (double)s->P, product = rows * (512.0 * 128 + 256 * 128) / 7.5e9;
         const double prefix = s->inside ? 0.0 : layers * (0.004 + product + 0.004 * ceil(16.0 * B / (8.0 * sms)));
-        const double loop = 256.0 * 1.6e-3 * s->loop.cost, others = 1.5e-3 * (1 + 2 * 3 / s->branches + 4);
+        const double loop = 256.0 * 1.6e-3 * s->loop.cost, others = 1.5e-3 * (1 + 2 * 3 / s->eyes + 4);
         printf("%5zu %8.2f %8.3f %8.3f %8.3f %8.3f %8.3f  %d blocks, %d robots\n", batch, first + convs + prefix + loop + others, first, convs, prefix,
                loop, others, s->loop.cluster, s->loop.robots);
         fflush(stdout);

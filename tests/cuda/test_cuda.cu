@@ -228,12 +228,12 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
     ct_device            din(in), dw(w), dg(gain), db(bias), dskip(skip), out(n_out), stats(n_out);
     mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, NULL, 1.0f};
+    mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, 1.0f};
     mailp_cuda_norm_args norm;
     mailp_cuda_queue_conv(&q, stage, out, stats, din, images, H, W, &norm);
     norm.relu = 1;
-    norm.residual = residual ? (float *)dskip : NULL;
-    mailp_cuda_queue_norm(&q, norm, images);
+    norm.eye[0].residual = residual ? (float *)dskip : NULL;
+    mailp_cuda_queue_norm(&q, norm, images, 1);
     CHECK(q.error == cudaSuccess);
     const floats got = out.host();
     CHECK_MSG(ct_distance(got, want) < (constant ? 2e-5 : 2e-6), "%g", ct_distance(got, want));
@@ -246,15 +246,15 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     const size_t n_out = (size_t)(images * HO * WO * CO), n_w = (size_t)(CO * K);
     const floats in = ct_normal((size_t)(images * H * W * CI), 1), w = ct_normal(n_w, 2, (float)(1.0 / sqrt((double)K)));
     const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.5f), bias = ct_normal((size_t)CO, 4, 0.3f), skip = ct_normal(n_out, 5);
-    floats       hi(n_w / 2), lo(n_w / 2);
+    floats       hi(n_w);
     doubles      want, wide_skip(skip.begin(), skip.end());
-    const float unscale = mailp_cuda_pack_fragments(hi.data(), lo.data(), w.data(), (size_t)CO, (size_t)(size * size), (size_t)CI);
+    const float unscale = mailp_cuda_pack_fragments(hi.data(), w.data(), (size_t)CO, (size_t)(size * size), (size_t)CI);
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
-    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), out(skip);
+    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), out(skip);
     mail_cuda_policy  policy;
     mail_cuda_session session;
     mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, dlo, unscale};
+    mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, unscale};
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);
     policy.smem = 227 * 1024;
@@ -262,10 +262,11 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     policy.sms = 132;
     session.policy = &policy;
     session.B = images;
-    session.branches = 1;
+    session.eyes = 1;
     session.wish.half = half;
     session.wish.shape = shape;
-    CHECK(mailp_cuda_queue_fused(&q, &session, stage, out, din, residual ? (float *)out : NULL, 1, H, W) == 1); /* out over the skip */
+    const mailp_cuda_work work = {&stage, out, din, residual ? (float *)out : NULL, 1, NULL, NULL, NULL}; /* out over the skip */
+    CHECK(mailp_cuda_queue_fused(&q, &session, &work, 1, H, W) == 1);
     CHECK(q.error == cudaSuccess);
     const floats got = out.host();
     CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
@@ -277,12 +278,12 @@ static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms)
     const int    HO = (H + 1) / 2, WO = (W + 1) / 2, PH = (HO + 1) / 2, PW = (WO + 1) / 2;
     const floats in = ct_normal((size_t)(images * H * W * 3), 1), w = ct_normal((size_t)(CO * 147), 2, 0.1f);
     const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.2f), bias = ct_normal((size_t)CO, 4, 0.3f);
-    floats       wide((size_t)(CO * 224)), hi(wide.size() / 2), lo(wide.size() / 2);
+    floats       wide((size_t)(CO * 224)), hi(wide.size());
     doubles      map, want;
     for (size_t i = 0; i < wide.size(); i++) {
         wide[i] = i % 32 < 21 ? w[i / 224 * 147 + i % 224 / 32 * 21 + i % 32] : 0.0f;
     }
-    const float unscale = mailp_cuda_pack_fragments(hi.data(), lo.data(), wide.data(), (size_t)CO, 1, 224);
+    const float unscale = mailp_cuda_pack_fragments(hi.data(), wide.data(), (size_t)CO, 1, 224);
     conv_reference(map, doubles(in.begin(), in.end()), w, gain, bias, NULL, true, images, H, W, 3, CO, 7, 2);
     for (int i = 0; i < images * PH * PW * CO; i++) {
         const int c = i % CO, x0 = i / CO % PW * 2 - 1, y0 = i / CO / PW % PH * 2 - 1, n = i / CO / PW / PH;
@@ -294,24 +295,26 @@ static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms)
         }
         want.push_back(most);
     }
-    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dlo(lo), raw((size_t)(images * HO * WO * CO)), stats(raw.n), out(want.size());
+    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), raw((size_t)(images * HO * WO * CO)), stats(raw.n), out(want.size());
     mail_cuda_policy  policy;
     mail_cuda_session session;
     mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, dlo, unscale};
+    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, unscale};
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);
     policy.sms = sms;
+    policy.smem = 227 * 1024;
     session.policy = &policy;
     session.B = images;
-    session.branches = 1;
+    session.eyes = 1;
     session.wish.half = half;
-    mailp_cuda_queue_first(&q, &session, stage, out, raw, stats, din, H, W);
+    const mailp_cuda_work work = {&stage, out, din, NULL, 1, raw, stats, NULL};
+    mailp_cuda_queue_first(&q, &session, &work, 1, H, W);
     CHECK(q.error == cudaSuccess);
     const floats got = out.host();
     CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
     session.wish.plain = 1;
-    mailp_cuda_queue_first(&q, &session, stage, out, raw, stats, din, H, W);
+    mailp_cuda_queue_first(&q, &session, &work, 1, H, W);
     CHECK(q.error == cudaSuccess && ct_distance(out.host(), want) < 1e-6);
     return ct_hash(got);
 }
@@ -729,23 +732,27 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"first conv, large tiles, one half product", [] { return first_case(1, 33, 130, 64, true, 1); }},
         {"half from and to float", [] { return half_case(); }},
         {"softplus", [] { return softplus_case(); }},
-        {"fused conv 3x3, 8 pixels a block, residual", [] { return fused_case(1, 4, 4, 64, 32, 3, 1, true, false, 1); }},
-        {"fused conv 3x3, 16 a block, odd size", [] { return fused_case(1, 9, 7, 32, 16, 3, 1, false, false, 2); }},
-        {"fused conv 3x3, stride 2, 32 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 2, true, false, 3); }},
-        {"fused conv 3x3, 64 a block, empty blocks", [] { return fused_case(1, 13, 12, 16, 16, 3, 1, false, false, 4); }},
-        {"fused conv 3x3, 128 a block", [] { return fused_case(1, 16, 15, 16, 16, 3, 1, false, false, 5); }},
-        {"fused conv 3x3, 256 a block, one image each", [] { return fused_case(2, 15, 16, 16, 16, 3, 1, true, false, 6); }},
-        {"fused conv 3x3, 256 a block, 4 images each", [] { return fused_case(5, 8, 8, 16, 16, 3, 1, true, false, 6); }},
-        {"fused conv 3x3, 8 images a block, in parts", [] { return fused_case(9, 4, 4, 128, 16, 3, 1, true, false, 7); }},
-        {"fused conv 3x3, stride 2, 4 images a block, in parts", [] { return fused_case(6, 7, 16, 128, 16, 3, 2, false, true, 7); }},
-        {"fused conv 3x3, 256 a block, in parts", [] { return fused_case(1, 8, 32, 128, 16, 3, 1, true, false, 8); }},
-        {"fused conv 3x3, two groups", [] { return fused_case(2, 9, 16, 48, 32, 3, 1, true, false, 9); }},
-        {"fused conv 3x3, two groups, 4 images a block", [] { return fused_case(2, 8, 8, 16, 32, 3, 1, true, false, 10); }},
-        {"fused conv 3x3, two groups, in parts", [] { return fused_case(2, 16, 16, 192, 32, 3, 1, false, false, 11); }},
-        {"fused conv 3x3, two groups, 256 a block, in parts", [] { return fused_case(1, 8, 32, 128, 32, 3, 1, true, true, 12); }},
-        {"fused conv 1x1, stride 2", [] { return fused_case(2, 8, 6, 64, 32, 1, 2, false, false, 0); }},
-        {"fused conv 1x1, two groups", [] { return fused_case(9, 4, 8, 128, 32, 1, 2, false, false, 9); }},
-        {"fused conv 3x3, weights in 8 pieces", [] { return fused_case(1, 2, 3, 512, 16, 3, 1, false, false, 1); }},
+        {"fused conv 3x3, one image a block", [] { return fused_case(2, 16, 8, 64, 64, 3, 1, true, false, 1); }},
+        {"fused conv 3x3, 2 blocks an image, odd size", [] { return fused_case(1, 15, 16, 32, 64, 3, 1, true, false, 2); }},
+        {"fused conv 3x3, 8 images a block, in parts", [] { return fused_case(9, 4, 4, 128, 64, 3, 1, true, false, 1); }},
+        {"fused conv 3x3, stride 2, 2 images a block", [] { return fused_case(3, 16, 16, 64, 64, 3, 2, false, false, 2); }},
+        {"fused conv 3x3, small blocks of channels", [] { return fused_case(1, 15, 20, 64, 32, 3, 1, true, false, 3); }},
+        {"fused conv 3x3, 4 images, small blocks of channels", [] { return fused_case(5, 8, 8, 96, 32, 3, 1, true, false, 4); }},
+        {"fused conv 3x3, 9 pixels an image", [] { return fused_case(2, 3, 3, 64, 64, 3, 1, true, false, 1); }},
+        {"fused conv 1x1, many pictures", [] { return fused_case(9, 8, 8, 64, 64, 1, 2, false, false, 1); }},
+        {"fused conv 3x3, 4 images a small block", [] { return fused_case(5, 4, 4, 64, 64, 3, 1, true, false, 5); }},
+        {"fused conv 3x3, small blocks, stride 2", [] { return fused_case(2, 15, 16, 96, 64, 3, 2, false, false, 6); }},
+        {"fused conv 3x3, many pictures, one half product", [] { return fused_case(3, 8, 8, 64, 64, 3, 1, true, true, 1); }},
+        {"fused conv 3x3, few pictures", [] { return fused_case(1, 16, 15, 64, 32, 3, 1, true, false, 7); }},
+        {"fused conv 3x3, few pictures, shares", [] { return fused_case(2, 16, 16, 128, 16, 3, 1, true, false, 8); }},
+        {"fused conv 3x3, few pictures, stride 2", [] { return fused_case(1, 15, 16, 64, 16, 3, 2, false, false, 9); }},
+        {"fused conv 3x3, few pictures, 8 shares", [] { return fused_case(1, 8, 8, 128, 16, 3, 1, false, false, 10); }},
+        {"fused conv 3x3, few pictures, 48 channels", [] { return fused_case(1, 9, 7, 48, 48, 3, 1, false, false, 11); }},
+        {"fused conv 3x3, few small pictures", [] { return fused_case(2, 4, 4, 512, 16, 3, 1, true, false, 15); }},
+        {"fused conv 3x3, few small pictures, odd", [] { return fused_case(1, 3, 3, 128, 16, 3, 1, true, true, 15); }},
+        {"fused conv 3x3, few small pictures, one block", [] { return fused_case(1, 3, 4, 64, 16, 3, 1, true, false, 14); }},
+        {"fused conv 1x1, few pictures, stride 2", [] { return fused_case(1, 8, 8, 256, 32, 1, 2, false, false, 12); }},
+        {"fused conv 3x3, the shape it chooses", [] { return fused_case(1, 16, 16, 64, 64, 3, 1, true, false, 0); }},
         {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 0); }},
         {"loop D-Ma, d_state 16, 2 frames, 5 actions", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 1, 2); }},
         {"loop D-Ma, d_state 16, 1 frame, 5 actions", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 1, 2); }},
