@@ -3144,7 +3144,7 @@ struct mailp_cuda_loop_shared {
     __align__(16) float out[COLS][MAILP_CUDA_OL], out_all[MAILP_CUDA_CS][COLS + 1][MAILP_CUDA_OL]; /* their sum; everyone's */
     __align__(16) float emb_w[MAILP_CUDA_MAX_ACTION][MAILP_CUDA_DM], pred_w[MAILP_CUDA_MAX_ACTION][MAILP_CUDA_DM]; /* [action][d_model] */
     __align__(16) float norm_w[MAILP_CUDA_DM], norm_b[MAILP_CUDA_DM]; /* of the head */
-    float               x[COLS][MAILP_CUDA_MAX_ACTION];              /* the noisy actions */
+    float               x[COLS][MAILP_CUDA_MAX_ACTION], noise[COLS][MAILP_CUDA_MAX_ACTION], step[5]; /* noisy actions; of the sampler's step */
     mailp_cuda_bar      hop[3];
 };
 
@@ -3340,7 +3340,6 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         const bool     last_layer = layer == p.layers - 1, more = it + 1 < total;
         const int      next_layer = last_layer ? 0 : layer + 1, next_call = last_layer && more ? call + 1 : call;
         const Slice   *next = slices + (size_t)next_layer * CS;
-        float          c[5] = {}, noise[2] = {}; /* of the sampler: this step's coefficients, this lane's noise for actions l % 8 and 8 more */
 
         /* residual sum and layer norm, about the mean that the token had before: one reduction, and nothing cancels */
         if (norms) {
@@ -3541,15 +3540,11 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         load_x(next); /* in the exchange's shadow: what the next layer and the sampler need */
         load_ahead(next, next_call, next_layer);
         if (last_layer) {
-            const float *from = p.s.table + step_of(call) * 5;
-#pragma unroll
-            for (int i = 0; i < 5; i++) {
-                c[i] = from[i];
+            if (tid < 5) {
+                s->step[tid] = p.s.table[step_of(call) * 5 + tid];
             }
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int a = 8 * i + (l & 7);
-                noise[i] = a < D && !observed ? p.s.noise[((size_t)call * robots * A + row) * D + a] : 0.0f;
+            for (int a = l; a < D && norms; a += LANES) {
+                s->noise[m_own][a] = observed ? 0.0f : p.s.noise[((size_t)call * robots * A + row) * D + a];
             }
         }
         uint32_t out_hi[4][4], out_lo[4][4];
@@ -3626,14 +3621,14 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     const float x_t = s->x[m_own][a];
                     float       x_start = predicted;
                     if (p.s.predict_noise) {
-                        x_start = __fsub_rn(__fmul_rn(c[0], x_t), __fmul_rn(c[1], predicted));
+                        x_start = __fsub_rn(__fmul_rn(s->step[0], x_t), __fmul_rn(s->step[1], predicted));
                     }
                     if (p.s.clip) {
                         x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
                     }
-                    float after = __fadd_rn(__fmul_rn(c[2], x_start), __fmul_rn(c[3], x_t));
-                    if (c[4] > 0.0f) {
-                        after = __fadd_rn(after, __fmul_rn(c[4], a0 ? noise[1] : noise[0]));
+                    float after = __fadd_rn(__fmul_rn(s->step[2], x_start), __fmul_rn(s->step[3], x_t));
+                    if (s->step[4] > 0.0f) {
+                        after = __fadd_rn(after, __fmul_rn(s->step[4], s->noise[m_own][a]));
                     }
                     s->x[m_own][a] = after;
                     if (last && rank == 0 && m_own < M && robot0 + token / T < robots) {

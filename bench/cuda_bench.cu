@@ -35,8 +35,7 @@ static void check(cudaError_t e, const char *what) {
     }
 }
 
-/* What was expected of each batch on an H200 before anything had run, and what it must reach (milliseconds, "both"). As
-   build/test_cuda predict prints them and tests/cuda/predict.h explains. */
+/* What was expected of each batch on an H200 before anything had run on a GPU, and what it must reach (milliseconds, "both"). */
 static const struct {
     size_t batch;
     double predicted, must;

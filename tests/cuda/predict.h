@@ -1,12 +1,12 @@
-/* predict.h - what a decision should take on an H200, before any has run there. Part of all_tests.cu.
+/* predict.h - what a decision should take on an H100, from what its parts took there. Part of all_tests.cu.
 
        build/test_cuda predict            milliseconds per batch, and what they are made of
 
-   Convolutions: the estimate by which their shapes are chosen (mailp_cuda_fused_cycles) at 1.75 GHz. The first convolution:
-   9,400 cycles a block, 5,000 a small one. The observation's tokens, where they do not go through the loop, 16 layers: two kernels
-   of 2 us and the time of their products at 7.5 T/s, and 4 us for every 8 sequences an SM. The loop: 1.6 us for a layer with
-   8 blocks and 5 tokens, times the factor by which its shape is chosen. Every other kernel 1.5 us. All of it is guesswork of
-   one kind until bench/device_run.sh has run. */
+   Convolutions and loop: the estimates by which their shapes are chosen, fitted to times of single kernels (2026-11-27). The first
+   convolution: 18,600 cycles a block, 15,800 a small one. The observation's tokens, where they do not go through the loop, 16
+   layers: two kernels of 2 us and the time of their products at 7.5 T/s, and 4 us for every 8 sequences an SM (guessed). The norm
+   of the first map 8 us and 0.7 us a robot; keypoints 6 us (guessed), four other kernels 1.5 us each. Whole decisions have not
+   been timed since: bench/device_run.sh does. */
 #ifndef PREDICT_H
 #define PREDICT_H
 
@@ -26,13 +26,13 @@ static int predict(void) {
         mail_cuda_session *s = ct_session(p, batch, mailp_cuda_wish());
         mailp_cuda_queue   q = {NULL, cudaSuccess, 1, 0, 1, 0.0};
         mailp_cuda_queue_observe(&q, s);
-        const double B = (double)batch, clock = 1.75e6 /* a millisecond */, sms = (double)p->sms;
+        const double B = (double)batch, clock = 1.98e6 /* a millisecond */, sms = (double)p->sms;
         const bool   small = 128 * 128 / 1024 * s->B * 2 * s->eyes < 2 * p->sms; /* as mailp_cuda_queue_first */
-        const double blocks = 2.0 * B * 2.0 * (small ? 48.0 : 16.0), first = ceil(blocks / sms) * (small ? 5000.0 : 9400.0) / clock;
+        const double blocks = 2.0 * B * 2.0 * (small ? 48.0 : 16.0), first = ceil(blocks / sms) * (small ? 15800.0 : 18600.0) / clock;
         const double convs = q.cycles / clock, layers = 16.0;
         const double rows = 16.0 * B * (double)s->P, product = rows * (512.0 * 128 + 256 * 128) / 7.5e9;
         const double prefix = s->inside ? 0.0 : layers * (0.004 + product + 0.004 * ceil(16.0 * B / (8.0 * sms)));
-        const double loop = 256.0 * 1.6e-3 * s->loop.cost, others = 1.5e-3 * (1 + 2 * 3 / s->eyes + 4);
+        const double loop = s->loop.cost, others = 8e-3 + 0.7e-3 * B + 6e-3 + 4 * 1.5e-3;
         printf("%5zu %8.2f %8.3f %8.3f %8.3f %8.3f %8.3f  %d blocks, %d robots\n", batch, first + convs + prefix + loop + others, first, convs, prefix,
                loop, others, s->loop.cluster, s->loop.robots);
         fflush(stdout);
