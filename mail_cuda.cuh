@@ -38,8 +38,9 @@
    fact; a plan is not spread over calls, because a queued one runs while the loop goes on; there is no plan within a time,
    for which n_steps with DDIM is the tool; a policy with cameras takes pictures only, no features.
 
-   Not yet measured on a GPU. The kernels are tested on a CPU stand-in and compiled for sm_80, sm_90a and sm_120; what that
-   cannot show (memory ordering, inline PTX, speed) waits for bench/device_run.sh. Needs the CUDA Toolkit 12 or later.
+   Measured in parts on an NVIDIA H100 (bench/RESULTS.md), not yet as a whole: the kernels are tested on a CPU stand-in and
+   compiled for sm_80, sm_90a and sm_120; what that cannot show (memory ordering, inline PTX, speed) is for
+   bench/device_run.sh. Needs the CUDA Toolkit 12 or later.
 
    Contents: declarations, >>dev, >>linear, >>mamba, >>attention, >>tokens, >>sampler, >>scan, >>vision, >>denoise,
    >>weights, >>launch, >>api. */
