@@ -5088,7 +5088,7 @@ MAIL_CUDA_API void mail_cuda_policy_free(mail_cuda_policy *policy) {
 
 /* Blocks of the largest cluster that the device runs: 16, or 8 where the larger ones are not to be had. */
 static inline int mailp_cuda_largest_cluster(void) {
-    return mailp_cuda_active_clusters(mailp_cuda_few<1, true>, 16, sizeof(mailp_cuda_few_shared<1>), 16) > 0 ? 16 : 8;
+    return mailp_cuda_active_clusters(mailp_cuda_few<2, true>, 16, sizeof(mailp_cuda_few_shared<2>), 16) > 0 ? 16 : 8;
 }
 
 /* Load all weights onto the present device. */
