@@ -678,7 +678,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"scan L 7, d_state 5, odd channels", [] { return scan_case(1, 7, 5, 5, 3, false); }},
         {"scan L 255", [] { return scan_case(1, 255, 16, 16, 100, true); }},
         {"scan L 40, wide blocks, d_state 8", [] { return scan_case(128, 40, 10, 8, 0, true); }},
-        {"scan L 257, wide blocks, d_state 16", [] { return scan_case(65, 257, 20, 16, 0, false); }},
+        {"scan L 41, wide blocks, d_state 16", [] { return scan_case(65, 41, 20, 16, 0, false); }},
         {"scan L 300, d_state 32", [] { return scan_case(1, 300, 6, 32, 299, true); }},
         {"scan L 600, d_state 64", [] { return scan_case(1, 600, 4, 64, 257, false); }},
         {"scan L 2, 3, 31, 33, 63", [] {
@@ -714,7 +714,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"scan, ring, odd channels, d_state 13", [] { return scan_case(3, 211, 17, 13, 0, true, true); }},
         {"scan, ring, one channel, d_state 1", [] { return scan_case(1, 120, 1, 1, 61, false, true); }},
         {"scan, ring, d_state 7, rows of 4 bytes", [] { return scan_case(1, 100, 19, 7, 33, false, true); }},
-        {"scan, ring, L 8193", [] { return scan_case(1, 8193, 2, 16, 4097, true, true); }},
+        {"scan, ring, L 2049", [] { return scan_case(1, 2049, 2, 16, 1025, true, true); }},
         {"scan L 65535", [] { return scan_case(1, 65535, 1, 2, 4097, true); }},
         {"scan L 65536", [] { return scan_case(1, 65536, 2, 3, 4096, false); }},
         {"linear 5 rows", [] { return linear_case(5, 512, 128, true, false, MAILP_CUDA_IDENTITY); }},
