@@ -258,6 +258,19 @@ static __device__ __forceinline__ float mailp_dev_sum(float v) {
     }
     return v;
 }
+/* Sums over W neighbouring lanes of N values each; every lane gets N / W of them, those from number lane % W * (N / W) on, in the
+   first places of v. */
+template <int W, int N>
+static __device__ __forceinline__ void mailp_dev_share_sums(float (&v)[N], int lane) {
+#pragma unroll
+    for (int d = W / 2, n = N / 2; d; d >>= 1, n >>= 1) {
+#pragma unroll
+        for (int i = 0; i < n; i++) {
+            const float keep = lane & d ? v[i + n] : v[i], send = lane & d ? v[i] : v[i + n];
+            v[i] = keep + __shfl_xor_sync(0xffffffffu, send, d);
+        }
+    }
+}
 static __device__ __forceinline__ float mailp_dev_max32(float v) {
 #pragma unroll
     for (int d = 16; d; d >>= 1) {
@@ -419,17 +432,6 @@ static __device__ __forceinline__ void mailp_dev_push4(float *local, unsigned ra
 #  endif
 }
 
-/* One thread: copy bytes (a multiple of 16; both sides 16-byte aligned) from global to shared memory in the background. */
-static __device__ __forceinline__ void mailp_dev_bulk(void *to, const void *from, unsigned bytes, mailp_cuda_bar *bar) {
-#  ifdef MAIL_CUDA_ON_CPU
-    cpucuda::issue(cpucuda::Async{cpucuda::cur->b, (unsigned char *)to, from, {}, bytes, bar});
-#  else
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(mailp_dev_s32(to)),
-                 "l"(from), "r"(bytes), "r"(mailp_dev_s32(bar))
-                 : "memory");
-#  endif
-}
-
 /* One thread: copy bytes (a multiple of 16; both sides 16-byte aligned) of this block's shared memory to the address `to` in block
    `rank`, in the background, counted on `bar` there. What is copied must have been published by the threads that wrote it. */
 static __device__ __forceinline__ void mailp_dev_bulk_push(void *to, unsigned rank, const void *from, unsigned bytes, mailp_cuda_bar *bar) {
@@ -501,6 +503,14 @@ static __device__ __forceinline__ void mailp_dev_mma(float d[4], const uint32_t 
 #endif
 }
 
+/* The four registers of an A fragment. */
+static __device__ __forceinline__ void mailp_dev_fragment(uint32_t (&a)[4], uint4 v) {
+    a[0] = v.x;
+    a[1] = v.y;
+    a[2] = v.z;
+    a[3] = v.w;
+}
+
 /* Two floats as halves, rounded to nearest even, the first in the low part; and back. */
 static __device__ __forceinline__ uint32_t mailp_dev_half2(float first, float second) {
 #ifdef MAIL_CUDA_ON_CPU
@@ -522,6 +532,11 @@ static __device__ __forceinline__ float mailp_dev_half_first(uint32_t r) {
 }
 static __device__ __forceinline__ float mailp_dev_half_second(uint32_t r) {
     return mailp_dev_half_first(r >> 16);
+}
+
+/* What the halves h lack of the two floats that they were made of, as halves. */
+static __device__ __forceinline__ uint32_t mailp_dev_half2_rest(uint32_t h, float first, float second) {
+    return mailp_dev_half2(first - mailp_dev_half_first(h), second - mailp_dev_half_second(h));
 }
 
 /* The bits of a float, and back. */
@@ -1789,16 +1804,10 @@ static __global__ void __launch_bounds__(mailp_cuda_ring::NT, 1) mailp_cuda_scan
         copy(mine->C[0], p.C, left_next);
 #pragma unroll
         for (int k = 0; k < 2; k++) { /* sums over the four lanes: each gives away the tokens that are not its own */
-            float half[ITEMS / 2];
-#pragma unroll
-            for (int i = 0; i < ITEMS / 2; i++) {
-                const float first = y[k][i], second = y[k][ITEMS / 2 + i];
-                half[i] = (q & 2 ? second : first) + __shfl_xor_sync(0xffffffffu, q & 2 ? first : second, 2);
-            }
+            mailp_dev_share_sums<4>(y[k], lane);
 #pragma unroll
             for (int j = 0; j < OWN; j++) {
-                const float first = half[j], second = half[OWN + j];
-                v[k][j] += (q & 1 ? second : first) + __shfl_xor_sync(0xffffffffu, q & 1 ? first : second, 1);
+                v[k][j] += y[k][j];
             }
         }
         if (p.z) {
@@ -2204,6 +2213,11 @@ enum {
    otherwise be lost among the smallest halves (robot cameras: 1.2e-5 from mail.h without, 4e-6 with it). */
 #define MAILP_CUDA_RAISE 16.0f
 
+/* Sizes of a convolution's maps. */
+struct mailp_cuda_maps {
+    int H, W, CI, HO, WO, CO, stride;
+};
+
 /* One of the convolutions of a launch; blockIdx.y is its number. All of them have the same maps' sizes. */
 struct mailp_cuda_fused_job {
     float       *out;         /* [images][HO][WO][CO] normalised */
@@ -2282,8 +2296,8 @@ static __device__ __forceinline__ void mailp_dev_fill(uint4 *to, const float *fr
             const uint32_t h0 = mailp_dev_half2(v.x, v.y), h1 = mailp_dev_half2(v.z, v.w);
             uint4          u = make_uint4(h0, 0, h1, 0);
             if (SPLIT) {
-                u.y = mailp_dev_half2(v.x - mailp_dev_half_first(h0), v.y - mailp_dev_half_second(h0));
-                u.w = mailp_dev_half2(v.z - mailp_dev_half_first(h1), v.w - mailp_dev_half_second(h1));
+                u.y = mailp_dev_half2_rest(h0, v.x, v.y);
+                u.w = mailp_dev_half2_rest(h1, v.z, v.w);
             }
             to[pos * w.pitch + q] = u;
         }
@@ -2309,8 +2323,8 @@ static __device__ __forceinline__ float mailp_dev_deviation(float *mean, const f
 
 /* ---- many pictures: what counts is that no tensor core waits ---- */
 
-struct mailp_cuda_many_args {
-    int H, W, CI, HO, WO, CO, stride, cluster;
+struct mailp_cuda_many_args : mailp_cuda_maps {
+    int cluster;
     int images;      /* in all */
     int together;    /* a block's images; more than 1: all their pixels, and then PX = together * HO * WO */
     int part;        /* inputs in shared memory at once: 32 or 64 */
@@ -2411,15 +2425,8 @@ static __global__ void __launch_bounds__(256, 2) mailp_cuda_many(const __grid_co
             uint32_t  a0[2][4], a1[2][4];
 #pragma unroll
             for (int w = 0; w < 2; w++) {
-                const uint4 wh = s->ring[n % DEPTH][k][0][cw * 2 + w][lane], wl = s->ring[n % DEPTH][k][SPLIT][cw * 2 + w][lane];
-                a0[w][0] = wh.x;
-                a0[w][1] = wh.y;
-                a0[w][2] = wh.z;
-                a0[w][3] = wh.w;
-                a1[w][0] = wl.x; /* without SPLIT not used */
-                a1[w][1] = wl.y;
-                a1[w][2] = wl.z;
-                a1[w][3] = wl.w;
+                mailp_dev_fragment(a0[w], s->ring[n % DEPTH][k][0][cw * 2 + w][lane]);
+                mailp_dev_fragment(a1[w], s->ring[n % DEPTH][k][SPLIT][cw * 2 + w][lane]); /* without SPLIT not used */
             }
 #pragma unroll
             for (int q0 = 0; q0 < TILES; q0 += 2) {
@@ -2530,8 +2537,7 @@ static __global__ void __launch_bounds__(256, 2) mailp_cuda_many(const __grid_co
 
 /* ---- few pictures: all SMs share one, and what counts is how long a convolution takes from its first load to its last store ---- */
 
-struct mailp_cuda_few_args {
-    int H, W, CI, HO, WO, CO, stride;
+struct mailp_cuda_few_args : mailp_cuda_maps {
     int part_rows;    /* of output that a block's pixels can lie in */
     int parts, share; /* a cluster is `parts` times `share` blocks: parts of a picture's pixels, each with the channels cut into shares */
     mailp_cuda_fused_job job[MAILP_CUDA_JOBS];
@@ -2621,8 +2627,9 @@ static __global__ void __launch_bounds__(256, 2) mailp_cuda_few(const __grid_con
 #pragma unroll 1
     for (int k = warp; k < steps; k += NW) {
         const int      ty = tap * 11 / 32, off = (ty * cols + tap - ty * 3) * pitch * 2 + c * 8;
-        const uint4    wh = weights[k * LO * 32 + lane], wl = SPLIT ? weights[(k * LO + 1) * 32 + lane] : wh;
-        const uint32_t a0[4] = {wh.x, wh.y, wh.z, wh.w}, a1[4] = {wl.x, wl.y, wl.z, wl.w};
+        uint32_t       a0[4], a1[4];
+        mailp_dev_fragment(a0, weights[k * LO * 32 + lane]);
+        mailp_dev_fragment(a1, weights[(k * LO + SPLIT) * 32 + lane]); /* without SPLIT not used */
         for (c += NW; c >= each; c -= each) {
             tap++;
         }
@@ -2803,7 +2810,7 @@ static __global__ void __launch_bounds__(256, SPLIT ? 1 : 2) mailp_cuda_stem(con
         const uint32_t h = mailp_dev_half2(a, b);
         *(uint32_t *)&s->hi[r][c] = h;
         if (SPLIT) {
-            *(uint32_t *)&s->lo[r][c] = mailp_dev_half2(a - mailp_dev_half_first(h), b - mailp_dev_half_second(h));
+            *(uint32_t *)&s->lo[r][c] = mailp_dev_half2_rest(h, a, b);
         }
     }
     mailp_dev_copies_end();
@@ -2827,15 +2834,8 @@ static __global__ void __launch_bounds__(256, SPLIT ? 1 : 2) mailp_cuda_stem(con
         uint32_t  a0[GW][4], a1[GW][4];
 #pragma unroll
         for (int w = 0; w < GW; w++) {
-            const uint4 wh = s->weights[k][0][w][lane], wl = SPLIT ? s->weights[k][1][w][lane] : wh;
-            a0[w][0] = wh.x;
-            a0[w][1] = wh.y;
-            a0[w][2] = wh.z;
-            a0[w][3] = wh.w;
-            a1[w][0] = wl.x;
-            a1[w][1] = wl.y;
-            a1[w][2] = wl.z;
-            a1[w][3] = wl.w;
+            mailp_dev_fragment(a0[w], s->weights[k][0][w][lane]);
+            mailp_dev_fragment(a1[w], s->weights[k][SPLIT][w][lane]); /* without SPLIT not used */
         }
 #pragma unroll
         for (int q = 0; q < TILES; q++) {
@@ -2997,15 +2997,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_KEYPOINTS_NT) mailp_cuda_key
                     }
                 }
             }
-            /* 32 sums over 32 lanes: each lane ends with one of them */
-#pragma unroll
-            for (int d = 16; d; d >>= 1) {
-#pragma unroll
-                for (int i = 0; i < d; i++) {
-                    const float keep = lane & d ? v[i + d] : v[i], send = lane & d ? v[i] : v[i + d];
-                    v[i] = keep + __shfl_xor_sync(0xffffffffu, send, d);
-                }
-            }
+            mailp_dev_share_sums<32>(v, lane);
             const int k = k0 + lane / PN, i = i0 + lane % PN;
             if (k < p.n_keypoints && i < here) {
                 a[k * PX + i] = (v[0] + eye.conv_b[k]) * scale;
@@ -3148,19 +3140,6 @@ struct mailp_cuda_loop_shared {
     float               x[COLS][MAILP_CUDA_MAX_ACTION], noise[COLS][MAILP_CUDA_MAX_ACTION], step[5]; /* noisy actions; of the sampler's step */
     mailp_cuda_bar      hop[3];
 };
-
-/* Sums over the 8 lanes that share lane / 8, of 8 values each; lane j gets number j % 8. */
-static __device__ __forceinline__ float mailp_dev_sum8(float (&v)[8], int j) {
-#pragma unroll
-    for (int d = 4; d; d >>= 1) {
-#pragma unroll
-        for (int i = 0; i < d; i++) {
-            const float keep = j & d ? v[i + d] : v[i], send = j & d ? v[i] : v[i + d];
-            v[i] = keep + __shfl_xor_sync(0xffffffffu, send, d);
-        }
-    }
-    return v[0];
-}
 
 /* Mean and variance of a token's 128 values, of which this lane holds Q * 4 and its LANES neighbours the others; from sums about
    `about`. */
@@ -3347,7 +3326,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             float now, var;
             add_out(layer > 0);
             mailp_cuda_moments<LANES, Q>(now, var, res, mean);
-            const float inv = MAILP_CUDA_RAISE * rsqrtf(var + 1e-5f);
+            const float inv = MAILP_CUDA_RAISE * mailp_dev_rsqrt(var + 1e-5f);
             mean = now;
 #pragma unroll
             for (int q = 0; q < Q; q++) {
@@ -3355,8 +3334,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 const uint32_t h0 = mailp_dev_half2(v.x, v.y), h1 = mailp_dev_half2(v.z, v.w);
                 const int      k4 = l + LANES * q;
                 s->norm[k4 >> 2][m_own >> 3][4 * (m_own & 7) + (k4 & 3)] =
-                    make_uint4(h0, h1, mailp_dev_half2(v.x - mailp_dev_half_first(h0), v.y - mailp_dev_half_second(h0)),
-                               mailp_dev_half2(v.z - mailp_dev_half_first(h1), v.w - mailp_dev_half_second(h1)));
+                    make_uint4(h0, h1, mailp_dev_half2_rest(h0, v.x, v.y), mailp_dev_half2_rest(h1, v.z, v.w));
             }
         }
         __syncthreads();
@@ -3366,8 +3344,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             float acc[3][TILES][4] = {};
 #pragma unroll
             for (int k = 0; k < 2; k++) {
-                const uint32_t hi[4] = {in_w[z][0][k].x, in_w[z][0][k].y, in_w[z][0][k].z, in_w[z][0][k].w};
-                const uint32_t lo[4] = {in_w[z][1][k].x, in_w[z][1][k].y, in_w[z][1][k].z, in_w[z][1][k].w};
+                uint32_t hi[4], lo[4];
+                mailp_dev_fragment(hi, in_w[z][0][k]);
+                mailp_dev_fragment(lo, in_w[z][1][k]);
 #pragma unroll
                 for (int n = 0; n < TILES; n++) {
                     const uint4    v = s->norm[2 * (warp >> 1) + k][n][lane];
@@ -3528,8 +3507,8 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 }
                 if (m % 8 == 7 || m == M - 1) { /* a finished tile: sum over the states, skip and gate; it travels while the next is scanned */
                     const int   n = m / 8, col = 8 * n + j;
-                    const float v = mailp_dev_sum8(y[n], j);
-                    s->y[col][((o >> 4) ^ (col & 1)) * 16 + (o & 15)] = (v + w.channels.D[o] * u[n]) * gate[n];
+                    mailp_dev_share_sums<8>(y[n], j);
+                    s->y[col][((o >> 4) ^ (col & 1)) * 16 + (o & 15)] = (y[n][0] + w.channels.D[o] * u[n]) * gate[n];
                     mailp_dev_publish();
                     __syncthreads();
                     if (lane == 0) {
@@ -3593,7 +3572,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             float      now, var;
             add_out(true);
             mailp_cuda_moments<LANES, Q>(now, var, res, mean);
-            const float inv = rsqrtf(var + 1e-5f);
+            const float inv = mailp_dev_rsqrt(var + 1e-5f);
 #pragma unroll
             for (int q = 0; q < Q; q++) {
                 const float4 f = *(const float4 *)&s->norm_w[4 * (l + LANES * q)], b = *(const float4 *)&s->norm_b[4 * (l + LANES * q)];
@@ -3612,7 +3591,8 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                         sums[i] += (f.x * res[q].x + f.y * res[q].y) + (f.z * res[q].z + f.w * res[q].w);
                     }
                 }
-                float predicted = mailp_dev_sum8(sums, lane);
+                mailp_dev_share_sums<8>(sums, lane);
+                float predicted = sums[0];
 #pragma unroll
                 for (int d = 8; d < LANES; d <<= 1) {
                     predicted += __shfl_xor_sync(0xffffffffu, predicted, d);
@@ -3852,6 +3832,13 @@ static inline void mailp_cuda_load_transformer(mailp_cuda_loader *l, mailp_cuda_
     t->norm_b = NULL;
 }
 
+/* Two neighbouring weights as half operands, hi and lo. */
+static inline void mailp_cuda_pack_half(uint32_t *hi, uint32_t *lo, float first, float second) {
+    const uint32_t h0 = mailp_cuda_to_half(first), h1 = mailp_cuda_to_half(second);
+    *hi = h0 | h1 << 16;
+    *lo = mailp_cuda_to_half(first - mailp_cuda_from_half(h0)) | mailp_cuda_to_half(second - mailp_cuda_from_half(h1)) << 16;
+}
+
 /* w [CO][taps][CI] -> to, of the same size: fragments for mailp_dev_mma, where mailp_cuda_fragment says, steps in the order of
    mailp_cuda_fused_block: as half (hi) and what rounding lost (lo), both times a power of two that brings the largest weight to 8..16, so that lo is not lost among the smallest
    halves. Returns the inverse of that power and of the one that inputs are multiplied by. */
@@ -3868,12 +3855,8 @@ static inline float mailp_cuda_pack_fragments(float *to, const float *w, size_t 
         const size_t r = i % 4, lane = i / 4 % 32, step = i / 128 % steps, group = i / 128 / steps;
         const size_t tap = step % each / (block / 16), input = step / each * block + step % (block / 16) * 16;
         const float *from = w + ((group * 16 + lane / 4 + 8 * (r & 1)) * taps + tap) * CI + input + 2 * (lane % 4) + 8 * (r >> 1);
-        uint32_t     h = 0, rest = 0;
-        for (size_t e = 0; e < 2; e++) {
-            const uint32_t b = mailp_cuda_to_half(from[e] * scale);
-            h |= b << (16 * e);
-            rest |= mailp_cuda_to_half(from[e] * scale - mailp_cuda_from_half(b)) << (16 * e);
-        }
+        uint32_t     h, rest;
+        mailp_cuda_pack_half(&h, &rest, from[0] * scale, from[1] * scale);
         const size_t at = 4 * (mailp_cuda_fragment((int)CO, (int)steps, (int)group, (int)step) + lane) + r;
         memcpy(to + at, &h, 4);
         memcpy(to + at + 128 * mailp_cuda_fragment_groups((int)CO), &rest, 4);
@@ -3994,13 +3977,6 @@ static inline void mailp_cuda_load_time(mailp_cuda_loader *l, const float **devi
 /* The host copy behind a device pointer. */
 static inline const float *mailp_cuda_host(const mailp_cuda_loader *l, const float *device) {
     return l->host + (device - l->device);
-}
-
-/* Two rows' neighbouring weights as half hi and lo operands. */
-static inline void mailp_cuda_pack_half(uint32_t *hi, uint32_t *lo, float first, float second) {
-    const uint32_t h0 = mailp_cuda_to_half(first), h1 = mailp_cuda_to_half(second);
-    *hi = h0 | h1 << 16;
-    *lo = mailp_cuda_to_half(first - mailp_cuda_from_half(h0)) | mailp_cuda_to_half(second - mailp_cuda_from_half(h1)) << 16;
 }
 
 /* Cut the loop's trunk for the blocks of a cluster; see mailp_cuda_slice. Weights have been read. */
@@ -4886,6 +4862,9 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
             least = cycles;
         }
     };
+    auto together_of = [&](const mailp_cuda_many_shape &shape) { /* whole pictures that fit a block */
+        return shape.px > px && shape.px % px == 0 && px % (shape.px / 8) == 0 ? shape.px / px : 1;
+    };
     mailp_cuda_many_args a = {};
     mailp_cuda_few_args  b = {};
     for (int i = 0; i < MANY; i++) {
@@ -4893,7 +4872,7 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
         while (cluster * many[i].px < px) {
             cluster *= 2;
         }
-        const int    together = many[i].px > px && many[i].px % px == 0 && px % (many[i].px / 8) == 0 ? many[i].px / px : 1;
+        const int    together = together_of(many[i]);
         const int    places = together * mailp_cuda_fused_rows(many[i].px, HO, WO, size, stride) * cols, part = many[i].part;
         const size_t tile = (size_t)places * (size_t)(part + 8) * 4, shared = many[i].shared + (tile > many[i].out ? tile : many[i].out);
         if (w.CO % (16 * many[i].groups) == 0 && w.CI % part == 0 && places <= 65535) {
@@ -4918,15 +4897,10 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
         return 0;
     }
     q->cycles += least;
+    const mailp_cuda_maps maps = {H, W, w.CI, HO, WO, w.CO, w.stride};
     if (best > MANY) {
         const auto &shape = few[best - MANY - 1];
-        b.H = H;
-        b.W = W;
-        b.CI = w.CI;
-        b.CO = w.CO;
-        b.stride = w.stride;
-        b.HO = HO;
-        b.WO = WO;
+        static_cast<mailp_cuda_maps &>(b) = maps;
         b.share = shape.share;
         b.parts = best_cluster / shape.share;
         b.part_rows = (mailp_cuda_fused_rows(8 * shape.tiles, HO, WO, size, stride) - size) / stride + 1;
@@ -4936,17 +4910,11 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
         return 1;
     }
     const auto &shape = many[best - 1];
-    a.H = H;
-    a.W = W;
-    a.CI = w.CI;
-    a.CO = w.CO;
-    a.stride = w.stride;
-    a.HO = HO;
-    a.WO = WO;
+    static_cast<mailp_cuda_maps &>(a) = maps;
     a.images = s->B;
     a.part = shape.part;
     a.cluster = best_cluster;
-    a.together = shape.px > px && shape.px % px == 0 && px % (shape.px / 8) == 0 ? shape.px / px : 1;
+    a.together = together_of(shape);
     memcpy(a.job, job, (size_t)n * sizeof *job);
     mailp_cuda_launch(q, half ? shape.single : shape.split,
                       dim3((unsigned)((s->B + a.together - 1) / a.together * (w.CO / 16 / shape.groups) * a.cluster), (unsigned)n), 256, (size_t)best_shared, a,

@@ -134,36 +134,29 @@ struct stream_args {
     int                  n;
 };
 
-struct stream_shared {
-    __align__(128) unsigned char piece[4][16384];
-    mailp_cuda_bar bar[4];
-};
-
-static __global__ void __launch_bounds__(32) probe_stream(stream_args p) {
-#ifdef MAILP_CUDA_CLUSTERS
-    MAILP_CUDA_SHARED(stream_shared, s);
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < 4; i++) {
-            mailp_dev_bar_init(&s->bar[i]);
+/* Pieces of 16 KB, three of them under way. */
+static __global__ void __launch_bounds__(256) probe_stream(stream_args p) {
+    MAILP_CUDA_SHARED(float4, s); /* [4][1024] */
+    const int tid = (int)threadIdx.x;
+    auto      fetch = [&](int i) {
+        const unsigned char *from = p.from + ((size_t)blockIdx.x * p.n + i) * 16384 % p.span;
+        for (int k = tid; k < 1024 && i < p.n; k += 256) {
+            mailp_dev_copy<16>(s + (i & 3) * 1024 + k, from + 16 * k, true);
         }
-        mailp_dev_bar_publish();
-        const unsigned begin = (unsigned)clock();
-        for (int i = 0; i < p.n + 4; i++) {
-            if (i >= 4) {
-                mailp_dev_bar_wait(&s->bar[i & 3], ((i >> 2) - 1) & 1);
-            }
-            if (i < p.n) {
-                mailp_dev_bar_expect(&s->bar[i & 3], 16384);
-                mailp_dev_bulk(s->piece[i & 3], p.from + ((size_t)blockIdx.x * p.n + i) * 16384 % p.span, 16384, &s->bar[i & 3]);
-            }
-        }
-        if (blockIdx.x == 0) {
-            *p.cycles = (unsigned)clock() - begin;
-        }
+        mailp_dev_copies_end();
+    };
+    const unsigned begin = (unsigned)clock();
+    for (int i = 0; i < 3; i++) {
+        fetch(i);
     }
-#else
-    (void)p;
-#endif
+    for (int i = 0; i < p.n; i++) {
+        mailp_dev_copies_wait<2>();
+        __syncthreads();
+        fetch(i + 3);
+    }
+    if (blockIdx.x == 0 && tid == 0) {
+        *p.cycles = (unsigned)clock() - begin;
+    }
 }
 
 /* ---- rates of one SM ---- */
@@ -293,12 +286,12 @@ int main(void) {
                        cycles(probe_exchange<true>, 8u * (unsigned)clusters, 256, sizeof(probe_shared), a, 8, out, a.n));
             }
         }
-        printf("into shared memory, bytes a cycle and SM: of 8 MB, of %zu MB\n", large >> 20);
-        for (int blocks : {1, 8, prop.multiProcessorCount}) {
-            const stream_args l2 = {out, memory, (size_t)8 << 20, 500}, far = {out, memory, large, 500};
-            printf("%8d SMs %8.1f %8.1f\n", blocks, 16384.0 / cycles(probe_stream, (unsigned)blocks, 32, sizeof(stream_shared), l2, 1, out, l2.n),
-                   16384.0 / cycles(probe_stream, (unsigned)blocks, 32, sizeof(stream_shared), far, 1, out, far.n));
-        }
+    }
+    printf("into shared memory, bytes a cycle and SM: of 8 MB, of %zu MB\n", large >> 20);
+    for (int blocks : {1, 8, prop.multiProcessorCount}) {
+        const stream_args l2 = {out, memory, (size_t)8 << 20, 500}, far = {out, memory, large, 500};
+        printf("%8d SMs %8.1f %8.1f\n", blocks, 16384.0 / cycles(probe_stream, (unsigned)blocks, 256, 65536, l2, 1, out, l2.n),
+               16384.0 / cycles(probe_stream, (unsigned)blocks, 256, 65536, far, 1, out, far.n));
     }
     const probe_args rate = {out, sink, 5000, 0};
     printf("a cycle and SM: %.1f exponentials, %.0f products of halves, %.0f of tf32\n", 8.0 * 1024 / cycles(probe_ex2, 1, 1024, 0, rate, 1, out, rate.n),

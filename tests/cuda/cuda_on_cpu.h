@@ -697,6 +697,16 @@ inline void bar_wait(MBar *bar, unsigned parity, int line) {
     }
 }
 /* Sums in double, rounded once: the unit's own rounding differs a little, so only tolerances compare with a GPU. */
+inline void mma_sums(float d[4], const Warp *w, unsigned p, int lane, int inputs) {
+    for (int j = 0; j < 4; ++j) {
+        const float *row = w->a[p][lane / 4 + j / 2 * 8], *col = w->b[p][2 * (lane % 4) + j % 2];
+        double s = d[j];
+        for (int k = 0; k < inputs; ++k) {
+            s += (double)row[k] * col[k];
+        }
+        d[j] = (float)s;
+    }
+}
 inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*value)(uint32_t), int line) {
     Fiber *f = cur;
     Warp *w = f->w;
@@ -716,14 +726,7 @@ inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*va
         w->b[p][g][2 * t + i % 2 + 8 * (i / 2)] = number[b[i / 2] >> i % 2 * 16 & 0xffffu];
     }
     arrive(w->bar, line);
-    for (int j = 0; j < 4; ++j) {
-        const float *row = w->a[p][g + j / 2 * 8], *col = w->b[p][2 * t + j % 2];
-        double s = d[j];
-        for (int k = 0; k < 16; ++k) {
-            s += (double)row[k] * col[k];
-        }
-        d[j] = (float)s;
-    }
+    mma_sums(d, w, p, f->lane, 16);
 }
 
 /* The same for tf32 operands, 8 inputs. */
@@ -742,14 +745,7 @@ inline void mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2], int l
         memcpy(&w->b[p][g][t + 4 * i], &b[i], 4);
     }
     arrive(w->bar, line);
-    for (int j = 0; j < 4; ++j) {
-        const float *row = w->a[p][g + j / 2 * 8], *col = w->b[p][2 * t + j % 2];
-        double s = d[j];
-        for (int k = 0; k < 8; ++k) {
-            s += (double)row[k] * col[k];
-        }
-        d[j] = (float)s;
-    }
+    mma_sums(d, w, p, f->lane, 8);
 }
 
 inline void need_full(unsigned m) {
@@ -822,9 +818,6 @@ static inline float __fadd_rn(float a, float b) {
 }
 static inline float __fsub_rn(float a, float b) {
     return a - b;
-}
-static inline float rsqrtf(float x) {
-    return 1.0f / sqrtf(x);
 }
 template <class T>
 static inline T __ldg(const T *p) {
