@@ -7772,7 +7772,8 @@ static void mailp_stem_pack(void *to, float *scale, float *bias, const float *fr
     }
 }
 
-/* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. low: see mailp_conv. */
+/* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. Tiles of one row are
+   for small maps: all their products have to fit at once. low: see mailp_conv. */
 static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type, int low,
                                     size_t stride) {
     const size_t four = ((h + 3) / 4) * ((w + 3) / 4), two = ((h + 1) / 2) * ((w + 1) / 2);
@@ -7784,7 +7785,8 @@ static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *ker
            squares are always of; of integers of 16 bits, which take 0.8 of the time; or of 8 bits, which rows are never of */
         const int    sixteen = mailp_sixteen(kernels, type), eight = low && type == MAIL_WEIGHTS_INT8;
         const size_t squares = 36 * four + (type == MAIL_WEIGHTS_INT8 ? 150 : 120);
-        const size_t rows    = 18 * h * ((w + 3) / 4) * (sixteen ? 4 : 5) / 5 + (sixteen ? 20 : 43);
+        const size_t strips  = h * ((w + 3) / 4);
+        const size_t rows    = strips > MAILP_TILES(1) ? SIZE_MAX : 18 * strips * (sixteen ? 4 : 5) / 5 + (sixteen ? 20 : 43);
         const size_t direct  = (low || h * w > MAILP_INSIDE ? 9 * h * w * (sixteen ? 4 : 5) / 5 : (3 * h - 2) * (3 * w - 2)) /
                               (eight ? kernels->low_rate[type] : 1);
         return MAILP_MIN(direct, rows) > squares ? 4 : direct > rows ? 1 : 0;

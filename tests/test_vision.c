@@ -407,6 +407,7 @@ int main(void) {
     test_network(50, 70, 16, 32, 128, SMOOTH);
     test_network(1, 1, 16, 3, 1, NOISE);
     test_network(7, 200, 32, 17, 33, NOISE);
+    test_network(8, 530, 16, 5, 24, SMOOTH);  /* maps of two rows, with more tiles of one row than there is room for */
     test_network(96, 96, 16, 16, 64, GREY);
     test_network(96, 96, 16, 16, 64, BLACK);
     test_network(50, 70, 64, 32, 128, NOISE);
