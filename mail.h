@@ -179,7 +179,7 @@ MAIL_API mail_status mail_tensor_read(const mail_tensor *tensor, float *values, 
 typedef enum mail_arch      { MAIL_D_MA, MAIL_ED_MA, MAIL_D_TR, MAIL_ED_TR } mail_arch;
 typedef enum mail_algorithm { MAIL_DDPM, MAIL_BC } mail_algorithm;
 typedef enum mail_schedule  { MAIL_COSINE, MAIL_LINEAR, MAIL_VP } mail_schedule;
-/* How weights are held. bf16: 16 bits each; where the processor has faster products of integers than of floats (AVX2) these are integers with a
+/* How weights are held. bf16: 16 bits each; where the processor has faster products of integers than of floats (VNNI, AVX2) these are integers with a
    scale for each output, and rows they meet are rounded to 13 bits and a sign: less than bf16 itself rounds. int8: 8 bits with a scale for
    each output. Vectors, embeddings and what dt hangs on stay float32. */
 typedef enum mail_weights   { MAIL_WEIGHTS_F32, MAIL_WEIGHTS_BF16, MAIL_WEIGHTS_INT8 } mail_weights;
@@ -3917,9 +3917,6 @@ MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_co
 #    include <cpuid.h>
 #  endif
 #endif
-#if defined(MAILP_EMULATED_AVX512) || (defined(__clang__) ? __clang_major__ >= 9 : defined(__GNUC__) && __GNUC__ >= 10)
-#  define MAILP_HAS_BF16 1  /* the compiler knows AVX512-BF16 */
-#endif
 #if defined(MAILP_X86) && !defined(MAILP_NO_VNNI) && \
     (defined(MAILP_EMULATED_AVX512) || (defined(__clang__) ? __clang_major__ >= 12 && !defined(__APPLE__) : defined(__GNUC__) && __GNUC__ >= 11))
 #  define MAILP_HAS_AVX_VNNI 1  /* and AVX-VNNI, which no Apple has; the assembler has to know it as well (binutils 2.36) */
@@ -4061,7 +4058,8 @@ MAILP_INLINE size_t mailp_tile_weights(size_t tile, size_t k) {
 #define MAILP_U_PLANE(group) ((group) * MAILP_DEPTH * MAILP_LANES + MAILP_PLANE_PAD)
 #define MAILP_M_PLANE(group) ((group) * MAILP_TILES(group) * MAILP_LANES + MAILP_PLANE_PAD)
 
-/* Winograd's tiles of one row: the weights of one column of 3 x 3 for a block of channels and a panel, [3 rows][16][16] */
+/* Winograd's tiles of one row: the weights of one column of 3 x 3 for a block of channels and a panel, [3 rows][16][16]
+   (16 bits: for a group of panels, [3 rows][8][group][16][2]) */
 #define MAILP_COLUMN (3 * (size_t)MAILP_LANES * MAILP_LANES)
 
 /* Where the inputs of the next n output pixels are, from pixel (*row, *column) on. */
@@ -4094,11 +4092,6 @@ typedef struct mailp_kernels {
        int8 save memory traffic, which is what bounds a few rows, and round nothing but the weights. */
     void (*gemm[3])(float *y, size_t ldy, const float *x, size_t ldx, const void *w, const float *scale, const float *bias,
                     size_t rows, size_t k, size_t panels, int accumulate);
-
-    /* The same, but for the rounding of x, by products of integers: weights of bf16 are held as 16 bits with a scale for that, and all lie
-       as mailp_mat says for `low`. NULL where the set gains nothing by it. Described where it is defined. */
-    void (*gemm_low[3])(float *y, size_t ldy, const float *x, size_t ldx, const void *w, const float *scale, const float *bias,
-                        size_t rows, size_t k, size_t panels, int accumulate);
 
     /* sequences: each is described where it is defined, in >>kernels */
     void (*layer_norm)(float *y, size_t ldy, const float *x, size_t ldx, const float *gain, const float *bias,
@@ -4149,31 +4142,39 @@ typedef struct mailp_kernels {
     void (*conv_stream)(float *y, const float *x, const void *w, const float *scale, const mailp_conv_shape *shape, size_t pixels,
                         mail_weights type);
 
-    /* The same convolution with operands of 16 bits (bf16, or integers: mailp_sixteen) or 8, [mail_weights], and what makes such operands of
-       a map; NULL where the set has no such product. Defined at the end of the vision kernels. */
-    void (*conv_low[3])(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w, const float *w_scale,
-                        const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels,
-                        size_t panels, uintptr_t ahead, size_t lines);
-    void (*lower[3])(unsigned char *q, float *scale, const float *x, size_t n);
-    size_t low_rate[3];  /* its products in the time of one of floats */
-    int    stem_most;    /* largest weight of a stem in 8 bits; 0: it has to be done in float */
-    int    low_sum;      /* most that four weights of 8 bits whose products meet in 16 may add up to, of one sign; 0: they meet in 32 */
-
     /* Winograd's convolutions on one block; for tile see MAILP_PHASES */
     void (*winograd_weights)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels, size_t tile,
                              mail_weights type);
     void (*winograd_in)(float *v, size_t plane, const float *x, size_t row, size_t tiles_h, size_t tiles_w, size_t tile);
     void (*winograd_out)(float *y, const float *m, size_t h, size_t w, size_t tile, size_t tiles_w, size_t begin, size_t end);
 
-    /* y[m][j] = (accumulate ? y[m][j] : 0) + sum over t < runs, i < 16 of x[t * stride + m * 16 + i] * w[t][i][j] for m < pixels;
-       at each step of t and i the address `ahead` from which is fetched moves by ahead_step bytes. NULL: conv is used instead. */
-    void (*winograd_products)(float *y, const float *x, size_t stride, size_t runs, const float *w, size_t pixels, int accumulate,
+    /* y[p][m][j] = (accumulate ? y[p][m][j] : 0) + sum over t < runs, i < 16 of x[t * stride + m * 16 + i] * w[t][i][p][j] for m < pixels,
+       p < conv_group; ldy: panel stride of y.  At each step of t and i the address `ahead` from which is fetched moves by ahead_step
+       bytes. NULL: conv is used instead. */
+    void (*winograd_products)(float *y, size_t ldy, const float *x, size_t stride, size_t runs, const float *w, size_t pixels, int accumulate,
                               uintptr_t ahead, size_t ahead_step);
     /* NULL: no tiles of one row.  At every 16 columns of w the address `ahead` from which is fetched moves by ahead_step bytes. */
     void (*winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead, size_t ahead_step);
 
-    /* The same in integers of 16 bits, for conv_low[MAIL_WEIGHTS_BF16]; NULL: not there, and these weights are floats */
-    void (*rows16_weights)(int16_t *u, const int16_t *w, uintptr_t ahead, size_t ahead_step);
+    /* integers in the place of floats; NULL where the set gains nothing by them */
+
+    /* gemm, but for the rounding of x: weights of bf16 are held as 16 bits with a scale for that, and all lie as mailp_mat says for
+       `low`. Described where it is defined. */
+    void (*gemm_low[3])(float *y, size_t ldy, const float *x, size_t ldx, const void *w, const float *scale, const float *bias,
+                        size_t rows, size_t k, size_t panels, int accumulate);
+
+    /* conv with integers of 16 bits (for weights of bf16) or 8 bits, [mail_weights], and what makes such integers of a map. Defined at
+       the end of the vision kernels. */
+    void (*conv_low[3])(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w, const float *w_scale,
+                        const float *bias, size_t group, const mailp_conv_shape *shape, size_t block, size_t end, size_t pixels,
+                        size_t panels, uintptr_t ahead, size_t lines);
+    void (*lower[3])(unsigned char *q, float *scale, const float *x, size_t n);
+    size_t low_rate[3];  /* its products in the time of four of floats */
+    int    stem_most;    /* largest weight of a stem in 8 bits; 0: it has to be done in float */
+    int    low_sum;      /* most that four weights of 8 bits whose products meet in 16 may add up to, of one sign; 0: they meet in 32 */
+
+    /* Winograd's tiles of one row in integers of 16 bits, for conv_low[MAIL_WEIGHTS_BF16] */
+    void (*rows16_weights)(int16_t *u, const int16_t *w, size_t group, uintptr_t ahead, size_t lines);
     void (*rows16_in)(int16_t *v, float *scale, size_t plane, const float *x, size_t floats, size_t row, size_t tiles_h, size_t tiles_w);
     void (*rows16_out)(float *y, const float *m, size_t h, size_t w, size_t tiles_w);
 } mailp_kernels;
@@ -5125,29 +5126,30 @@ MAILP_KERNEL void MAILP_FN(winograd_out)(float *y, const float *m, size_t h, siz
     }
 }
 
-#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_NEON
+#if MAILP_W > 1
 
-/* The products of one plane with one panel. They are a convolution in which all places are apart by constants: with one pointer for
-   all pixels and four steps written out they take 10 to 20 % less time than by conv, most where a neighbour on the same core leaves
-   few instructions a cycle. */
+/* The products of one plane with one group of panels. They are a convolution in which all places are apart by constants: with one pointer
+   for all pixels and four steps written out they take 10 to 20 % less time than by conv, most where a neighbour on the same core leaves
+   few instructions a cycle. (Zen 3; AVX-512 has 34 instructions a step for 40.) */
 #if MAILP_W == 8
 #  define MAILP_PRODUCTS_VECS(X, r)   MAILP_C2(X, r)
 #else
 #  define MAILP_PRODUCTS_VECS(X, r)   MAILP_C4(X, r)
 #endif
+#define MAILP_PRODUCTS_STRIDE         (MAILP_CONV_PANELS * MAILP_LANES)  /* of a step in w */
 #define MAILP_PRODUCTS_INIT(r, n)     MAILP_PRODUCTS_VECS(MAILP_ZERO, r)
-#define MAILP_PRODUCTS_GETW(i, c)     const mailp_vec w##c = mailp_vload(w + (i) * MAILP_LANES + (c) * MAILP_W);
+#define MAILP_PRODUCTS_GETW(i, c)     const mailp_vec w##c = mailp_vload(w + (i) * MAILP_PRODUCTS_STRIDE + (c) * MAILP_W);
 #define MAILP_PRODUCTS_ROW(r, i)      { const mailp_vec xv = mailp_vset(x[(r) * MAILP_LANES + (i)]); MAILP_PRODUCTS_VECS(MAILP_FMA, r) }
 #define MAILP_PRODUCTS_STEP(mr, i)    { MAILP_PRODUCTS_VECS(MAILP_PRODUCTS_GETW, i) MAILP_R##mr(MAILP_PRODUCTS_ROW, i) }
 #define MAILP_PRODUCTS_ROW_PUT(r, n)  MAILP_PRODUCTS_VECS(MAILP_CONV_PUT, r)
 #define MAILP_PRODUCTS_TILE(mr)                                                                                             \
-    MAILP_KERNEL void MAILP_FN(products_##mr)(float *y, const float *x, size_t stride, size_t runs, const float *w, int accumulate, \
-                                              uintptr_t ahead, size_t ahead_step) {                                         \
-        const size_t ldy = 0; /* one panel */                                                                               \
-        size_t       t, i;                                                                                                  \
+    MAILP_KERNEL void MAILP_FN(products_##mr)(float *y, size_t ldy, const float *x, size_t stride, size_t runs, const float *w, \
+                                              int accumulate, uintptr_t ahead, size_t ahead_step) {                         \
+        size_t t, i;                                                                                                        \
         MAILP_R##mr(MAILP_PRODUCTS_INIT, 0)                                                                                 \
+        (void)ldy;                                                                                                          \
         for (t = 0; t < runs; t++, x += stride - MAILP_LANES) {                                                             \
-            for (i = 0; i < MAILP_LANES; i += 4, x += 4, w += 4 * MAILP_LANES, ahead += 4 * ahead_step) {                   \
+            for (i = 0; i < MAILP_LANES; i += 4, x += 4, w += 4 * MAILP_PRODUCTS_STRIDE, ahead += 4 * ahead_step) {         \
                 MAILP_PREFETCH(ahead);                                                                                      \
                 MAILP_PRODUCTS_STEP(mr, 0)                                                                                  \
                 MAILP_PRODUCTS_STEP(mr, 1)                                                                                  \
@@ -5165,22 +5167,30 @@ MAILP_PRODUCTS_TILE(4)
 MAILP_PRODUCTS_TILE(5)
 MAILP_PRODUCTS_TILE(6)
 
-typedef void (*MAILP_FN(products_tile))(float *y, const float *x, size_t stride, size_t runs, const float *w, int accumulate,
+typedef void (*MAILP_FN(products_tile))(float *y, size_t ldy, const float *x, size_t stride, size_t runs, const float *w, int accumulate,
                                         uintptr_t ahead, size_t ahead_step);
 
-MAILP_KERNEL void MAILP_FN(winograd_products)(float *y, const float *x, size_t stride, size_t runs, const float *w, size_t pixels,
+MAILP_KERNEL void MAILP_FN(winograd_products)(float *y, size_t ldy, const float *x, size_t stride, size_t runs, const float *w, size_t pixels,
                                               int accumulate, uintptr_t ahead, size_t ahead_step) {
     static const MAILP_FN(products_tile) tile[6] = { MAILP_FN(products_1), MAILP_FN(products_2), MAILP_FN(products_3),
                                                      MAILP_FN(products_4), MAILP_FN(products_5), MAILP_FN(products_6) };
     uint32_t left, tiles, mr;
     for (left = (uint32_t)pixels, tiles = (left + 5) / 6; tiles > 0; left -= mr, tiles--) {
         mr = left / tiles;
-        tile[mr - 1](y, x, stride, runs, w, accumulate, ahead, ahead_step);
+        tile[mr - 1](y, ldy, x, stride, runs, w, accumulate, ahead, ahead_step);
         y     += mr * MAILP_LANES;
         x     += mr * MAILP_LANES;
         ahead += runs * MAILP_LANES * ahead_step;
     }
 }
+#  undef MAILP_PRODUCTS_VECS
+#  undef MAILP_PRODUCTS_STRIDE
+#  define MAILP_WINOGRAD_PRODUCTS MAILP_FN(winograd_products)
+#else
+#  define MAILP_WINOGRAD_PRODUCTS NULL
+#endif
+
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_NEON
 
 /* u[j][y][i][16] = (G g)[j] of row y of g for one block of 16 channels i and one panel, where `scale` is theirs if weights are int8;
    u [6][3][16][16];  w [3 columns][3 rows][16][16].  Of float32 weights planes 0 and 5 are left out: they are columns 0 and 2 of w. */
@@ -5211,19 +5221,17 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
     }
 }
 
-#  define MAILP_WINOGRAD_PRODUCTS MAILP_FN(winograd_products)
 #  define MAILP_WINOGRAD_ROWS     MAILP_FN(winograd_rows_weights)
 #else
-#  define MAILP_WINOGRAD_PRODUCTS NULL
 #  define MAILP_WINOGRAD_ROWS     NULL
 #endif
 
 /* ---- vision, 8 and 16 bits ----
 
-   A vector holds 16, 8 or 4 output channels by four input channels of 8 bits, whose products are summed in 32 bits. VNNI (of AVX-512, or
-   AVX-VNNI beside AVX2) and sdot (NEON) do that in one instruction; AVX2 alone in three, of which the first sums pairs in 16 bits, so
-   there activations have 7 bits, and so they have for sdot, whose operands are both signed. AVX512-BF16 does it for two input channels
-   of 16 bits, with sums in float32; AVX2, with or without VNNI, for two integers of 16 bits. */
+   A vector holds 16, 8 or 4 output channels by four input channels of 8 bits or by two of 16, whose products are summed in 32 bits. VNNI (of
+   AVX-512, or AVX-VNNI beside AVX2) does that in one instruction, and sdot (NEON) for 8 bits. AVX2 alone takes two for 16 bits, and three
+   for 8, of which the first sums pairs in 16 bits, so there activations have 7 bits, and so they have for sdot, whose operands are both
+   signed. Integers of 16 bits also stand in for AVX512-BF16, which no processor does more of and which would round activations to 8 bits. */
 
 #if defined(__GNUC__) && defined(MAILP_X86) && !defined(MAILP_EMULATED_AVX512)
 #  define MAILP_IN_PLACE(a) __asm__("" : "+v"(a));  /* without this gcc 12 copies and spills the sums at every step: half the speed */
@@ -5234,39 +5242,49 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
 #if MAILP_PASS == MAILP_PASS_AVX512 && !defined(MAILP_NO_VNNI)
 #  define MAILP_U8_ATTR           __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #  define MAILP_U8_MOST           255   /* largest activation */
-#  define MAILP_U8_RATE           4
+#  define MAILP_U8_RATE           16
 #  define MAILP_U8_STEM           127   /* largest weight that pixels of 8 bits meet */
 #  define MAILP_U8_SUM            0
+#  define MAILP_S16_RATE          8
 #  define mailp_ints              __m512i
 #  define mailp_izero()           _mm512_setzero_si512()
 #  define mailp_iset(a)           _mm512_set1_epi32(a)
 #  define mailp_iload(p)          _mm512_loadu_si512((const void *)(p))
+#  define mailp_istore(p, a)      _mm512_storeu_si512((void *)(p), a)
+#  define mailp_iload_i8(p)       _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #  define mailp_idot(s, x, w)     s = _mm512_dpbusd_epi32(s, x, w); MAILP_IN_PLACE(s)  /* s += x . w, four by four */
+#  define mailp_pairs(s, x, w)    s = _mm512_dpwssd_epi32(s, x, w); MAILP_IN_PLACE(s)  /* s += x . w, 16 bits, two by two */
 #  define mailp_ifloat(a)         _mm512_cvtepi32_ps(a)
+#  define mailp_iadd16(a, b)      _mm512_add_epi16(a, b)
+#  define mailp_isub16(a, b)      _mm512_sub_epi16(a, b)
 #elif MAILP_PASS == MAILP_PASS_AVX2
 #  define MAILP_U8_ATTR           MAILP_ATTR
 #  define MAILP_U8_MOST           127   /* two products of 127 * 127 fit into 16 bits */
-#  define MAILP_U8_RATE           2
+#  define MAILP_U8_RATE           8
 #  define MAILP_U8_STEM           63    /* as do two of 255 * 63 */
 #  define MAILP_U8_SUM            258   /* and 127 * 258 */
+#  define MAILP_S16_RATE          5
 #  define mailp_ints              __m256i
 #  define mailp_izero()           _mm256_setzero_si256()
 #  define mailp_iset(a)           _mm256_set1_epi32(a)
 #  define mailp_iload(p)          _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#  define mailp_istore(p, a)      _mm256_storeu_si256((__m256i *)(void *)(p), a)
+#  define mailp_iload_i8(p)       _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #  define mailp_idot(s, x, w)     s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+#  define mailp_pairs(s, x, w)    s = _mm256_add_epi32(s, _mm256_madd_epi16(x, w)); MAILP_IN_PLACE(s)
 #  define mailp_ifloat(a)         _mm256_cvtepi32_ps(a)
-#  define mailp_pairs_avx2(s, x, w) s = _mm256_add_epi32(s, _mm256_madd_epi16(x, w)); MAILP_IN_PLACE(s)  /* s += x . w, 16 bits, two by two */
-#  define mailp_pairs_vnni(s, x, w) s = _mm256_dpwssd_avx_epi32(s, x, w); MAILP_IN_PLACE(s)
+#  define mailp_iadd16(a, b)      _mm256_add_epi16(a, b)
+#  define mailp_isub16(a, b)      _mm256_sub_epi16(a, b)
 #  ifdef MAILP_HAS_AVX_VNNI
 #    define MAILP_VNNI_ATTR       __attribute__((target("avx2,fma,avxvnni")))
 #    define MAILP_VNNI_MOST       255
-#    define MAILP_VNNI_RATE       4
+#    define MAILP_VNNI_RATE       16
 #    define MAILP_VNNI_STEM       127
 #  endif
 #elif defined(MAILP_NEON_DOT) && MAILP_PASS == MAILP_PASS_NEON
 #  define MAILP_U8_ATTR           MAILP_NEON_DOT
 #  define MAILP_U8_MOST           127
-#  define MAILP_U8_RATE           4
+#  define MAILP_U8_RATE           16
 #  define MAILP_U8_STEM           0     /* pixels have a bit too many */
 #  define MAILP_U8_SUM            0
 #  define mailp_ints              int32x4_t
@@ -5275,10 +5293,6 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
 #  define mailp_iload(p)          vld1q_s8(p)
 #  define mailp_idot(s, x, w)     s = vdotq_s32(s, w, x);
 #  define mailp_ifloat(a)         vcvtq_f32_s32(a)
-#endif
-
-#if MAILP_PASS == MAILP_PASS_AVX512 && defined(MAILP_HAS_BF16)
-#  define MAILP_BF16_ATTR         __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #endif
 
 #ifdef MAILP_U8_ATTR
@@ -5345,7 +5359,7 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
 #  define MAILP_U8_W mailp_ints
 #endif
 
-/* A tile of pixels by vectors of output channels for operands of 8 bits (u8) and of 16 (bf16, s16): what is said for each kind are the words
+/* A tile of pixels by vectors of output channels for integers of 8 bits (u8) and of 16 (s16): what is said for each kind are the words
    that the tile is made of. bytes: of an activation; a step takes four bytes of activations of every pixel. name: of the functions. */
 #define MAILP_BYTES_u8          1
 #define MAILP_RUN_u8            1
@@ -5361,27 +5375,10 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
         mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c, block > 0 ? mailp_vload(to) :                            \
                                      bias != NULL ? mailp_vload(bias + (c) * MAILP_W) : mailp_vzero()));                   \
     }
-#define MAILP_BYTES_bf16        2
-#define MAILP_RUN_bf16          1
-#define MAILP_SUMS_bf16(r, c)   mailp_vec s##r##c;
-#define MAILP_ZEROS_bf16(r, c)  s##r##c = mailp_vzero();
-#define MAILP_LOADS_bf16(r, c)  const __m512i w##c = _mm512_loadu_si512((const void *)(w + (c) * 4 * MAILP_W));
-#define MAILP_SCALES_bf16(r, c)
-#define MAILP_DOTS_bf16(r, c)   s##r##c = _mm512_dpbf16_ps(s##r##c, (__m512bh)xv, (__m512bh)w##c); MAILP_IN_PLACE(s##r##c)
-#define MAILP_STEP_bf16(r, n)   { int32_t two; __m512i xv; memcpy(&two, x##r + i, 4); xv = _mm512_set1_epi32(two); MAILP_C##n(MAILP_DOTS_bf16, r) }
-#define MAILP_PUTS_bf16(r, c)                                                                                              \
-    {                                                                                                                      \
-        float *to = y + (size_t)(c) * ldy + (r) * MAILP_LANES;                                                             \
-        mailp_vstore(to, block > 0 ? mailp_vadd(s##r##c, mailp_vload(to)) : s##r##c);                                      \
-    }
-
 #define MAILP_LOW_SUMS(kind, r, n)  MAILP_C##n(MAILP_SUMS_##kind, r) const unsigned char *x##r = x + at[r] * MAILP_BYTES_##kind;
 #define MAILP_ROW_SUMS_u8(r, n)     MAILP_LOW_SUMS(u8, r, n)
-#define MAILP_ROW_SUMS_bf16(r, n)   MAILP_LOW_SUMS(bf16, r, n)
 #define MAILP_ROW_ZEROS_u8(r, n)    MAILP_C##n(MAILP_ZEROS_u8, r)
-#define MAILP_ROW_ZEROS_bf16(r, n)  MAILP_C##n(MAILP_ZEROS_bf16, r)
 #define MAILP_ROW_PUTS_u8(r, n)     MAILP_C##n(MAILP_PUTS_u8, r)
-#define MAILP_ROW_PUTS_bf16(r, n)   MAILP_C##n(MAILP_PUTS_bf16, r)
 #define MAILP_LOW_ARGS                                                                                                     \
     float *y, size_t ldy, const unsigned char *x, const float *x_scale, const size_t *at, const unsigned char *w,          \
     const float *w_scale, const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, size_t end,         \
@@ -5389,9 +5386,6 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
 #define MAILP_LOW_TILE(name, kind, attr, mr, nv)                                                                           \
     attr static void MAILP_FN(conv_##name##_##mr##x##nv)(MAILP_LOW_ARGS) {                                                 \
         MAILP_R##mr(MAILP_ROW_SUMS_##kind, nv)                                                                             \
-        (void)x_scale;                                                                                                     \
-        (void)w_scale;                                                                                                     \
-        (void)bias;                                                                                                        \
         for (; block < end; block++) {                                                                                     \
             size_t t;                                                                                                      \
             MAILP_C##nv(MAILP_SCALES_##kind, 0)                                                                            \
@@ -5431,8 +5425,8 @@ typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
 
    x  maps of n = 4 values of 8 bits or 2 of 16 in four bytes, laid out as those of floats (mailp_conv_shape); x_scale: one for each block;
    w  [end - block][n_taps][depth / n][group][16][n], of which the first `panels` panels are used;
-   w_scale, bias [panels][16];  bias NULL: zeros.   bf16 has no scales and no bias; integers of 16 bits (s16) have both.
-   Numbers: with integers the inner sums are exact, so results do not depend on their order. */
+   w_scale, bias [panels][16];  bias NULL: zeros.
+   Numbers: the inner sums are exact, so results do not depend on their order. */
 #define MAILP_LOW_CONV(name, kind, attr)                                                                                                \
     MAILP_LOW_ALL(name, kind, attr)                                                                                                     \
     static const MAILP_FN(conv_low_tile) MAILP_FN(conv_##name##_tiles)[MAILP_CONV_PANELS][6] = MAILP_LOW_TABLE(name);                   \
@@ -5487,12 +5481,9 @@ MAILP_KERNEL void MAILP_FN(conv_u8_or_stem)(float *y, size_t ldy, const unsigned
     (shape->depth == MAILP_LANES ? MAILP_FN(conv_u8x2) : MAILP_FN(conv_u8))(y, ldy, x, x_scale, w, w_scale, bias, group, shape, block, end,
                                                                             pixels, panels, ahead, lines);
 }
-#  define MAILP_CONV_U8  MAILP_FN(conv_u8_or_stem)
-#else
-#  define MAILP_CONV_U8  MAILP_FN(conv_u8)
 #endif
 
-#if MAILP_PASS == MAILP_PASS_AVX2
+#ifdef MAILP_S16_RATE
 /* Operands of 16 bits, two by two */
 #define MAILP_BYTES_s16         2
 #define MAILP_RUN_s16           1
@@ -5500,23 +5491,20 @@ MAILP_KERNEL void MAILP_FN(conv_u8_or_stem)(float *y, size_t ldy, const unsigned
 #define MAILP_SCALES_s16(r, c)  MAILP_SCALES_u8(r, c)
 #define MAILP_SUMS_s16(r, c)    MAILP_SUMS_u8(r, c)
 #define MAILP_DOTS_s16(r, c)    mailp_pairs(s##r##c, xv, w##c)
-#define MAILP_STEP_s16(r, n)    { int32_t two; __m256i xv; memcpy(&two, x##r + i, 4); xv = mailp_iset(two); MAILP_C##n(MAILP_DOTS_s16, r) }
+#define MAILP_STEP_s16(r, n)    { int32_t two; mailp_ints xv; memcpy(&two, x##r + i, 4); xv = mailp_iset(two); MAILP_C##n(MAILP_DOTS_s16, r) }
 #define MAILP_ROW_SUMS_s16(r, n)  MAILP_LOW_SUMS(s16, r, n)
 #define MAILP_ROW_ZEROS_s16(r, n) MAILP_ROW_ZEROS_u8(r, n)
 #define MAILP_ROW_PUTS_s16(r, n)  MAILP_ROW_PUTS_u8(r, n)
-#define mailp_pairs mailp_pairs_avx2
-MAILP_LOW_CONV(s16, s16, MAILP_ATTR)
-#undef mailp_pairs
-#ifdef MAILP_VNNI_ATTR
-#  define mailp_pairs mailp_pairs_vnni
-MAILP_LOW_CONV(s16_vnni, s16, MAILP_VNNI_ATTR)
-#  undef mailp_pairs
-#endif
+MAILP_LOW_CONV(s16, s16, MAILP_U8_ATTR)
 
 /* 16 values as 16 bits, in order: round(f * x) */
 MAILP_WORD __m256i MAILP_FN(pixel16)(const float *x, mailp_vec f) {
+#if MAILP_PASS == MAILP_PASS_AVX512
+    return _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(mailp_vmul(f, mailp_vload(x))));
+#else
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x))),
                                                        _mm256_cvtps_epi32(mailp_vmul(f, mailp_vload(x + MAILP_W)))), 0xd8);
+#endif
 }
 
 MAILP_KERNEL void MAILP_FN(quantize16)(unsigned char *q, float *scale, const float *x, size_t n) {
@@ -5531,17 +5519,20 @@ MAILP_KERNEL void MAILP_FN(quantize16)(unsigned char *q, float *scale, const flo
 /* Winograd's tiles of one row in integers, by the points 0, +-1, +-2, infinity: nothing but the numbers that come in is rounded, and the
    result is that of a direct convolution of them. */
 
-/* u[j - 1][y][i / 2][16][2] = (G g)[j] times its denominator, j = 1..4; planes 0 and 5 are columns 0 and 2 of w [3 columns][3 rows][8][16][2] */
-MAILP_KERNEL void MAILP_FN(rows16_weights)(int16_t *u, const int16_t *w, uintptr_t ahead, size_t ahead_step) {
-    size_t i;
-    for (i = 0; i < MAILP_COLUMN; i += MAILP_LANES, ahead += ahead_step) {
+/* u[j - 1][y][i / 2][group][16][2] = (G g)[j] times its denominator, j = 1..4; planes 0 and 5 are columns 0 and 2 of
+   w [3 columns][3 rows][8][group][16][2].  Meanwhile `lines` cache lines from ahead on are fetched. */
+MAILP_KERNEL void MAILP_FN(rows16_weights)(int16_t *u, const int16_t *w, size_t group, uintptr_t ahead, size_t lines) {
+    const size_t column = MAILP_COLUMN * group, step = 2 * MAILP_W, ahead_step = mailp_pace(lines, column / step);
+    size_t       i;
+    for (i = 0; i < column; i += step, ahead += ahead_step) {
+        const mailp_ints g0 = mailp_iload(w + i), g1 = mailp_iload(w + column + i), g2 = mailp_iload(w + 2 * column + i);
+        const mailp_ints s = mailp_iadd16(g0, g2), d = mailp_iadd16(g1, g1), e = mailp_iadd16(g2, g2);
+        const mailp_ints t = mailp_iadd16(g0, mailp_iadd16(e, e));
         MAILP_PREFETCH(ahead);
-        const __m256i g0 = mailp_iload(w + i), g1 = mailp_iload(w + MAILP_COLUMN + i), g2 = mailp_iload(w + 2 * MAILP_COLUMN + i);
-        const __m256i s = _mm256_add_epi16(g0, g2), t = _mm256_add_epi16(g0, _mm256_slli_epi16(g2, 2)), d = _mm256_add_epi16(g1, g1);
-        _mm256_storeu_si256((__m256i *)(void *)(u + i), _mm256_add_epi16(s, g1));
-        _mm256_storeu_si256((__m256i *)(void *)(u + MAILP_COLUMN + i), _mm256_sub_epi16(s, g1));
-        _mm256_storeu_si256((__m256i *)(void *)(u + 2 * MAILP_COLUMN + i), _mm256_add_epi16(t, d));
-        _mm256_storeu_si256((__m256i *)(void *)(u + 3 * MAILP_COLUMN + i), _mm256_sub_epi16(t, d));
+        mailp_istore(u + i, mailp_iadd16(s, g1));
+        mailp_istore(u + column + i, mailp_isub16(s, g1));
+        mailp_istore(u + 2 * column + i, mailp_iadd16(t, d));
+        mailp_istore(u + 3 * column + i, mailp_isub16(t, d));
     }
 }
 
@@ -5600,82 +5591,12 @@ MAILP_KERNEL void MAILP_FN(rows16_out)(float *y, const float *m, size_t h, size_
         }
     }
 }
-#  define MAILP_CONV_BF16    MAILP_FN(conv_s16)
-#  define MAILP_ROUND        MAILP_FN(quantize16)
-#  define MAILP_BF16_RATE    1
-#  define MAILP_ROWS16       MAILP_FN(rows16_weights)
-#  define MAILP_ROWS16_IN    MAILP_FN(rows16_in)
-#  define MAILP_ROWS16_OUT   MAILP_FN(rows16_out)
-#endif
-
-#ifdef MAILP_VNNI_ATTR
-/* The same with AVX-VNNI's instruction. Nothing else of AVX2's differs: see the two tables. */
-#  undef mailp_idot
-#  define mailp_idot(s, x, w) s = _mm256_dpbusd_avx_epi32(s, x, w); MAILP_IN_PLACE(s)
-MAILP_LOW_CONV(u8_vnni, u8, MAILP_VNNI_ATTR)
-
-MAILP_KERNEL void MAILP_FN(quantize_vnni)(unsigned char *q, float *scale, const float *x, size_t n) {
-    MAILP_FN(quantize_to)(q, scale, x, n, (float)MAILP_VNNI_MOST);
-}
-#endif
-
-#ifdef MAILP_BF16_ATTR
-MAILP_LOW_CONV(bf16, bf16, MAILP_BF16_ATTR)
-
-/* q[i] = x[i] as bf16, rounded to nearest even; NaN stays NaN.   scale: not used;  n a multiple of 16 */
-MAILP_KERNEL void MAILP_FN(round)(unsigned char *q, float *scale, const float *x, size_t n) {
-    size_t i;
-    (void)scale;
-    for (i = 0; i < n; i += MAILP_LANES) {
-        const mailp_vec v = mailp_vload(x + i);
-        const __m512i   bits = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-        __m512i         r = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-        r = _mm512_mask_mov_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
-        _mm256_storeu_si256((__m256i *)(void *)(q + 2 * i), _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
-    }
-}
-#  define MAILP_CONV_BF16 MAILP_FN(conv_bf16)
-#  define MAILP_ROUND     MAILP_FN(round)
-#  define MAILP_BF16_RATE 2
-#endif
-
-#  define MAILP_QUANTIZE MAILP_FN(quantize)
-#  undef MAILP_U8_ATTR
-#  undef MAILP_BF16_ATTR
-#  undef MAILP_U8_W
-#  undef MAILP_LOW_ALL
-#  undef MAILP_LOW_TABLE
-#  undef MAILP_QUANTIZE16
-#  undef mailp_ints
-#  undef mailp_izero
-#  undef mailp_iset
-#  undef mailp_iload
-#  undef mailp_idot
-#  undef mailp_ifloat
-#else
-#  define MAILP_U8_RATE  0
-#  define MAILP_U8_STEM  0
-#  define MAILP_U8_SUM   0
-#  define MAILP_CONV_U8  NULL
-#  define MAILP_QUANTIZE NULL
-#endif
-#ifndef MAILP_CONV_BF16
-#  define MAILP_CONV_BF16 NULL
-#  define MAILP_ROUND     NULL
-#  define MAILP_BF16_RATE 0
-#endif
-#ifndef MAILP_ROWS16
-#  define MAILP_ROWS16     NULL
-#  define MAILP_ROWS16_IN  NULL
-#  define MAILP_ROWS16_OUT NULL
-#endif
 
 /* ---- matrix product, 16 bits ----
 
-   Rows are rounded to 14 bits, 128 numbers by the largest of them, and meet weights of 16 or 8 bits two by two: AVX2 does twice as many
-   such products at once as of floats, for an addition each (Zen 3: 0.75 of the time); AVX-VNNI adds in the same instruction. */
+   Rows are rounded to 14 bits, 128 numbers by the largest of them, and meet weights of 16 or 8 bits two by two: twice as many such products
+   are done at once as of floats, by VNNI in one instruction, by AVX2 with an addition each (Zen 3: 0.75 of the time). */
 
-#if MAILP_PASS == MAILP_PASS_AVX2
 #define MAILP_PAIRS_ROWS  24     /* rows at a time, and how much of them: 25 KB on the stack */
 #define MAILP_PAIRS_DEPTH 512
 
@@ -5698,8 +5619,8 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
         x  = copy;
         to = last;
     }
-    for (i = 0; i < padded; i += MAILP_W) {  /* as integers, magnitudes are in order, and what is not finite comes last */
-        most = _mm256_max_epi32(most, _mm256_and_si256(bits, _mm256_castps_si256(mailp_vload(x + i))));
+    for (i = 0; i < padded; i += 8) {  /* as integers, magnitudes are in order, and what is not finite comes last */
+        most = _mm256_max_epi32(most, _mm256_and_si256(bits, _mm256_castps_si256(_mm256_loadu_ps(x + i))));
     }
     four    = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
     four    = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
@@ -5716,14 +5637,16 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
     return largest < 0x7f800000 ? m / (float)MAILP_PAIRS_MOST : NAN;
 }
 
-#define MAILP_PAIRS_W_int16(at)  _mm256_loadu_si256((const __m256i *)(const void *)(at))
-#define MAILP_PAIRS_W_int8(at)   _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(at)))
-#define MAILP_PAIRS_SUMS(r, c)   __m256i s##r##c;
-#define MAILP_PAIRS_ZEROS(r, c)  s##r##c = _mm256_setzero_si256();
+#define MAILP_PAIRS_AT(c)        ((size_t)((c) / MAILP_V) * panel + (size_t)((c) % MAILP_V) * 2 * MAILP_W)
+#define MAILP_PAIRS_W_int16(r, c) const mailp_ints w##c = mailp_iload(w + MAILP_PAIRS_AT(c));
+#define MAILP_PAIRS_W_int8(r, c)  const mailp_ints w##c = mailp_iload_i8(w + MAILP_PAIRS_AT(c));
+#define MAILP_PAIRS_AHEAD(r, c)  if ((c) % MAILP_V == 0) { MAILP_PREFETCH(ahead + MAILP_PAIRS_AT(c) * sizeof *w); }
+#define MAILP_PAIRS_SUMS(r, c)   mailp_ints s##r##c;
+#define MAILP_PAIRS_ZEROS(r, c)  s##r##c = mailp_izero();
 #define MAILP_PAIRS_DOTS(r, c)   mailp_pairs(s##r##c, xv, w##c)
 #define MAILP_PAIRS_PUT(r, c, add)                                                                                      \
     mailp_vstore(y + (r) * ldy + (c) * MAILP_W,                                                                         \
-                 mailp_vmadd(_mm256_cvtepi32_ps(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)), add));
+                 mailp_vmadd(mailp_ifloat(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)), add));
 #define MAILP_PAIRS_OLD(r, c)   MAILP_PAIRS_PUT(r, c, mailp_vload(y + (r) * ldy + (c) * MAILP_W))
 #define MAILP_PAIRS_BIAS(r, c)  MAILP_PAIRS_PUT(r, c, mailp_vload(bias + (c) * MAILP_W))
 #define MAILP_PAIRS_NEW(r, c)   MAILP_PAIRS_PUT(r, c, mailp_vzero())
@@ -5732,65 +5655,84 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
         float *to = y + (r) * ldy + (c) * MAILP_W;                                                                      \
         mailp_vstore(to, mailp_vadd(mailp_vload(to), mailp_vload(bias + (c) * MAILP_W)));                               \
     }
-#define MAILP_PAIRS_ROW_SUMS(r, n)  MAILP_C2(MAILP_PAIRS_SUMS, r)
-#define MAILP_PAIRS_ROW_ZEROS(r, n) MAILP_C2(MAILP_PAIRS_ZEROS, r)
+#define MAILP_PAIRS_ROW_SUMS(r, n)  MAILP_C##n(MAILP_PAIRS_SUMS, r)
+#define MAILP_PAIRS_ROW_ZEROS(r, n) MAILP_C##n(MAILP_PAIRS_ZEROS, r)
 #define MAILP_PAIRS_ROW_STEP(r, n)                                                                                      \
     {                                                                                                                   \
-        int32_t two;                                                                                                    \
-        __m256i xv;                                                                                                     \
+        int32_t    two;                                                                                                 \
+        mailp_ints xv;                                                                                                  \
         memcpy(&two, q + (r) * MAILP_PAIRS_DEPTH + i, sizeof two);                                                      \
-        xv = _mm256_set1_epi32(two);                                                                                    \
-        MAILP_C2(MAILP_PAIRS_DOTS, r)                                                                                   \
+        xv = mailp_iset(two);                                                                                           \
+        MAILP_C##n(MAILP_PAIRS_DOTS, r)                                                                                 \
     }
-#define MAILP_PAIRS_ROW_PUT(r, put)                                                                                     \
+#define MAILP_PAIRS_ROW_PUT(r, n, put)                                                                                  \
     {                                                                                                                   \
         const mailp_vec fv = mailp_vset(f[(r) * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM) + part]);                         \
-        MAILP_C2(put, r)                                                                                                \
+        MAILP_C##n(put, r)                                                                                              \
     }
-#define MAILP_PAIRS_ROW_PLUS(r, n)  MAILP_C2(MAILP_PAIRS_PLUS, r)
-#define MAILP_PAIRS_TILE(kind, type, name, attr, mr)                                                                    \
-    attr static void MAILP_FN(pairs_##name##_##mr)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, \
-                                                   const float *scale, const float *bias, size_t k, int accumulate,     \
-                                                   uintptr_t ahead, size_t ahead_step) {                                \
+#define MAILP_PAIRS_ROW_OLD(r, n)   MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_OLD)
+#define MAILP_PAIRS_ROW_BIAS(r, n)  MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_BIAS)
+#define MAILP_PAIRS_ROW_NEW(r, n)   MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_NEW)
+#define MAILP_PAIRS_ROW_PLUS(r, n)  MAILP_C##n(MAILP_PAIRS_PLUS, r)
+#define MAILP_PAIRS_TILE(kind, type, name, attr, mr, nv)                                                                \
+    attr static void MAILP_FN(pairs_##name##_##mr##x##nv)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, \
+                                                          const float *scale, const float *bias, size_t k, size_t panel, \
+                                                          int accumulate, uintptr_t ahead, size_t ahead_step) {         \
         size_t i = 0, part, end;                                                                                        \
-        MAILP_R##mr(MAILP_PAIRS_ROW_SUMS, 2)                                                                            \
+        MAILP_R##mr(MAILP_PAIRS_ROW_SUMS, nv)                                                                           \
+        (void)panel;                                                                                                    \
         for (part = 0; i < k; part++) {                                                                                 \
             end = MAILP_MIN(i + MAILP_PAIRS_SUM, k);                                                                    \
-            MAILP_R##mr(MAILP_PAIRS_ROW_ZEROS, 2)                                                                       \
+            MAILP_R##mr(MAILP_PAIRS_ROW_ZEROS, nv)                                                                      \
             for (; i < end; i += 2, w += 2 * MAILP_LANES, ahead += ahead_step) {                                        \
-                const __m256i w0 = MAILP_PAIRS_W_##kind(w), w1 = MAILP_PAIRS_W_##kind(w + MAILP_LANES);                 \
-                MAILP_PREFETCH(ahead);                                                                                  \
-                MAILP_R##mr(MAILP_PAIRS_ROW_STEP, 2)                                                                    \
+                MAILP_C##nv(MAILP_PAIRS_W_##kind, 0)                                                                    \
+                MAILP_C##nv(MAILP_PAIRS_AHEAD, 0)                                                                       \
+                MAILP_R##mr(MAILP_PAIRS_ROW_STEP, nv)                                                                   \
             }                                                                                                           \
             if (part > 0 || accumulate) {                                                                               \
-                MAILP_R##mr(MAILP_PAIRS_ROW_PUT, MAILP_PAIRS_OLD)                                                       \
+                MAILP_R##mr(MAILP_PAIRS_ROW_OLD, nv)                                                                    \
             } else if (bias != NULL) {                                                                                  \
-                MAILP_R##mr(MAILP_PAIRS_ROW_PUT, MAILP_PAIRS_BIAS)                                                      \
+                MAILP_R##mr(MAILP_PAIRS_ROW_BIAS, nv)                                                                   \
             } else {                                                                                                    \
-                MAILP_R##mr(MAILP_PAIRS_ROW_PUT, MAILP_PAIRS_NEW)                                                       \
+                MAILP_R##mr(MAILP_PAIRS_ROW_NEW, nv)                                                                    \
             }                                                                                                           \
         }                                                                                                               \
         if (accumulate && bias != NULL) {                                                                               \
-            MAILP_R##mr(MAILP_PAIRS_ROW_PLUS, 2)                                                                        \
+            MAILP_R##mr(MAILP_PAIRS_ROW_PLUS, nv)                                                                       \
         }                                                                                                               \
     }
+#define MAILP_PAIRS_TILES(kind, type, name, attr, nv)                                                                    \
+    MAILP_PAIRS_TILE(kind, type, name, attr, 1, nv) MAILP_PAIRS_TILE(kind, type, name, attr, 2, nv)                      \
+    MAILP_PAIRS_TILE(kind, type, name, attr, 3, nv) MAILP_PAIRS_TILE(kind, type, name, attr, 4, nv)                      \
+    MAILP_PAIRS_TILE(kind, type, name, attr, 5, nv) MAILP_PAIRS_TILE(kind, type, name, attr, 6, nv)
+#define MAILP_PAIRS_TILE_ROW(name, nv)                                                                                   \
+    { MAILP_FN(pairs_##name##_1x##nv), MAILP_FN(pairs_##name##_2x##nv), MAILP_FN(pairs_##name##_3x##nv),                 \
+      MAILP_FN(pairs_##name##_4x##nv), MAILP_FN(pairs_##name##_5x##nv), MAILP_FN(pairs_##name##_6x##nv) }
+#if MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_PAIRS_ALL(kind, type, name, attr)                                                                        \
+      MAILP_PAIRS_TILES(kind, type, name, attr, 1) MAILP_PAIRS_TILES(kind, type, name, attr, 2)                          \
+      MAILP_PAIRS_TILES(kind, type, name, attr, 3) MAILP_PAIRS_TILES(kind, type, name, attr, 4)
+#  define MAILP_PAIRS_TABLE(name)                                                                                        \
+      { MAILP_PAIRS_TILE_ROW(name, 1), MAILP_PAIRS_TILE_ROW(name, 2), MAILP_PAIRS_TILE_ROW(name, 3), MAILP_PAIRS_TILE_ROW(name, 4) }
+#else
+#  define MAILP_PAIRS_ALL(kind, type, name, attr)  MAILP_PAIRS_TILES(kind, type, name, attr, 2)
+#  define MAILP_PAIRS_TABLE(name)                  { MAILP_PAIRS_TILE_ROW(name, 2) }
+#endif
 
 /* As gemm (mailp_kernels), for weights [panels][k / 2][16][2] of int16 or int8, k rounded up to even, the last of which are zeros; scale
    is not NULL. Numbers: sums of 128 products are exact; they are added in float32, in order, to what was in y and the bias; a result does
-   not depend on how rows and panels are split into calls. */
+   not depend on how rows and panels are split into calls. While the last rows meet some panels, the next panels are fetched. */
 #define MAILP_PAIRS_KIND(kind, type, name, attr)                                                                                     \
-    MAILP_PAIRS_TILE(kind, type, name, attr, 1) MAILP_PAIRS_TILE(kind, type, name, attr, 2) MAILP_PAIRS_TILE(kind, type, name, attr, 3) \
-    MAILP_PAIRS_TILE(kind, type, name, attr, 4) MAILP_PAIRS_TILE(kind, type, name, attr, 5) MAILP_PAIRS_TILE(kind, type, name, attr, 6) \
+    MAILP_PAIRS_ALL(kind, type, name, attr)                                                                                          \
     MAILP_KERNEL void MAILP_FN(gemm_##name)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale, \
-                                            const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {              \
+                                            const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {               \
         typedef void (*tile)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, const float *scale,              \
-                             const float *bias, size_t k, int accumulate, uintptr_t ahead, size_t ahead_step);                       \
-        static const tile tiles[6] = { MAILP_FN(pairs_##name##_1), MAILP_FN(pairs_##name##_2), MAILP_FN(pairs_##name##_3),           \
-                                       MAILP_FN(pairs_##name##_4), MAILP_FN(pairs_##name##_5), MAILP_FN(pairs_##name##_6) };         \
-        const size_t even = (k + 1) / 2 * 2, parts = MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM;                                            \
+                             const float *bias, size_t k, size_t panel, int accumulate, uintptr_t ahead, size_t ahead_step);         \
+        static const tile tiles[MAILP_CONV_PANELS][6] = MAILP_PAIRS_TABLE(name);                                                     \
+        const size_t even = (k + 1) / 2 * 2, panel = even * MAILP_LANES, parts = MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM;                \
         int16_t      q[MAILP_PAIRS_ROWS * MAILP_PAIRS_DEPTH];                                                                        \
         float        f[MAILP_PAIRS_ROWS * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM)];                                                    \
-        size_t       from, depth, first, count, m, i, p, mr;                                                                         \
+        size_t       from, depth, first, count, m, i, p, np, mr;                                                                     \
         for (from = 0; from < k; from += depth) {                                                                                    \
             depth = MAILP_MIN(even - from, (size_t)MAILP_PAIRS_DEPTH);                                                               \
             for (first = 0; first < rows; first += count) {                                                                          \
@@ -5802,36 +5744,60 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                                                 MAILP_MIN(k - from - i, (size_t)MAILP_PAIRS_SUM));                                   \
                     }                                                                                                                \
                 }                                                                                                                    \
-                for (p = 0; p < panels; p++) {                                                                                       \
-                    const type *w = (const type *)weights + (p * even + from) * MAILP_LANES;                                         \
+                for (p = 0; p < panels; p += np) {                                                                                   \
+                    const type *w = (const type *)weights + p * panel + from * MAILP_LANES;                                          \
+                    np = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);                                                           \
                     for (m = 0; m < count; m += mr) {                                                                                \
-                        const size_t left = (count - m + 5) / 6, next = m > 0 || left == 1 ? even * MAILP_LANES * sizeof(type) : 0;  \
+                        const size_t left = (count - m + 5) / 6, next = m > 0 || left == 1 ? np * panel * sizeof(type) : 0;          \
                         mr = (count - m) / left;                                                                                     \
-                        tiles[mr - 1](y + (first + m) * ldy + p * MAILP_LANES, ldy, q + m * MAILP_PAIRS_DEPTH, f + m * parts, w,     \
-                                      scale + p * MAILP_LANES, bias == NULL || from > 0 ? NULL : bias + p * MAILP_LANES, depth,      \
-                                      accumulate || from > 0, (uintptr_t)w + next, next > 0 && left == 1 ? 2 * MAILP_LANES * sizeof(type) : 0); \
+                        tiles[np - 1][mr - 1](y + (first + m) * ldy + p * MAILP_LANES, ldy, q + m * MAILP_PAIRS_DEPTH, f + m * parts, \
+                                              w, scale + p * MAILP_LANES, bias == NULL || from > 0 ? NULL : bias + p * MAILP_LANES,  \
+                                              depth, panel, accumulate || from > 0, (uintptr_t)w + next,                             \
+                                              next > 0 && left == 1 ? 2 * MAILP_LANES * sizeof(type) : 0);                           \
                     }                                                                                                                \
                 }                                                                                                                    \
             }                                                                                                                        \
         }                                                                                                                            \
     }
 
-#define mailp_pairs mailp_pairs_avx2
-MAILP_PAIRS_KIND(int16, int16_t, int16, MAILP_ATTR)
-MAILP_PAIRS_KIND(int8, int8_t, int8x16, MAILP_ATTR)
-#  define MAILP_GEMM_INT16 MAILP_FN(gemm_int16)
-#  define MAILP_GEMM_INT8  MAILP_FN(gemm_int8x16)
-#  ifdef MAILP_VNNI_ATTR
-#    undef mailp_pairs
-#    define mailp_pairs mailp_pairs_vnni
+MAILP_PAIRS_KIND(int16, int16_t, int16, MAILP_U8_ATTR)
+MAILP_PAIRS_KIND(int8, int8_t, int8x16, MAILP_U8_ATTR)
+#endif /* MAILP_S16_RATE */
+
+#ifdef MAILP_VNNI_ATTR
+/* The same with AVX-VNNI's instructions. Nothing else of AVX2's differs: see the two tables. */
+#  undef mailp_idot
+#  define mailp_idot(s, x, w)  s = _mm256_dpbusd_avx_epi32(s, x, w); MAILP_IN_PLACE(s)
+#  undef mailp_pairs
+#  define mailp_pairs(s, x, w) s = _mm256_dpwssd_avx_epi32(s, x, w); MAILP_IN_PLACE(s)
+MAILP_LOW_CONV(u8_vnni, u8, MAILP_VNNI_ATTR)
+MAILP_LOW_CONV(s16_vnni, s16, MAILP_VNNI_ATTR)
 MAILP_PAIRS_KIND(int16, int16_t, int16_vnni, MAILP_VNNI_ATTR)
 MAILP_PAIRS_KIND(int8, int8_t, int8x16_vnni, MAILP_VNNI_ATTR)
-#  endif
-#  undef mailp_pairs
-#else
-#  define MAILP_GEMM_INT16 NULL
-#  define MAILP_GEMM_INT8  NULL
+
+MAILP_KERNEL void MAILP_FN(quantize_vnni)(unsigned char *q, float *scale, const float *x, size_t n) {
+    MAILP_FN(quantize_to)(q, scale, x, n, (float)MAILP_VNNI_MOST);
+}
 #endif
+
+#  undef MAILP_U8_W
+#  undef MAILP_LOW_ALL
+#  undef MAILP_LOW_TABLE
+#  undef MAILP_QUANTIZE16
+#  undef MAILP_PAIRS_ALL
+#  undef MAILP_PAIRS_TABLE
+#  undef mailp_ints
+#  undef mailp_izero
+#  undef mailp_iset
+#  undef mailp_iload
+#  undef mailp_istore
+#  undef mailp_iload_i8
+#  undef mailp_idot
+#  undef mailp_pairs
+#  undef mailp_ifloat
+#  undef mailp_iadd16
+#  undef mailp_isub16
+#endif /* MAILP_U8_ATTR */
 
 /* ---- sequences ---------------------------------------------------------------------------------------------------- */
 
@@ -6266,10 +6232,16 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
     }
 }
 
-#define MAILP_TABLE(low16, low8, conv_bf16, conv_u8, quantize, u8_rate, u8_stem, u8_sum) \
+/* What a table ends in, see mailp_kernels: no products of integers, those of 8 bits, or those of 16 and 8 */
+#define MAILP_NO_LOW  { NULL, NULL, NULL }, { NULL, NULL, NULL }, { NULL, NULL, NULL }, { 0, 0, 0 }, 0, 0, NULL, NULL, NULL
+#define MAILP_LOW8    { NULL, NULL, NULL }, { NULL, NULL, MAILP_FN(conv_u8) }, { NULL, NULL, MAILP_FN(quantize) }, \
+                      { 0, 0, MAILP_U8_RATE }, MAILP_U8_STEM, MAILP_U8_SUM, NULL, NULL, NULL
+#define MAILP_LOW16(gemm16, gemm8, conv16, conv8, quantize8, rate8, stem, sum)                                               \
+    { NULL, gemm16, gemm8 }, { NULL, conv16, conv8 }, { NULL, MAILP_FN(quantize16), quantize8 }, { 0, MAILP_S16_RATE, rate8 }, \
+    stem, sum, MAILP_FN(rows16_weights), MAILP_FN(rows16_in), MAILP_FN(rows16_out)
+#define MAILP_TABLE(low)                                                \
     { MAILP_NAME,                                                       \
       { MAILP_FN(gemm_f32), MAILP_FN(gemm_bf16), MAILP_FN(gemm_int8) }, \
-      { NULL, low16, low8 },                                            \
       MAILP_FN(layer_norm),                                             \
       MAILP_FN(add),                                                    \
       MAILP_FN(conv1d_silu),                                            \
@@ -6284,24 +6256,29 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(norm_pool),                                              \
       MAILP_FN(widen),                                                  \
       MAILP_CONV_STREAM,                                                \
-      { NULL, conv_bf16, conv_u8 },                                     \
-      { NULL, MAILP_ROUND, quantize },                                  \
-      { 0, MAILP_BF16_RATE, u8_rate },                                  \
-      u8_stem,                                                          \
-      u8_sum,                                                           \
       MAILP_FN(winograd_weights),                                       \
       MAILP_FN(winograd_in),                                            \
       MAILP_FN(winograd_out),                                           \
       MAILP_WINOGRAD_PRODUCTS,                                          \
       MAILP_WINOGRAD_ROWS,                                              \
-      MAILP_ROWS16,                                                     \
-      MAILP_ROWS16_IN,                                                  \
-      MAILP_ROWS16_OUT }
-static const mailp_kernels MAILP_FN(kernels) = MAILP_TABLE(MAILP_GEMM_INT16, MAILP_GEMM_INT8, MAILP_CONV_BF16, MAILP_CONV_U8, MAILP_QUANTIZE,
-                                                           MAILP_U8_RATE, MAILP_U8_STEM, MAILP_U8_SUM);
+      low }
+#if MAILP_PASS == MAILP_PASS_AVX2
+static const mailp_kernels MAILP_FN(kernels) =
+    MAILP_TABLE(MAILP_LOW16(MAILP_FN(gemm_int16), MAILP_FN(gemm_int8x16), MAILP_FN(conv_s16), MAILP_FN(conv_u8_or_stem), MAILP_FN(quantize),
+                            MAILP_U8_RATE, MAILP_U8_STEM, MAILP_U8_SUM));
+#elif MAILP_PASS == MAILP_PASS_NEON && defined(MAILP_U8_ATTR)
+static const mailp_kernels MAILP_FN(kernels) = MAILP_TABLE(MAILP_LOW8);
+#else
+static const mailp_kernels MAILP_FN(kernels) = MAILP_TABLE(MAILP_NO_LOW);
+#endif
 #ifdef MAILP_VNNI_ATTR
-static const mailp_kernels MAILP_FN(kernels_vnni) = MAILP_TABLE(MAILP_FN(gemm_int16_vnni), MAILP_FN(gemm_int8x16_vnni), MAILP_FN(conv_s16_vnni),
-                                                                MAILP_FN(conv_u8_vnni), MAILP_FN(quantize_vnni), MAILP_VNNI_RATE, MAILP_VNNI_STEM, 0);
+static const mailp_kernels MAILP_FN(kernels_vnni) =
+    MAILP_TABLE(MAILP_LOW16(MAILP_FN(gemm_int16_vnni), MAILP_FN(gemm_int8x16_vnni), MAILP_FN(conv_s16_vnni), MAILP_FN(conv_u8_vnni),
+                            MAILP_FN(quantize_vnni), MAILP_VNNI_RATE, MAILP_VNNI_STEM, 0));
+#elif MAILP_PASS == MAILP_PASS_AVX512 && defined(MAILP_U8_ATTR)
+static const mailp_kernels MAILP_FN(kernels_vnni) =
+    MAILP_TABLE(MAILP_LOW16(MAILP_FN(gemm_int16), MAILP_FN(gemm_int8x16), MAILP_FN(conv_s16), MAILP_FN(conv_u8), MAILP_FN(quantize),
+                            MAILP_U8_RATE, MAILP_U8_STEM, MAILP_U8_SUM));
 #endif
 
 /* the words of this pass end here */
@@ -6335,25 +6312,20 @@ static const mailp_kernels MAILP_FN(kernels_vnni) = MAILP_TABLE(MAILP_FN(gemm_in
 #undef MAILP_WINOGRAD_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
 #undef MAILP_IN_PLACE
-#undef MAILP_ROWS16
-#undef MAILP_ROWS16_IN
-#undef MAILP_ROWS16_OUT
-#undef MAILP_GEMM_INT16
-#undef MAILP_GEMM_INT8
-#undef MAILP_CONV_U8
 #undef MAILP_U8_MOST
 #undef MAILP_U8_RATE
 #undef MAILP_U8_STEM
 #undef MAILP_U8_SUM
-#undef MAILP_QUANTIZE
-#undef MAILP_CONV_BF16
-#undef MAILP_ROUND
-#undef MAILP_BF16_RATE
+#undef MAILP_U8_ATTR
+#undef MAILP_S16_RATE
 #undef MAILP_VNNI_ATTR
 #undef MAILP_VNNI_MOST
 #undef MAILP_VNNI_RATE
 #undef MAILP_VNNI_STEM
 #undef MAILP_TABLE
+#undef MAILP_NO_LOW
+#undef MAILP_LOW8
+#undef MAILP_LOW16
 #undef MAILP_NAME
 #endif /* MAILP_PASS: end of >>kernels */
 
@@ -6376,11 +6348,11 @@ static void mailp_cpuid(unsigned *r, unsigned leaf, unsigned subleaf) {
 #endif
 }
 
-/* What cpuid and the operating system (xgetbv: are the wide registers saved?) allow; vnni: AVX-VNNI. MAILP_EMULATED_AVX512:
-   tests/simde/avx512.h puts functions in the place of the intrinsics of AVX-512 and AVX-VNNI. */
-static void mailp_cpu(int *avx2, int *avx512, int *vnni) {
+/* What cpuid and the operating system (xgetbv: are the wide registers saved?) allow; vnni: AVX-VNNI, vnni512: AVX-512's.
+   MAILP_EMULATED_AVX512: tests/simde/avx512.h puts functions in the place of the intrinsics of AVX-512 and AVX-VNNI. */
+static void mailp_cpu(int *avx2, int *avx512, int *vnni, int *vnni512) {
     unsigned r[4], xcr0;
-    *avx2 = *avx512 = *vnni = 0;
+    *avx2 = *avx512 = *vnni = *vnni512 = 0;
     mailp_cpuid(r, 1, 0);
     if (!(r[2] & (1u << 27)) || !(r[2] & (1u << 12)) || !(r[2] & (1u << 28))) {
         return;  /* no osxsave, fma or avx */
@@ -6393,10 +6365,11 @@ static void mailp_cpu(int *avx2, int *avx512, int *vnni) {
     mailp_cpuid(r, 7, 0);
     *avx2   = (xcr0 & 0x06) == 0x06 && (r[1] & (1u << 5));
     *avx512 = *avx2 && (xcr0 & 0xe6) == 0xe6 && (r[1] & (1u << 16)) && (r[1] & (1u << 17)) && (r[1] & (1u << 30)) && (r[1] & (1u << 31));
+    *vnni512 = *avx512 && (r[2] & (1u << 11));
     mailp_cpuid(r, 7, 1);
     *vnni = *avx2 && (r[0] & (1u << 4));
 #if defined(MAILP_EMULATED_AVX512)
-    *avx512 = *vnni = *avx2;
+    *avx512 = *vnni = *vnni512 = *avx2;
 #endif
 }
 #endif
@@ -6404,8 +6377,13 @@ static void mailp_cpu(int *avx2, int *avx512, int *vnni) {
 /* The table named isa, or the best of this machine for NULL; NULL if this machine or build has no such set. */
 MAILP_UNUSED static const mailp_kernels *mailp_kernels_choose(const char *isa) {
 #if defined(MAILP_X86)
-    int avx2, avx512, vnni;
-    mailp_cpu(&avx2, &avx512, &vnni);
+    int avx2, avx512, vnni, vnni512;
+    mailp_cpu(&avx2, &avx512, &vnni, &vnni512);
+#if !defined(MAILP_NO_VNNI)
+    if (vnni512 && (isa == NULL || strcmp(isa, "avx512") == 0)) {
+        return &mailp_kernels_vnni_avx512;
+    }
+#endif
     if (avx512 && (isa == NULL || strcmp(isa, "avx512") == 0)) {
         return &mailp_kernels_avx512;
     }
@@ -7428,19 +7406,12 @@ static size_t mailp_map_side(size_t n) {
     return (n + 3) / 4 * 4 + 2;
 }
 
-/* Has the processor the products of 8 or 16 bits that these kernels use with such weights? AVX2's tables were chosen by that. */
+/* Has the processor the products of 8 or 16 bits that these kernels use with such weights? The tables of x86 were chosen by that. */
 static int mailp_cpu_low(const mailp_kernels *kernels, mail_weights type) {
     if (kernels->conv_low[type] == NULL) {
         return 0;
     }
-#if defined(MAILP_EMULATED_AVX512)
-    return 1;
-#elif defined(MAILP_X86)
-    if (kernels == &mailp_kernels_avx512) {
-        unsigned r[4];
-        mailp_cpuid(r, 7, type == MAIL_WEIGHTS_BF16);
-        return type == MAIL_WEIGHTS_BF16 ? (r[0] >> 5 & 1) != 0 : (r[2] >> 11 & 1) != 0;
-    }
+#if defined(MAILP_X86)
     return 1;
 #elif defined(MAILP_NEON_DOT) && defined(__linux__)
     return (getauxval(AT_HWCAP) >> 20 & 1) != 0;  /* HWCAP_ASIMDDP */
@@ -7525,7 +7496,7 @@ static void mailp_conv_piece(size_t *taps, size_t *blocks, const mailp_conv *con
 /* floats of weights made ready at a time */
 static size_t mailp_conv_u_floats(const mailp_conv *conv) {
     if (conv->tile != 0) {
-        return conv->planes * (conv->tile == 1 ? MAILP_COLUMN : MAILP_U_PLANE(conv->group));
+        return conv->planes * (conv->tile == 1 ? MAILP_COLUMN * conv->group : MAILP_U_PLANE(conv->group));
     }
     return conv->type == MAIL_WEIGHTS_F32 ? 0 : MAILP_STEPS_READY * MAILP_CONV_GROUP * MAILP_LANES;
 }
@@ -7626,7 +7597,7 @@ typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_ROWS, MAILP_LOW
 
 /* Whether bf16 weights become integers of 16 bits with a scale for each channel, because those have the faster products */
 static int mailp_sixteen(const mailp_kernels *kernels, mail_weights type) {
-    return type == MAIL_WEIGHTS_BF16 && kernels->rows16_weights != NULL;
+    return type == MAIL_WEIGHTS_BF16 && kernels->conv_low[type] != NULL;
 }
 
 /* Largest sum of weights v [c_in][taps] of one sign among the four whose products meet in 16 bits: of a tap and eight channels, either
@@ -7694,7 +7665,7 @@ static float mailp_conv_step(const float *v, size_t c_in, size_t taps, mailp_pac
        [groups][c_in][group][taps][16]                        for Winograd
        [c_out / 16][c_in / 16][3 columns][3 rows][16][16]     for Winograd with tiles of one row
        [groups][c_in / 16][taps][16 / n][group][16][n]        for products of 8 or 16 bits, n = 4 or 2
-       [c_out / 16][c_in / 16][3 columns][3 rows][8][16][2]   for both of the last two
+       [groups][c_in / 16][3 columns][3 rows][8][group][16][2]  for both of the last two
    scale  out, [c_out] for weights that become integers, int8 or with bf16 int16: steps, see mailp_conv_step; or NULL */
 static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group,
                             mailp_packing packing, mail_weights type, int sum) {
@@ -7717,7 +7688,8 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
                 const size_t at = packing == MAILP_LOW ?
                                   first * taps * c_in * MAILP_LANES +
                                   ((low * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * together + i % together :
-                                  packing == MAILP_ROWS16 ? (first * taps * c_in + k - i % 2) * MAILP_LANES + o % MAILP_LANES * 2 + i % 2 :
+                                  packing == MAILP_ROWS16 ? first * taps * c_in * MAILP_LANES +
+                                                            ((k / 2 * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * 2 + i % 2 :
                                   (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
                 const float  value = o < c_out ? v[i * taps + t] : 0.0f;
                 if (type == MAIL_WEIGHTS_F32) {
@@ -7780,15 +7752,16 @@ static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *ker
     if (stride == 2) {
         return !low && (kernels->winograd_rows_weights != NULL ? 9 * h * w > 25 * two + 50 : two >= 20) ? MAILP_PHASES : 0;
     }
-    if (kernels->winograd_rows_weights != NULL) {
+    if (kernels->winograd_rows_weights != NULL || (low && mailp_sixteen(kernels, type))) {
         /* products for a pair of channels, and the transform of its weights in such products as times on AVX2 have it: of floats, which
-           squares are always of; of integers of 16 bits, which take 0.8 of the time; or of 8 bits, which rows are never of */
-        const int    sixteen = mailp_sixteen(kernels, type), eight = low && type == MAIL_WEIGHTS_INT8;
-        const size_t squares = 36 * four + (type == MAIL_WEIGHTS_INT8 ? 150 : 120);
+           squares are always of; of integers of 16 bits; or of 8 bits, which rows are never of */
+        const int    sixteen = low && mailp_sixteen(kernels, type);
+        const size_t rate    = low ? kernels->low_rate[type] : 4;
         const size_t strips  = h * ((w + 3) / 4);
-        const size_t rows    = strips > MAILP_TILES(1) ? SIZE_MAX : 18 * strips * (sixteen ? 4 : 5) / 5 + (sixteen ? 20 : 43);
-        const size_t direct  = (low || h * w > MAILP_INSIDE ? 9 * h * w * (sixteen ? 4 : 5) / 5 : (3 * h - 2) * (3 * w - 2)) /
-                              (eight ? kernels->low_rate[type] : 1);
+        const size_t squares = 36 * four + (type == MAIL_WEIGHTS_INT8 ? 150 : 120);
+        const size_t rows    = strips > MAILP_TILES(kernels->conv_group) ? SIZE_MAX :
+                               sixteen ? 18 * strips * 4 / rate + 20 : 18 * strips + 43;
+        const size_t direct  = (low || h * w > MAILP_INSIDE ? 9 * h * w : (3 * h - 2) * (3 * w - 2)) * 4 / rate;
         return MAILP_MIN(direct, rows) > squares ? 4 : direct > rows ? 1 : 0;
     }
     return four >= 12 ? 4 : two >= 12 ? 2 : 0;
@@ -7853,7 +7826,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
     conv->tile = size == 3 ? mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type, conv->low, stride) : 0;
     conv->planes = 0;
-    if (conv->low && conv->tile == 4 && loader->kernels->low_rate[conv->type] < 4) {
+    if (conv->low && conv->tile == 4 && loader->kernels->low_rate[conv->type] < 16) {
         conv->low = 0;  /* a quarter of the products in float32 is less work (AVX2 alone: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
     }
     if (conv->low && !(conv->tile == 1 && sixteen)) {
@@ -7876,7 +7849,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     }
     conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
                    conv->h_out * conv->w_out <= 16;
-    conv->group  = conv->stream || conv->tile == 1 ? 1 : loader->kernels->conv_group;
+    conv->group  = conv->stream ? 1 : loader->kernels->conv_group;
     conv->inside = conv->tile == 0 && !conv->low && !conv->stream && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
     conv->scale  = NULL;
     if (conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen)) {
@@ -8213,23 +8186,24 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
             }
         }
     } else if (conv->low) {
-        const size_t   plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group);
-        const size_t   values = 9 * MAILP_LANES * MAILP_LANES, lines = values * sizeof(int16_t) / MAILP_ALIGN, first_lines = lines / 4;
-        const size_t   pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), share = (lines - first_lines) / 6 + 1;
-        const int16_t *w = (const int16_t *)conv->w + begin * shape.n_blocks * values;
+        const size_t   plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group), column = MAILP_COLUMN * group;
+        const size_t   lines = 3 * column * sizeof(int16_t) / MAILP_ALIGN, first_lines = lines / 4, share = (lines - first_lines) / 6 + 1;
+        const int16_t *w = (const int16_t *)conv->w + first * shape.n_blocks * 3 * MAILP_COLUMN;
         int16_t       *ready = (int16_t *)(void *)u;
         size_t         b, k;
-        for (b = 0; b < shape.n_blocks; b++, w += values) {
-            const uintptr_t ahead = (uintptr_t)(w + values);
-            kernels->rows16_weights(ready, w, ahead, pace);
+        for (b = 0; b < shape.n_blocks; b++, w += 3 * column) {
+            const uintptr_t ahead = (uintptr_t)(w + 3 * column);
+            kernels->rows16_weights(ready, w, group, ahead, first_lines);
             for (k = 0; k < 6; k++) {
-                const int16_t *uk = k == 0 ? w : k == 5 ? w + 2 * MAILP_COLUMN : ready + (k - 1) * MAILP_COLUMN;
-                kernels->conv_low[conv->type](m + k * m_plane, 0, q + k * plane * sizeof(int16_t), q_scale, (const unsigned char *)uk, scale, NULL,
-                                              1, &shape, b, b + 1, shape.width, 1,
+                const int16_t *uk = (k == 0 ? w : k == 5 ? w + 2 * column : ready + (k - 1) * column) + (begin - first) * 2 * MAILP_LANES;
+                kernels->conv_low[conv->type](m + k * m_plane, shape.width * MAILP_LANES, q + k * plane * sizeof(int16_t), q_scale,
+                                              (const unsigned char *)uk, scale, NULL, group, &shape, b, b + 1, shape.width, n,
                                               ahead + (first_lines + k * share) * MAILP_ALIGN, share);
             }
         }
-        kernels->rows16_out(y, m, conv->h_out, conv->w_out, conv->tiles_w);
+        for (i = 0; i < n; i++) {
+            kernels->rows16_out(y + i * pixels * MAILP_LANES, m + i * shape.width * MAILP_LANES, conv->h_out, conv->w_out, conv->tiles_w);
+        }
     } else if (conv->tile == 1) {
         const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group);
         const size_t         bytes = 9 * MAILP_LANES * size;  /* of a block of channels */
@@ -8246,7 +8220,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                     if (conv->type == MAIL_WEIGHTS_F32 && k % 5 == 0) {
                         uk = (const float *)(const void *)w + (k == 0 ? 0 : 2 * MAILP_COLUMN);
                     }
-                    kernels->winograd_products(m + k * m_plane, in + k * plane + b * shape.plane, shape.tap[1], 3, uk, shape.width, b > 0,
+                    kernels->winograd_products(m + k * m_plane, 0, in + k * plane + b * shape.plane, shape.tap[1], 3, uk, shape.width, b > 0,
                                                ahead + first_lines * MAILP_ALIGN + k * steps * pace, pace);
                 }
             }
@@ -8272,8 +8246,8 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                 for (k = 0; k < planes; k++) {
                     const uintptr_t ahead = (uintptr_t)w + (c + depth) * group * 9 * size + k * lines * MAILP_ALIGN;
                     const float    *v = in + (k * plane + c * tiles + t * MAILP_LANES), *uk = u + mailp_tile_weights(conv->tile, k) * u_plane;
-                    if (kernels->winograd_products != NULL) {
-                        kernels->winograd_products(m + k * m_plane, v, shape.plane, shape.n_blocks, uk, count, c > 0, ahead, pace);
+                    if (kernels->winograd_products != NULL && n == kernels->conv_group) {
+                        kernels->winograd_products(m + k * m_plane, count * MAILP_LANES, v, shape.plane, shape.n_blocks, uk, count, c > 0, ahead, pace);
                     } else {
                         kernels->conv(m + k * m_plane, count * MAILP_LANES, v, uk, n, &shape, 0, 1, count, n, c > 0, ahead, lines);
                     }

@@ -4,8 +4,8 @@
        cc -O2 -pthread bench/limits.c -o build/limits && build/limits
 
    f32_gflops   float32 multiply-adds, the widest registers there are (a multiply-add counts 2)
-   bf16_gflops  the same with products of bf16 pairs, 0 if the processor has none
-   int8_gops    the same with products of int8 quadruples, 0 if it has none
+   int16_gops   the same with integers of 16 bits, by pairs into sums of 32: VNNI, or AVX2's product and addition; 0 if there is neither
+   int8_gops    the same with integers of 8 bits, by VNNI, or by AVX2 with two products summed in 16 bits; 0 if there is neither
    read_gbs     read bandwidth over a working set of so many MiB, shared out over the threads
 
    Each number is the best of several tries: a floor must not be above what can be reached. */
@@ -71,12 +71,20 @@ static double now(void) {
 #  endif
 #  define FMA512(a)  a = _mm512_fmadd_ps(a, _mm512_set1_ps(0.999f), _mm512_set1_ps(0.001f))
 #  define FMA256(a)  a = _mm256_fmadd_ps(a, _mm256_set1_ps(0.999f), _mm256_set1_ps(0.001f))
-#  define BF512(a)   a = _mm512_dpbf16_ps(a, (__m512bh)_mm512_set1_epi32(0x3f803f80), (__m512bh)_mm512_set1_epi32(0x30803080))
+#  define I16512(a)  a = _mm512_dpwssd_epi32(a, _mm512_set1_epi16(1), _mm512_set1_epi16(2))
+#  define I16256(a)  a = _mm256_add_epi32(a, _mm256_madd_epi16(a, _mm256_set1_epi16(1)))
 #  define I8512(a)   a = _mm512_dpbusd_epi32(a, _mm512_set1_epi8(1), _mm512_set1_epi8(2))
+/* in assembly: compilers mix the chains until they run out of registers */
+#  define I8256(a)                                                                                                               \
+      { __m256i t, u;                                                                                                            \
+        __asm__("vpmaddubsw %3, %0, %1\n\tvpmaddubsw %0, %3, %2\n\tvpaddw %2, %1, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0" \
+                : "+x"(a), "=&x"(t), "=&x"(u) : "x"(_mm256_set1_epi8(1)), "x"(_mm256_set1_epi16(1))); }
 RATE_KERNEL(f32_512, TARGET("avx512f"), __m512, "+v", _mm512_set1_ps(0.1f), FMA512, 32)
 RATE_KERNEL(f32_256, TARGET("avx2,fma"), __m256, "+x", _mm256_set1_ps(0.1f), FMA256, 16)
-RATE_KERNEL(bf16_512, TARGET("avx512f,avx512bf16"), __m512, "+v", _mm512_set1_ps(0.1f), BF512, 64)
+RATE_KERNEL(int16_512, TARGET("avx512f,avx512vnni"), __m512i, "+v", _mm512_set1_epi32(1), I16512, 64)
+RATE_KERNEL(int16_256, TARGET("avx2"), __m256i, "+x", _mm256_set1_epi32(1), I16256, 32)
 RATE_KERNEL(int8_512, TARGET("avx512f,avx512vnni"), __m512i, "+v", _mm512_set1_epi32(1), I8512, 128)
+RATE_KERNEL(int8_256, TARGET("avx2"), __m256i, "+x", _mm256_set1_epi32(1), I8256, 128)
 #else
 typedef float v4 __attribute__((vector_size(16)));
 #  define FMA128(a)  a = a * 0.999f + 0.001f
@@ -202,11 +210,11 @@ int main(void) {
     uint64_t *buffers[MAX_THREADS];
     size_t    i, big = (size_t)384 << 20;
     int       threads;
-    kernel    f32 = NULL, bf16 = NULL, int8 = NULL;
+    kernel    f32 = NULL, int16 = NULL, int8 = NULL;
 #if defined(__x86_64__)
     f32 = __builtin_cpu_supports("avx512f") ? f32_512 : __builtin_cpu_supports("fma") ? f32_256 : NULL;
-    bf16 = __builtin_cpu_supports("avx512bf16") ? bf16_512 : NULL;
-    int8 = __builtin_cpu_supports("avx512vnni") ? int8_512 : NULL;
+    int16 = __builtin_cpu_supports("avx512vnni") ? int16_512 : __builtin_cpu_supports("avx2") ? int16_256 : NULL;
+    int8 = __builtin_cpu_supports("avx512vnni") ? int8_512 : __builtin_cpu_supports("avx2") ? int8_256 : NULL;
 #else
     f32 = f32_128;
 #endif
@@ -224,8 +232,8 @@ int main(void) {
     }
     printf("{");
     for (threads = 1; threads <= MAX_THREADS; threads++) {
-        printf("%s\n \"%d\": {\"f32_gflops\": %.1f, \"bf16_gflops\": %.1f, \"int8_gops\": %.1f, \"read_gbs\": {", threads > 1 ? "," : "",
-               threads, f32 != NULL ? best(f32, buffers, 0, threads) : 0.0, bf16 != NULL ? best(bf16, buffers, 0, threads) : 0.0,
+        printf("%s\n \"%d\": {\"f32_gflops\": %.1f, \"int16_gops\": %.1f, \"int8_gops\": %.1f, \"read_gbs\": {", threads > 1 ? "," : "",
+               threads, f32 != NULL ? best(f32, buffers, 0, threads) : 0.0, int16 != NULL ? best(int16, buffers, 0, threads) : 0.0,
                int8 != NULL ? best(int8, buffers, 0, threads) : 0.0);
         for (i = 0; i < sizeof set_mib / sizeof *set_mib; i++) {
             printf("%s\"%d\": %.1f", i > 0 ? ", " : "", set_mib[i], best(NULL, buffers, (size_t)set_mib[i] << 20, threads));

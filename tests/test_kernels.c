@@ -239,19 +239,19 @@ static void test_conv_stream(const mailp_kernels *k) {
 enum { LOW_BLOCKS = 2, LOW_TAPS = 9, LOW_LANES = 64, LOW_PLANE = 28 * 16 * 16, LOW_PIXELS = 13 };
 
 /* conv_low on values in q, with every number of panels, at once and block by block, against sums of integers. Scales are powers of two
-   and sums fit into float32's 24 bits, so not a bit may differ; but for operands of 16 bits, whose sums are rounded to float32 in the end.
+   and sums fit into float32's 24 bits, so not a bit may differ; but for integers of 16 bits, whose sums are rounded to float32 in the end.
    x  the values of q as integers, times x_scale [n_blocks];  w [n_blocks][n_taps][depth][LOW_LANES] */
 static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, const unsigned char *q, const float *x_scale, const int *w,
                             const mailp_conv_shape *shape, size_t pixels) {
     static float         y[LOW_LANES / 16 * LOW_PIXELS * 16];
     static unsigned char packed[2 * LOW_BLOCKS * LOW_TAPS * 16 * LOW_LANES];
     const size_t         n = type == MAIL_WEIGHTS_INT8 ? 4 : 2, group = k->conv_group, steps = shape->n_taps * shape->depth;
-    const int            sixteen = mailp_sixteen(k, (mail_weights)type), scaled = type == MAIL_WEIGHTS_INT8 || sixteen;
+    const int            sixteen = type == MAIL_WEIGHTS_BF16;
     float                scale[LOW_LANES], bias[LOW_LANES];
     size_t               block, i, o, m, t, panels, split, wrong = 0;
     for (o = 0; o < LOW_LANES; o++) {
-        scale[o] = scaled && o % 2 ? 0.5f : 1.0f;
-        bias[o]  = scaled ? (float)o - 20.0f : 0.0f;
+        scale[o] = o % 2 ? 0.5f : 1.0f;
+        bias[o]  = (float)o - 20.0f;
     }
     for (i = 0; i < shape->n_blocks * steps; i++) {
         for (o = 0; o < group * 16; o++) {
@@ -259,11 +259,8 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
             if (sixteen) {
                 const int16_t value = (int16_t)w[i * LOW_LANES + o];
                 memcpy(packed + 2 * at, &value, 2);
-            } else if (scaled) {
-                ((int8_t *)packed)[at] = (int8_t)w[i * LOW_LANES + o];
             } else {
-                const uint16_t value = (uint16_t)mailp_bf16((float)w[i * LOW_LANES + o]);
-                memcpy(packed + 2 * at, &value, 2);
+                ((int8_t *)packed)[at] = (int8_t)w[i * LOW_LANES + o];
             }
         }
     }
@@ -272,7 +269,7 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
             fill(y, sizeof y / sizeof *y, 100, 200);  /* what was there before does not matter */
             for (block = 0; block < shape->n_blocks; block += split ? 1 : shape->n_blocks) {
                 const unsigned char *from = packed + block * steps * group * 16 * 4 / n;
-                k->conv_low[type](y, pixels * 16, q, x_scale, from, scaled ? scale : NULL, scaled ? bias : NULL, group, shape, block,
+                k->conv_low[type](y, pixels * 16, q, x_scale, from, scale, bias, group, shape, block,
                                   split ? block + 1 : shape->n_blocks, pixels, panels, (uintptr_t)from, 0);
             }
             for (o = 0; o < panels * 16; o++) {
@@ -301,28 +298,31 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
 
 /* sums of one plane for every number of pixels up to three tiles, whatever was there before */
 static void test_winograd_products(const mailp_kernels *k) {
-    size_t pixels, runs, m, t, i, j;
-    int    accumulate;
+    const size_t group = k->conv_group;
+    size_t       pixels, runs, p, m, t, i, j;
+    int          accumulate;
     for (pixels = 1; k->winograd_products != NULL && pixels <= 18; pixels++) {
         for (runs = 1; runs <= 4; runs += 3) {
             for (accumulate = 0; accumulate < 2; accumulate++) {
-                const size_t stride = pixels * 16 + 32, n = pixels * 16;
+                const size_t stride = pixels * 16 + 32, n = pixels * 16, ldy = n + 16;
                 fill(a, runs * stride, -1, 1);
-                fill(b, runs * 256, -1, 1);
-                fill(out, n + 16, -1, 1);
-                for (m = 0; m < pixels + 1; m++) {
-                    for (j = 0; j < 16; j++) {
-                        double sum = m < pixels && !accumulate ? 0 : (double)out[m * 16 + j];
-                        for (t = 0; m < pixels && t < runs; t++) {
-                            for (i = 0; i < 16; i++) {
-                                sum += (double)a[t * stride + m * 16 + i] * (double)b[(t * 16 + i) * 16 + j];
+                fill(b, runs * 256 * group, -1, 1);
+                fill(out, ldy * group, -1, 1);
+                for (p = 0; p < group; p++) {
+                    for (m = 0; m < pixels + 1; m++) {
+                        for (j = 0; j < 16; j++) {
+                            double sum = m < pixels && !accumulate ? 0 : (double)out[p * ldy + m * 16 + j];
+                            for (t = 0; m < pixels && t < runs; t++) {
+                                for (i = 0; i < 16; i++) {
+                                    sum += (double)a[t * stride + m * 16 + i] * (double)b[((t * 16 + i) * group + p) * 16 + j];
+                                }
                             }
+                            ref[p * ldy + m * 16 + j] = sum;
                         }
-                        ref[m * 16 + j] = sum;
                     }
                 }
-                k->winograd_products(out, a, stride, runs, b, pixels, accumulate, (uintptr_t)b, 0);
-                test_close(k->name, out, ref, n + 16, 16.0 * (double)runs * 6e-8 * 4);  /* a sum of 16 * runs terms below 1, and one pixel untouched */
+                k->winograd_products(out, ldy, a, stride, runs, b, pixels, accumulate, (uintptr_t)b, 0);
+                test_close(k->name, out, ref, ldy * group, 16.0 * (double)runs * 6e-8 * 4);  /* a sum of 16 * runs terms below 1, and one pixel untouched */
             }
         }
     }
@@ -379,7 +379,7 @@ static void test_winograd_rows(const mailp_kernels *k) {
             k->winograd_rows_weights(e, from, c, (mail_weights)type, (uintptr_t)from, 0);
             for (i = 0; i < 6; i++) {
                 const float *u = type == MAIL_WEIGHTS_F32 && i % 5 == 0 ? b + (i == 0 ? 0 : 2 * MAILP_COLUMN) : e + i * MAILP_COLUMN;
-                k->winograd_products(f + i * MAILP_M_PLANE(1), d + i * plane, tiles * 16, 3, u, h * tiles, 0, (uintptr_t)u, 0);
+                k->winograd_products(f + i * MAILP_M_PLANE(1), 0, d + i * plane, tiles * 16, 3, u, h * tiles, 0, (uintptr_t)u, 0);
             }
             k->winograd_out(out, f, h, w, 1, tiles, 0, h * tiles);
             test_close(k->name, out, ref, h * w * 16, 144 * 6e-8 * 2);  /* 144 terms below 1; in the planes they are larger, which costs a bit */
@@ -536,19 +536,20 @@ static void test_conv_pack16(void) {
     }
 }
 
-/* a 3 x 3 convolution of two blocks by tiles of one row in integers: a direct one of the rounded activations and weights, in double,
-   agrees to float32's roundings */
+/* a 3 x 3 convolution of two blocks by tiles of one row in integers, of a whole group of panels and of one panel in a group of two: a direct
+   one of the rounded activations and weights, in double, agrees to float32's roundings */
 static void test_rows16(const mailp_kernels *k) {
-    enum { BLOCKS = 2, H = 5, C = BLOCKS * 16 };
-    static float   weights[16 * C * 9], map[BLOCKS * 7 * 18 * 16];
-    static int16_t packed[16 * C * 9], ready[4 * MAILP_COLUMN], v[6 * BLOCKS * 7 * 3 * 16];
-    size_t         w, y, x, j, i, t, at, wrong;
+    enum { BLOCKS = 2, H = 5, C = BLOCKS * 16, MOST = 64 + 32 };
+    static float   weights[MOST * C * 9], map[BLOCKS * 7 * 18 * 16];
+    static int16_t packed[MOST * C * 9], ready[4 * 4 * MAILP_COLUMN], v[6 * BLOCKS * 7 * 3 * 16];
+    size_t         w, y, x, j, i, t, at, wrong, part;
     if (k->rows16_weights == NULL) {
         return;
     }
     for (w = 1; w <= 9; w++) {
         const size_t     tiles = (w + 3) / 4, row = (4 * tiles + 2) * 16, floats = (H + 2) * row, plane = BLOCKS * (H + 2) * tiles * 16;
-        float            scale[16], x_scale[BLOCKS];
+        const size_t     m_plane = MAILP_M_PLANE(k->conv_group), c_out = 16 * (k->conv_group + (k->conv_group > 1 ? 2 : 0));
+        float            scale[MOST], x_scale[BLOCKS];
         mailp_conv_shape shape;
         memset(&shape, 0, sizeof shape);
         shape.width      = H * tiles;
@@ -560,7 +561,7 @@ static void test_rows16(const mailp_kernels *k) {
         for (t = 0; t < 3; t++) {
             shape.tap[t] = t * tiles * 16;
         }
-        for (i = 0; i < 16 * C * 9; i++) {
+        for (i = 0; i < c_out * C * 9; i++) {
             weights[i] = i < C * 9 ? 0.5f : (float)(2 * test_uniform() - 1);
         }
         memset(map, 0, sizeof map);
@@ -569,40 +570,51 @@ static void test_rows16(const mailp_kernels *k) {
                 fill(map + at * floats + (y + 1) * row + 16, w * 16, w % 2 ? 2.5 : 0, 2.5 * (double)(at + 1));
             }
         }
-        mailp_conv_pack(packed, scale, weights, 16, C, 9, 1, MAILP_ROWS16, MAIL_WEIGHTS_BF16, 0);
+        mailp_conv_pack(packed, scale, weights, c_out, C, 9, k->conv_group, MAILP_ROWS16, MAIL_WEIGHTS_BF16, 0);
         for (at = 0; at < BLOCKS; at++) {
             k->rows16_in(v + at * shape.plane, &x_scale[at], plane, map + at * floats, floats, row, H, tiles);
-            k->rows16_weights(ready, packed + at * 9 * 256, (uintptr_t)packed, 0);
-            for (i = 0; i < 6; i++) {
-                const int16_t *u = i == 0 ? packed + at * 9 * 256 : i == 5 ? packed + at * 9 * 256 + 2 * MAILP_COLUMN : ready + (i - 1) * MAILP_COLUMN;
-                k->conv_low[MAIL_WEIGHTS_BF16](f + i * MAILP_M_PLANE(1), 0, (const unsigned char *)(v + i * plane), x_scale, (const unsigned char *)u, scale, NULL,
-                                               1, &shape, at, at + 1, H * tiles, 1, (uintptr_t)u, 0);
-            }
         }
-        fill(out, H * w * 16 + 16, 100, 200);
-        memcpy(out2, out, sizeof out);
-        k->rows16_out(out, f, H, w, tiles);
-        wrong = memcmp(out + H * w * 16, out2 + H * w * 16, 16 * sizeof(float)) != 0;  /* nothing beyond */
-        for (y = 0; y < H; y++) {
-            for (x = 0; x < w; x++) {
-                for (j = 0; j < 16; j++) {
+        for (part = 0; 16 * k->conv_group * part < c_out; part++) {
+            const size_t   first = part * k->conv_group, group = MAILP_MIN(c_out / 16 - first, k->conv_group), column = MAILP_COLUMN * group;
+            const size_t   begin = first + part, panels = part ? 1 : group;  /* of the second group, its second panel */
+            const int16_t *from = packed + first * C * 9 * 16;
+            for (at = 0; at < BLOCKS; at++, from += 3 * column) {
+                k->rows16_weights(ready, from, group, (uintptr_t)from, 0);
+                for (i = 0; i < 6; i++) {
+                    const int16_t *u = (i == 0 ? from : i == 5 ? from + 2 * column : ready + (i - 1) * column) + part * 32;
+                    k->conv_low[MAIL_WEIGHTS_BF16](f + i * m_plane, H * tiles * 16, (const unsigned char *)(v + i * plane), x_scale,
+                                                   (const unsigned char *)u, scale + 16 * begin, NULL, group, &shape, at, at + 1, H * tiles,
+                                                   panels, (uintptr_t)u, 0);
+                }
+            }
+            for (j = 0; j < 16 * panels; j++) {
+                const size_t o = 16 * begin + j;
+                if (j % 16 == 0) {
+                    fill(out, H * w * 16 + 16, 100, 200);
+                    memcpy(out2, out, sizeof out);
+                    k->rows16_out(out, f + j * H * tiles, H, w, tiles);
+                }
+                wrong = memcmp(out + H * w * 16, out2 + H * w * 16, 16 * sizeof(float)) != 0;  /* nothing beyond */
+                for (i = 0; i < H * w; i++) {
                     double sum = 0, size = 0;
+                    y = i / w;
+                    x = i % w;
                     for (at = 0; at < C; at++) {
                         for (t = 0; t < 9; t++) {
-                            const float  from = map[at / 16 * floats + (y + t / 3) * row + (x + t % 3) * 16 + at % 16];
-                            const double q = floor((double)from / (double)x_scale[at / 16] + 0.5);
-                            const double g = floor((double)(weights[(j * C + at) * 9 + t] / scale[j]) + 0.5);
-                            sum  += q * g * (double)x_scale[at / 16] * (double)scale[j];
-                            size += fabs(q * g * (double)x_scale[at / 16] * (double)scale[j]);
+                            const float  pixel = map[at / 16 * floats + (y + t / 3) * row + (x + t % 3) * 16 + at % 16];
+                            const double q = floor((double)pixel / (double)x_scale[at / 16] + 0.5);
+                            const double g = floor((double)(weights[(o * C + at) * 9 + t] / scale[o]) + 0.5);
+                            sum  += q * g * (double)x_scale[at / 16] * (double)scale[o];
+                            size += fabs(q * g * (double)x_scale[at / 16] * (double)scale[o]);
                         }
                     }
                     /* roundings to float32 of planes that are a few times as large; and a half may go either way for an activation or two */
-                    wrong += !(fabs((double)out[(y * w + x) * 16 + j] - sum) <= size * 4e-6 + 2.0 * (double)x_scale[1]);
+                    wrong += !(fabs((double)out[i * 16 + j % 16] - sum) <= size * 4e-6 + 2.0 * (double)x_scale[1]);
                 }
+                CHECK_MSG(wrong == 0, "%s: rows in 16 bits, %lu pixels wide, output %lu: %lu values are not those of a direct convolution", k->name,
+                          (unsigned long)w, (unsigned long)o, (unsigned long)wrong);
             }
         }
-        CHECK_MSG(wrong == 0, "%s: rows in 16 bits, %lu pixels wide: %lu values are not those of a direct convolution", k->name, (unsigned long)w,
-                  (unsigned long)wrong);
     }
 }
 
@@ -615,7 +627,8 @@ static void test_conv_low(const mailp_kernels *k) {
     size_t               i, size, t;
     int                  type;
     for (type = MAIL_WEIGHTS_BF16; type <= MAIL_WEIGHTS_INT8; type++) {
-        int most = 255, sixteen = 0;
+        const int sixteen = type == MAIL_WEIGHTS_BF16;
+        int       most = MAILP_S16_MOST;
         if (!mailp_cpu_low(k, (mail_weights)type)) {
             continue;
         }
@@ -625,9 +638,6 @@ static void test_conv_low(const mailp_kernels *k) {
             k->lower[type](q, scale, map, 16);
             most = q[15];
             CHECK(most == 127 || most == 255);
-        } else if (mailp_sixteen(k, (mail_weights)type)) {
-            most = MAILP_S16_MOST;
-            sixteen = 1;
         }
         for (size = 0; size < 2 * sizeof heights / sizeof *heights; size++) {
             const size_t     h = heights[size / 2], width = widths[size / 2], step = 1 + size % 2;
@@ -662,15 +672,9 @@ static void test_conv_low(const mailp_kernels *k) {
                 k->lower[type](q + i * LOW_PLANE * (type == MAIL_WEIGHTS_INT8 ? 1 : 2), &x_scale[i], map + i * LOW_PLANE, LOW_PLANE);
                 CHECK(x_scale[i] == as_made);
             }
-            if (type == MAIL_WEIGHTS_BF16 && !sixteen) {
-                for (i = 0; i < sizeof x / sizeof *x; i++) {
-                    x[i] *= i < LOW_PLANE ? 2 : 1;  /* what q holds, in halves */
-                }
-                x_scale[0] = x_scale[1] = 0.5f;
-            }
             conv_low_agrees(k, type, x, q, x_scale, w, &shape, h * width);
         }
-        if (sixteen || (type == MAIL_WEIGHTS_INT8 && k->stem_most > 0)) {  /* a picture's rows of 7 pixels, all of their 8 bits in use */
+        if (sixteen || k->stem_most > 0) {  /* a picture's rows of 7 pixels, all of their 8 bits in use */
             const float      one = 1.0f;
             const int        largest = sixteen ? 32767 : k->stem_most;
             mailp_conv_shape shape;
@@ -958,10 +962,11 @@ int main(void) {
     test_conv_pack();
     test_conv_pack16();
     CHECK(mailp_kernels_choose("mmx") == NULL);
-#ifdef MAILP_HAS_AVX_VNNI
+#ifdef MAILP_X86
     if (mailp_kernels_choose("avx2") != NULL) {
-        int avx2, avx512, vnni;
-        mailp_cpu(&avx2, &avx512, &vnni);
+        int avx2, avx512, vnni, vnni512;
+        mailp_cpu(&avx2, &avx512, &vnni, &vnni512);
+#ifdef MAILP_HAS_AVX_VNNI
         CHECK(mailp_kernels_choose("avx2") == (vnni ? &mailp_kernels_vnni_avx2 : &mailp_kernels_avx2));
         if (vnni) {
             test_conv_low(&mailp_kernels_avx2);  /* not chosen, but as right as elsewhere */
@@ -971,6 +976,10 @@ int main(void) {
             printf("avx2 with AVX-VNNI: not on this machine\n");
             test_skipped++;
         }
+#endif
+#ifndef MAILP_NO_VNNI
+        CHECK(mailp_kernels_choose("avx512") == (vnni512 ? &mailp_kernels_vnni_avx512 : avx512 ? &mailp_kernels_avx512 : NULL));
+#endif
     }
 #endif
     return test_end("test_kernels");

@@ -5,7 +5,8 @@ whichever is least; Winograd's transforms and all activations are taken as free,
 Denoisers: matrix products that are needed when everything that does not depend on the noisy actions is done once per
 decision for all steps together and what depends on weights alone is done at load; the scan with 3 multiply-adds and one
 exponential (counted as 11 multiply-adds, an estimate) per state and token. Norms, activations and softmax are free.
-bf16 arithmetic counts at float32's rate where the processor has no bf16 products."""
+bf16 weights count as the integers of 16 bits that they become, int8 as those of 8, and where the processor has no such
+products as floats; Winograd's products are those of floats."""
 import json
 import math
 import os
@@ -40,7 +41,7 @@ def rates(limits, precision, threads, weight_bytes):
         return max(key(limits[str(t)]) for t in (1, 2) if t <= threads)
     mib = max(weight_bytes / 2 ** 20, 1e-3)
     size = min(limits["1"]["read_gbs"], key=lambda k: abs(math.log(int(k) / mib)))
-    ops = best(lambda m: m[{"f32": "f32_gflops", "bf16": "bf16_gflops", "int8": "int8_gops"}[precision]] or m["f32_gflops"])
+    ops = best(lambda m: m[{"f32": "f32_gflops", "bf16": "int16_gops", "int8": "int8_gops"}[precision]] or m["f32_gflops"])
     return ops * 1e6, best(lambda m: m["read_gbs"][size]) * 1e6
 
 
@@ -72,8 +73,13 @@ def vision_ms(sizes, precision, threads, limits):
     size = {"f32": 4, "bf16": 2, "int8": 1}[precision]
     layers = [l for h, w in sizes for l in convolutions(h, w)]
     ops, read = rates(limits, precision, threads, size * sum(cost(l, 0)[1] for l in layers))
-    tiles = (0,) if precision == "int8" else (0, 2, 4)
-    return sum(min(max(o / ops, size * n / read) for o, n in (cost(l, t) for t in tiles)) for l in layers)
+    plain, _ = rates(limits, "f32", threads, 1)
+
+    def layer_ms(layer, tile):
+        o, n = cost(layer, tile)
+        stored = cost(layer, 0)[1] if precision != "f32" else n          # weights of fewer bits are transformed when they are used
+        return max(o / (plain if tile else ops), size * stored / read)
+    return sum(min(layer_ms(l, t) for t in (0, 2, 4)) for l in layers)
 
 
 def mamba(tokens, layers, n=16, k=4, d=128):

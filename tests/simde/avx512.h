@@ -1,7 +1,7 @@
 /* The AVX-512 and AVX-VNNI kernels on a processor that has only AVX2: compiled with  -include tests/simde/avx512.h -mavx2 -mfma -Wno-psabi
    the library's AVX-512 pass and AVX2's products of 8 bits are made of SIMDe's portable versions of the intrinsics
-   (https://github.com/simd-everywhere/simde, Debian's libsimde-dev), and the library believes that the processor has AVX-512, its VNNI and
-   BF16 included, and AVX-VNNI. tests/extra_simde.sh runs the tests so.
+   (https://github.com/simd-everywhere/simde, Debian's libsimde-dev), and the library believes that the processor has AVX-512, its VNNI
+   included, and AVX-VNNI. tests/extra_simde.sh runs the tests so.
 
    What this cannot show: how fast the kernels are, whether the compiler's own AVX-512 code is right, and which set a processor is
    found to have; the last is what `tests/emulation.sh cpu` is for. */
@@ -22,7 +22,7 @@
 
 /* No function may be compiled for more than the command line says: the vectors of 512 bits then are pairs of AVX2's. */
 #define target(sets)
-/* see mailp_cpu, mailp_cpu_low, MAILP_HAS_BF16, MAILP_HAS_AVX_VNNI and MAILP_IN_PLACE in mail.h */
+/* see mailp_cpu, MAILP_HAS_AVX_VNNI and MAILP_IN_PLACE in mail.h */
 #define MAILP_EMULATED_AVX512
 
 typedef union {
@@ -79,15 +79,18 @@ static inline __m128i simde512_cvtusepi32_epi8(__m512i a) {
     return _mm_loadu_si128((const __m128i *)(const void *)to);
 }
 
-static inline __m256i simde512_cvtepi32_epi16(__m512i a) {
+/* signed saturation */
+static inline __m256i simde512_cvtsepi32_epi16(__m512i a) {
     simde512 x;
-    uint16_t to[16];
-    int      i;
     x.i = a;
-    for (i = 0; i < 16; i++) {
-        to[i] = (uint16_t)x.lane_u[i];
-    }
-    return _mm256_loadu_si256((const __m256i *)(const void *)to);
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(x.half_i[0], x.half_i[1]), 0xd8);
+}
+
+static inline __m512i simde512_cvtepi8_epi16(__m256i a) {
+    simde512 y;
+    y.half_i[0] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(a));
+    y.half_i[1] = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(a, 1));
+    return y.i;
 }
 
 /* a - floor(a), the only mode used; 0 for both infinities, as the instruction has it */
@@ -108,7 +111,8 @@ static inline __m512 simde512_reduce_floor_ps(__m512 a) {
 #undef _mm512_cvtepi8_epi32
 #undef _mm512_cvtepu16_epi32
 #undef _mm512_cvtusepi32_epi8
-#undef _mm512_cvtepi32_epi16
+#undef _mm512_cvtsepi32_epi16
+#undef _mm512_cvtepi8_epi16
 #undef _mm512_reduce_ps
 #undef _mm256_dpbusd_avx_epi32
 #undef _mm256_dpwssd_avx_epi32
@@ -117,7 +121,8 @@ static inline __m512 simde512_reduce_floor_ps(__m512 a) {
 #define _mm512_cvtepi8_epi32(a)   simde512_cvtepi8_epi32(a)
 #define _mm512_cvtepu16_epi32(a)  simde512_cvtepu16_epi32(a)
 #define _mm512_cvtusepi32_epi8(a) simde512_cvtusepi32_epi8(a)
-#define _mm512_cvtepi32_epi16(a)  simde512_cvtepi32_epi16(a)
+#define _mm512_cvtsepi32_epi16(a) simde512_cvtsepi32_epi16(a)
+#define _mm512_cvtepi8_epi16(a)   simde512_cvtepi8_epi16(a)
 #define _mm512_reduce_ps(a, mode) ((mode) == 0x09 ? simde512_reduce_floor_ps(a) : _mm512_setzero_ps())
 #define _mm256_dpbusd_avx_epi32(s, a, b) simde_mm256_dpbusd_epi32(s, a, b)
 #define _mm256_dpwssd_avx_epi32(s, a, b) simde_mm256_dpwssd_epi32(s, a, b)
