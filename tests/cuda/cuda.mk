@@ -9,8 +9,8 @@ ARCH    ?= sm_90a
 CUDA_H   = mail.h mail_cuda.cuh tests/test.h tests/small.h bench/random_policy.h $(wildcard tests/cuda/*.h)
 # plain C kernels of mail.h build faster; the CPU engine is not what is tested here
 CUDA_CPU = $(CXX) -x c++ -std=c++17 -O1 -g1 -Wall -Wextra -Wshadow -Wno-unknown-pragmas -DMAIL_CUDA_ON_CPU -DMAIL_NO_SIMD -Itests/cuda
-# of UBSan what kernels can get wrong; all of it would double the build
-CUDA_SAN = -fsanitize=address,alignment,bounds,integer-divide-by-zero,shift,signed-integer-overflow -fno-sanitize-recover=all
+# of UBSan what kernels can get wrong; all of it, or -O1, would double the build
+CUDA_SAN = -Og -fsanitize=address,alignment,bounds,integer-divide-by-zero,shift,signed-integer-overflow -fno-sanitize-recover=all
 CUDA_T   = $(wildcard tests/cuda/*.cu) tests/run_case.c
 
 .PHONY: cuda cuda-programs test-cuda-cpu

@@ -126,7 +126,7 @@ struct Barrier {
 struct Warp {
     Barrier bar;
     uint64_t slot[2][32];     /* shuffle values, two generations */
-    float a[2][16][16], b[2][8][16]; /* operands of an emulated mma: rows, columns */
+    double a[2][16][16], b[2][8][16]; /* operands of an emulated mma: rows, columns */
 };
 
 struct Block {
@@ -196,6 +196,15 @@ struct Group { /* what must be resident together: a block, a cluster or the grid
 
 static constexpr size_t STACK = 128 * 1024;
 inline thread_local Fiber *cur = nullptr;
+/* The warp whose lanes take turns, in this order. A lane that has to wait gives way to the next one that need not, without a detour through
+   the scheduler (a tenth to a quarter of the time of a kernel). */
+struct Lanes {
+    Fiber *first;
+    int    n, order[32];
+};
+inline thread_local Lanes *turn = nullptr;
+inline thread_local int    turn_at = 0;
+inline thread_local bool   turn_moved = false; /* since the scheduler resumed a lane */
 /* What the running kernel may have been launched before the end of: it runs when a thread waits for it, or at the end. */
 inline thread_local std::function<void()> before;
 inline thread_local bool before_wanted = false;
@@ -229,6 +238,10 @@ asm(".pushsection .text\n.weak cpucuda_switch\n.type cpucuda_switch,%function\nc
 inline thread_local void *sched_fake;
 inline thread_local const void *sched_bottom;
 inline thread_local size_t sched_size;
+inline thread_local bool from_sched; /* whether the last switch was made by the scheduler */
+inline void arrived_at(void *fake) {
+    __sanitizer_finish_switch_fiber(fake, from_sched ? &sched_bottom : nullptr, from_sched ? &sched_size : nullptr);
+}
 #endif
 
 [[noreturn]] inline void die(const char *what) {
@@ -236,19 +249,40 @@ inline thread_local size_t sched_size;
     abort();
 }
 
-inline void yield() { /* fiber -> scheduler */
-    Fiber *f = cur;
+inline bool waits(const Fiber *f) {
+    return f->done || (f->wait && *(volatile const unsigned *)f->wait == f->wait_val);
+}
+
+/* The next lane of this warp's turn that can go on, or nullptr */
+inline Fiber *next_lane() {
+    while (++turn_at < turn->n) {
+        Fiber *f = turn->first + turn->order[turn_at];
+        if (!waits(f)) {
+            f->wait = nullptr;
+            return f;
+        }
+    }
+    return nullptr;
+}
+
+inline void yield() { /* to the next lane, or to the scheduler if it has to see to something */
+    Fiber *f = cur, *to = before_wanted || f->polling || f->done ? nullptr : next_lane();
     ++my_switches;
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(&f->fake, sched_bottom, sched_size);
+    from_sched = false;
+    __sanitizer_start_switch_fiber(&f->fake, to ? to->stack : sched_bottom, to ? STACK : sched_size);
 #endif
+    if (to) {
+        turn_moved = true;
+        cur = to;
+    }
 #ifdef CPUCUDA_UCONTEXT
-    swapcontext(&f->ctx, &sched_ctx);
+    swapcontext(&f->ctx, to ? &to->ctx : &sched_ctx);
 #else
-    cpucuda_switch(&f->sp, sched_sp);
+    cpucuda_switch(&f->sp, to ? to->sp : sched_sp);
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(f->fake, &sched_bottom, &sched_size);
+    arrived_at(f->fake);
 #endif
 }
 
@@ -399,7 +433,7 @@ inline void wait_until(P ready, int line) { /* spin on a flag in memory */
 
 inline void fiber_main() {
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, &sched_bottom, &sched_size);
+    arrived_at(nullptr);
 #endif
     (*body)();
     Fiber *f = cur;
@@ -439,9 +473,12 @@ inline void start(Fiber *f, size_t index) {
 #endif
 }
 
-inline void resume(Fiber *f) {
+/* Let f go on; returned: the lane of its warp that stopped last */
+inline Fiber *resume(Fiber *f) {
     cur = f;
+    turn_moved = false;
 #if defined(__SANITIZE_ADDRESS__)
+    from_sched = true;
     __sanitizer_start_switch_fiber(&sched_fake, f->stack, STACK);
 #endif
 #ifdef CPUCUDA_UCONTEXT
@@ -452,7 +489,9 @@ inline void resume(Fiber *f) {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(sched_fake, nullptr, nullptr);
 #endif
+    f = cur;
     cur = nullptr;
+    return f;
 }
 
 [[noreturn]] inline void deadlock(std::vector<Fiber> &fs) {
@@ -519,10 +558,6 @@ inline void run_group(Group &g, const std::function<void()> &fn, int how, unsign
     body = &fn;
     const unsigned nt = g.block.x * g.block.y * g.block.z;
     std::vector<Fiber> fs(g.blocks.size() * nt);
-    struct Lanes {
-        Fiber *first;
-        int n, order[32];
-    };
     std::vector<Lanes> warps;
     for (size_t bi = 0; bi < g.blocks.size(); ++bi) {
         Block &b = g.blocks[bi];
@@ -574,20 +609,21 @@ inline void run_group(Group &g, const std::function<void()> &fn, int how, unsign
             }
             for (bool again = true; again;) {
                 again = false;
-                for (int i = 0; i < l.n; ++i) {
-                    Fiber *f = l.first + l.order[i];
-                    if (f->done || (f->wait && *(volatile const unsigned *)f->wait == f->wait_val)) {
-                        continue;
-                    }
-                    f->wait = nullptr;
-                    resume(f);
+                turn = &l;
+                turn_at = -1;
+                while (Fiber *f = next_lane()) {
+                    f = resume(f);
+                    again |= turn_moved;
                     if (before_wanted) { /* run it here, between two threads of this kernel */
+                        const int at = turn_at;
                         before_wanted = false;
                         const std::function<void()> first = std::move(before);
                         before = nullptr;
                         first();
                         body = &fn;
                         polls = 0;
+                        turn = &l;
+                        turn_at = at;
                     }
                     if (f->done) {
                         --live;
@@ -595,9 +631,10 @@ inline void run_group(Group &g, const std::function<void()> &fn, int how, unsign
                     if (f->polling) {
                         polling = true;
                     } else {
-                        again = progress = true;
+                        again = true;
                     }
                 }
+                progress |= again;
             }
         }
         if (!g.inflight.empty() && (!progress || (how >= 2 && rng() % 2))) {
@@ -698,21 +735,25 @@ inline void bar_wait(MBar *bar, unsigned parity, int line) {
 }
 /* Sums in double, rounded once: the unit's own rounding differs a little, so only tolerances compare with a GPU. */
 inline void mma_sums(float d[4], const Warp *w, unsigned p, int lane, int inputs) {
-    for (int j = 0; j < 4; ++j) {
-        const float *row = w->a[p][lane / 4 + j / 2 * 8], *col = w->b[p][2 * (lane % 4) + j % 2];
-        double s = d[j];
-        for (int k = 0; k < inputs; ++k) {
-            s += (double)row[k] * col[k];
-        }
-        d[j] = (float)s;
+    const double *row0 = w->a[p][lane / 4], *row1 = w->a[p][lane / 4 + 8], *col0 = w->b[p][2 * (lane % 4)], *col1 = w->b[p][2 * (lane % 4) + 1];
+    double s0 = d[0], s1 = d[1], s2 = d[2], s3 = d[3];
+    for (int k = 0; k < inputs; ++k) {
+        s0 += row0[k] * col0[k];
+        s1 += row0[k] * col1[k];
+        s2 += row1[k] * col0[k];
+        s3 += row1[k] * col1[k];
     }
+    d[0] = (float)s0;
+    d[1] = (float)s1;
+    d[2] = (float)s2;
+    d[3] = (float)s3;
 }
 inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*value)(uint32_t), int line) {
     Fiber *f = cur;
     Warp *w = f->w;
     unsigned p = f->warp_ops++ & 1;
-    static const std::vector<float> number = [value] {
-        std::vector<float> v(1 << 16);
+    static const std::vector<double> number = [value] {
+        std::vector<double> v(1 << 16);
         for (uint32_t h = 0; h < 1 << 16; ++h) {
             v[h] = value(h);
         }
@@ -735,14 +776,19 @@ inline void mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2], int l
     Warp *w = f->w;
     unsigned p = f->warp_ops++ & 1;
     const int g = f->lane / 4, t = f->lane % 4;
-    for (int i = 0; i < 4; ++i) {
-        if (a[i] & 0x1fffu || (i < 2 && b[i] & 0x1fffu)) {
+    const auto number = [](uint32_t bits) {
+        if (bits & 0x1fffu) {
             die("an operand has more bits than tf32");
         }
-        memcpy(&w->a[p][g + 8 * (i % 2)][t + 4 * (i / 2)], &a[i], 4);
+        float v;
+        memcpy(&v, &bits, sizeof v);
+        return (double)v;
+    };
+    for (int i = 0; i < 4; ++i) {
+        w->a[p][g + 8 * (i % 2)][t + 4 * (i / 2)] = number(a[i]);
     }
     for (int i = 0; i < 2; ++i) {
-        memcpy(&w->b[p][g][t + 4 * i], &b[i], 4);
+        w->b[p][g][t + 4 * i] = number(b[i]);
     }
     arrive(w->bar, line);
     mma_sums(d, w, p, f->lane, 8);
