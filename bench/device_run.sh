@@ -73,11 +73,11 @@ table() {
                 echo "$name: $(grep -c ' ok$' "$log/$name.log") outputs ok, $(grep -c ' FAIL' "$log/$name.log") failed"
             }
         done
-        for name in memcheck racecheck synccheck initcheck; do
+        for name in memcheck racecheck synccheck initcheck cpu_tests; do
             [ -f "$log/$name.log" ] && echo "$name: $(tail -n 1 "$log/$name.log")"
         done
         echo "---- times"
-        for name in bench loops scan probe; do
+        for name in bench loops scan probe cpu; do
             [ -f "$log/$name.log" ] && cat "$log/$name.log"
         done
         ratio
@@ -173,7 +173,7 @@ if command -v compute-sanitizer >/dev/null 2>&1 && [ -x build/test_cuda_gpu ]; t
     check() { # tool, most seconds, cases
         step "$1" "$2" compute-sanitizer --tool "$1" --error-exitcode 9 build/test_cuda_gpu "$3"
     }
-    check memcheck 40 "loop D-Ma, d_state 16, 5 actions, 8 blocks"
+    check memcheck 40 "loop D-Ma, d_state 16, 2 frames, 5 actions"
     check racecheck 40 "fused conv 3x3, 8"
     check synccheck 30 "loop ED-Ma, d_state 8"
     check initcheck 30 "ages D-Tr"
@@ -194,6 +194,12 @@ if command -v ncu >/dev/null 2>&1 && [ -x build/cuda_bench ]; then
 else
     say "ncu: skipped"
 fi
+# The processor of such a machine often has AVX-512, which is seldom at hand: mail.h's kernels, right and how fast, layer by layer.
+isa=$(grep -qw avx512dq /proc/cpuinfo && echo avx512 || echo avx2)
+step cpu_tests 90 sh -c "grep -m 1 'model name' /proc/cpuinfo; for t in test_kernels test_vision; do
+    ${CC:-cc} -O2 -I. tests/\$t.c -o build/device_\$t -lm -pthread && build/device_\$t || exit 1; done"
+step cpu 60 sh -c "${CC:-cc} -O2 -I. bench/bench_vision.c -o build/device_vision -lm -pthread && ${CC:-cc} -O2 -I. bench/bench_policy.c -o build/device_policy -lm -pthread &&
+    for w in f32 bf16 int8; do build/device_vision --isa $isa --weights \$w --runs 20 --layers; build/device_policy --isa $isa --weights \$w; done"
 [ $torch = 1 ] && step peers_compile 150 "$python" bench/cuda_peers.py --batches 1,32,64 --budget 110 --only-compile
 [ -x build/run_case_cuda_gpu ] && [ -d build/golden ] && step goldens_large 60 build/run_case_cuda_gpu build/golden/*/
 clocks >>"$log/gpu"

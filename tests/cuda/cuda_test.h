@@ -349,10 +349,12 @@ struct ct_case {
 /* Run every case whose name contains `only`, on the CPU under four schedules (whole policies, which take seconds: two, and
    test_faults runs the same kernels under five; CT_TIMES sets another number): the bits must be the same. On a GPU twice. */
 static inline int ct_run(const char *program, const std::vector<ct_case> &cases, const char *only) {
+    int ran = 0;
     for (const ct_case &c : cases) {
         if (only && !strstr(c.name, only)) {
             continue;
         }
+        ran++;
         const int before = test_failed;
         const clock_t began = clock();
         uint64_t  first = 0;
@@ -378,6 +380,10 @@ static inline int ct_run(const char *program, const std::vector<ct_case> &cases,
 #endif
         printf("%-60s %s  %.2f s\n", c.name, test_failed == before ? "ok" : "FAIL", (double)(clock() - began) / CLOCKS_PER_SEC);
         fflush(stdout);
+    }
+    if (ran == 0) {
+        printf("%s: FAIL: no case is called '%s'\n", program, only ? only : "");
+        test_failed++;
     }
     return test_end(program);
 }
