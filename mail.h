@@ -5640,7 +5640,6 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
 #define MAILP_PAIRS_AT(c)        ((size_t)((c) / MAILP_V) * panel + (size_t)((c) % MAILP_V) * 2 * MAILP_W)
 #define MAILP_PAIRS_W_int16(r, c) const mailp_ints w##c = mailp_iload(w + MAILP_PAIRS_AT(c));
 #define MAILP_PAIRS_W_int8(r, c)  const mailp_ints w##c = mailp_iload_i8(w + MAILP_PAIRS_AT(c));
-#define MAILP_PAIRS_AHEAD(r, c)  if ((c) % MAILP_V == 0) { MAILP_PREFETCH(ahead + MAILP_PAIRS_AT(c) * sizeof *w); }
 #define MAILP_PAIRS_SUMS(r, c)   mailp_ints s##r##c;
 #define MAILP_PAIRS_ZEROS(r, c)  s##r##c = mailp_izero();
 #define MAILP_PAIRS_DOTS(r, c)   mailp_pairs(s##r##c, xv, w##c)
@@ -5686,7 +5685,7 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
             MAILP_R##mr(MAILP_PAIRS_ROW_ZEROS, nv)                                                                      \
             for (; i < end; i += 2, w += 2 * MAILP_LANES, ahead += ahead_step) {                                        \
                 MAILP_C##nv(MAILP_PAIRS_W_##kind, 0)                                                                    \
-                MAILP_C##nv(MAILP_PAIRS_AHEAD, 0)                                                                       \
+                MAILP_PREFETCH(ahead);                                                                                  \
                 MAILP_R##mr(MAILP_PAIRS_ROW_STEP, nv)                                                                   \
             }                                                                                                           \
             if (part > 0 || accumulate) {                                                                               \
@@ -5721,7 +5720,7 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
 
 /* As gemm (mailp_kernels), for weights [panels][k / 2][16][2] of int16 or int8, k rounded up to even, the last of which are zeros; scale
    is not NULL. Numbers: sums of 128 products are exact; they are added in float32, in order, to what was in y and the bias; a result does
-   not depend on how rows and panels are split into calls. While the last rows meet some panels, the next panels are fetched. */
+   not depend on how rows and panels are split into calls. While the last rows meet some panels, the next are fetched, a line a step. */
 #define MAILP_PAIRS_KIND(kind, type, name, attr)                                                                                     \
     MAILP_PAIRS_ALL(kind, type, name, attr)                                                                                          \
     MAILP_KERNEL void MAILP_FN(gemm_##name)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale, \
