@@ -4147,7 +4147,7 @@ struct mailp_cuda_wish {
 /* One compiled shape of mailp_cuda_loop. */
 struct mailp_cuda_loop_choice {
     void (*kernel)(mailp_cuda_loop_args);
-    int    cluster, robots;  /* blocks of a cluster, robots it decides for */
+    int    robots;           /* that a cluster of MAILP_CUDA_CS blocks decides for */
     size_t shared;
     double cost;             /* milliseconds to be expected for 16 layers and 16 steps */
 };
@@ -4260,7 +4260,7 @@ static inline void mailp_cuda_run_mamba(mailp_cuda_queue *q, mail_cuda_session *
         const mailp_cuda_mamba_layer &w = t->mamba[i];
         float *cache = s->cache ? s->cache + ((size_t)i * s->steps * s->B + run.first) * state : NULL;
         float *time = s->time_state ? s->time_state + (size_t)i * s->steps * state : NULL;
-        const int slice = s->loop.kernel ? E / s->loop.cluster : E; /* of states that the loop will read */
+        const int slice = s->loop.kernel ? E / MAILP_CUDA_CS : E; /* of states that the loop will read */
 
         mailp_cuda_linear_args in = mailp_cuda_linear_init(s->xz, run.X, w.in_proj, NULL, M, 2 * E, d);
         in.norm_w = w.norm_w;
@@ -4533,7 +4533,7 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
 template <int DS, int OBS, int T, int R, bool COND>
 static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
     typedef mailp_cuda_loop_shared<DS, OBS, T, R, COND> Shared;
-    mailp_cuda_loop_choice l = {mailp_cuda_loop<DS, OBS, T, R, COND>, MAILP_CUDA_CS, R, sizeof(Shared), 0.0};
+    mailp_cuda_loop_choice l = {mailp_cuda_loop<DS, OBS, T, R, COND>, R, sizeof(Shared), 0.0};
     const mailp_cuda_wish &wish = s->wish;
     if ((wish.robots && wish.robots != R) || l.shared > (size_t)s->policy->smem) {
         return;
@@ -4604,8 +4604,7 @@ static inline void mailp_cuda_queue_fast_loop(mailp_cuda_queue *q, mail_cuda_ses
     a.calls = s->calls;
     a.layers = p->trunk[p->config.n_trunks - 1].n_layers;
     const unsigned clusters = mailp_cuda_tiles((size_t)s->B, (size_t)s->loop.robots);
-    mailp_cuda_launch(q, s->loop.kernel, dim3(clusters * (unsigned)s->loop.cluster), MAILP_CUDA_NT, s->loop.shared, a,
-                      (unsigned)s->loop.cluster);
+    mailp_cuda_launch(q, s->loop.kernel, dim3(clusters * MAILP_CUDA_CS), MAILP_CUDA_NT, s->loop.shared, a, MAILP_CUDA_CS);
 }
 
 /* The loop: plain kernels, call by call. x holds x_T. */

@@ -185,7 +185,7 @@ static void decisions(const std::string &batches, double seconds, cudaStream_t s
         }
         char loop[64] = "plain";
         if (fast->loop.kernel) {
-            (void)snprintf(loop, sizeof loop, "%d blocks, %d robots", fast->loop.cluster, fast->loop.robots);
+            (void)snprintf(loop, sizeof loop, "%d robots", fast->loop.robots);
         }
         printf("%8s %5zu %8.3f (%7.3f) %9.2f %6.1f %8.3f (%6.3f) %8.3f (%6.3f) %8.3f (%6.3f) %8.3f (%6.3f) %10.3f %10.3f  %-20s %s\n", "decision", B,
                percentile(all, 0.5), percentile(all, 0.99), predicted, must, percentile(enc, 0.5), percentile(enc, 0.99), percentile(dec, 0.5),
@@ -222,7 +222,7 @@ static void loops(cudaStream_t stream) {
             wish.robots = robots;
             s = ct_session(p, batch, wish);
             if (s->loop.kernel) {
-                const int    active = mailp_cuda_active_clusters(s->loop.kernel, s->loop.cluster, s->loop.shared, p->sms);
+                const int    active = mailp_cuda_active_clusters(s->loop.kernel, MAILP_CUDA_CS, s->loop.shared, p->sms);
                 const double ms = percentile(timed(stream, 0.1, [&](int) { mailp_cuda_queue_fast_loop(&q, s); }), 0.5);
                 check(q.error, "loop");
                 printf("%6zu %7d %9d %9.3f %9.3f\n", batch, robots, active * robots, ms, s->loop.cost);

@@ -33,8 +33,8 @@ static int predict(void) {
         const double rows = 16.0 * B * (double)s->P, product = rows * (512.0 * 128 + 256 * 128) / 7.5e9;
         const double prefix = s->inside ? 0.0 : layers * (0.004 + product + 0.004 * ceil(16.0 * B / (8.0 * sms)));
         const double loop = s->loop.cost, others = 8e-3 + 0.7e-3 * B + 6e-3 + 4 * 1.5e-3;
-        printf("%5zu %8.2f %8.3f %8.3f %8.3f %8.3f %8.3f  %d blocks, %d robots\n", batch, first + convs + prefix + loop + others, first, convs, prefix,
-               loop, others, s->loop.cluster, s->loop.robots);
+        printf("%5zu %8.2f %8.3f %8.3f %8.3f %8.3f %8.3f  %d robots\n", batch, first + convs + prefix + loop + others, first, convs, prefix,
+               loop, others, s->loop.robots);
         fflush(stdout);
         mail_cuda_session_free(s);
     }
