@@ -4031,14 +4031,25 @@ typedef struct mailp_conv_shape {
     size_t tap[9];
 } mailp_conv_shape;
 
+/* What GroupNorm has to know of n values: their mean, and the sum of their squared distances from it. */
+typedef struct mailp_moments {
+    double mean, squares;
+    size_t n;
+} mailp_moments;
+
+MAILP_INLINE float mailp_moments_rstd(const mailp_moments *sum) {
+    return (float)(1.0 / sqrt(sum->squares / (double)sum->n + 1e-5));
+}
+
 /* Winograd's input channels at a time: transformed weights of a panel are 147 KB. And tiles at a time: their products, 147 KB for a panel or
    295 KB for a group of four, stay in the second-level cache. */
 #define MAILP_DEPTH      64
 #define MAILP_TILES(group) ((group) == 1 ? (size_t)64 : (size_t)32)
 
-/* Winograd's tiles: 4 and 2, F(4x4, 3x3) and F(2x2, 3x3); 1, F(1x4, 3x3); and this one, 2 x 2 outputs of a convolution of stride 2 by phases.
-   All are described at their kernels. */
+/* Winograd's tiles: 4 and 2, F(4x4, 3x3) and F(2x2, 3x3); 1, F(1x4, 3x3); and these, 2 x 2 outputs of a convolution of stride 2 by phases,
+   and 3 x 3 of the stem's, F(3x3, 4x4), whose inputs are the phases of its picture. All are described at their kernels. */
 #define MAILP_PHASES 5
+#define MAILP_STEM   3
 MAILP_INLINE size_t mailp_tile_height(size_t tile) {
     return tile == MAILP_PHASES ? 2 : tile;
 }
@@ -4050,6 +4061,20 @@ MAILP_INLINE size_t mailp_tile_width(size_t tile) {
 /* The plane of weights that meets the k-th plane of inputs: by phases, four are for the even pixels of either dimension. */
 MAILP_INLINE size_t mailp_tile_weights(size_t tile, size_t k) {
     return tile == MAILP_PHASES ? MAILP_MIN(k / 5, (size_t)3) * 4 + MAILP_MIN(k % 5, (size_t)3) : k;
+}
+
+/* The stem's input channels are the four phases of three colours: pixels of odd column and even row, both even, even column and odd row,
+   both odd. Odd rows (and columns) meet three weights, a fourth of 0, and nothing in the planes of infinity.
+   -> how many of them the k-th plane has, from *from on: all or 8, a surplus of which has weight 0 */
+#define MAILP_STEM_DEPTH 12
+MAILP_INLINE size_t mailp_stem_inputs(size_t *from, size_t k) {
+    *from = k % 6 == 5 ? 2 : 0;
+    return k % 6 == 5 || k / 6 == 5 ? 8 : MAILP_STEM_DEPTH;
+}
+
+/* n, or what fives and sixes add up to */
+MAILP_INLINE size_t mailp_stem_pixels(size_t n) {
+    return MAILP_MAX(n, (n + 5) / 6 * 5);
 }
 
 /* Floats from one of Winograd's planes to the next, for weights and for products of a group of panels. With constants there is an address
@@ -4130,9 +4155,15 @@ typedef struct mailp_kernels {
     void (*group_norm)(float *out, size_t row, const float *in, const float *skip, const float *gamma, const float *beta,
                        size_t h, size_t w, int relu);
 
-    /* The same with relu, and of its values the largest: out[y][x] = max of [2y-1 .. 2y+1][2x-1 .. 2x+1], outside never wins;
-       out [ceil(h / 2)][ceil(w / 2)][16], row stride row */
-    void (*norm_pool)(float *out, size_t row, const float *in, const float *gamma, const float *beta, size_t h, size_t w);
+    /* The stem's GroupNorm, relu and maximum over [2y-1 .. 2y+1][2x-1 .. 2x+1], for which a few rows of its outputs suffice at a time:
+       - moments  adds n values, a multiple of 16, to what is known of their block
+       - pool     out[x][j] = that maximum before GroupNorm, or where gamma is negative, so that GroupNorm turns the order around, the
+                  minimum with its sign changed. Rounding keeps order: the largest result is that of this value.
+                  out [ceil(w / 2)][16];  r0, r1, r2 [w][16], a row outside is replaced by its neighbour inside
+       - pool_norm  GroupNorm and relu in place of h rows of such maxima, row stride row */
+    void (*moments)(mailp_moments *sum, const float *in, size_t n);
+    void (*pool)(float *out, const float *r0, const float *r1, const float *r2, const float *gamma, size_t w);
+    void (*pool_norm)(float *out, size_t row, const mailp_moments *moments, const float *gamma, const float *beta, size_t h, size_t w);
 
     /* to[k][p][j] = from[k][p][j] (* scale[p][j] for int8);  to [n][panels][16], from [n][group][16] */
     void (*widen)(float *to, const void *from, const float *scale, size_t n, size_t group, size_t panels, mail_weights type);
@@ -4153,6 +4184,9 @@ typedef struct mailp_kernels {
        bytes. NULL: conv is used instead. */
     void (*winograd_products)(float *y, size_t ldy, const float *x, size_t stride, size_t runs, const float *w, size_t pixels, int accumulate,
                               uintptr_t ahead, size_t ahead_step);
+    /* y[p][m][j] = sum over i < depth of x[m * 16 + i] * w[i][p][j] for p < conv_group and m < pixels, and perhaps some more: as many as
+       mailp_stem_pixels says.  ldy: panel stride of y;  depth is what mailp_stem_inputs says.  NULL: conv is used instead. */
+    void (*stem_products)(float *y, size_t ldy, const float *x, const float *w, size_t depth, size_t pixels);
     /* NULL: no tiles of one row.  At every 16 columns of w the address `ahead` from which is fetched moves by ahead_step bytes. */
     void (*winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead, size_t ahead_step);
 
@@ -4721,34 +4755,33 @@ MAILP_WORD double MAILP_FN(group_sum)(const float *in, size_t n, float mean, int
     return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
-/* What GroupNorm makes of the n values of in: mean, and rstd = 1 / sqrt(var + 1e-5). A run of values stays in the first-level cache
-   between its two sums, so that a large map is read from farther away once. */
-MAILP_WORD void MAILP_FN(group_moments)(float *mean, float *rstd, const float *in, size_t n) {
+/* A run of values stays in the first-level cache between its two sums, so that a large map is read from farther away once. */
+MAILP_KERNEL void MAILP_FN(moments)(mailp_moments *sum, const float *in, size_t n) {
     const size_t most = 64 * MAILP_LANES;
-    double       m = 0, squares = 0;  /* of the first i values: mean, and sum of squared distances from it */
     size_t       i, run;
     for (i = 0; i < n; i += run) {
-        double own, step;
+        double own, step, before = (double)sum->n;
         run      = MAILP_MIN(n - i, most);
         own      = MAILP_FN(group_sum)(in + i, run, 0.0f, 0) / (double)run;
-        squares += MAILP_FN(group_sum)(in + i, run, (float)own, 1);
-        step     = own - m;
-        m       += step * (double)run / (double)(i + run);
-        squares += step * step * (double)i * (double)run / (double)(i + run);
+        step     = own - sum->mean;
+        sum->n  += run;
+        sum->mean    += step * (double)run / (double)sum->n;
+        sum->squares += MAILP_FN(group_sum)(in + i, run, (float)own, 1) + step * step * before * (double)run / (double)sum->n;
     }
-    *mean = (float)m;
-    *rstd = (float)(1.0 / sqrt(squares / (double)n + 1e-5));
 }
 
 MAILP_KERNEL void MAILP_FN(group_norm)(float *out, size_t row, const float *in, const float *skip, const float *gamma,
                                        const float *beta, size_t h, size_t w, int relu) {
     const mailp_vec floor_ = mailp_vset(relu ? 0.0f : -FLT_MAX);
-    float           mean, rstd;
+    mailp_moments   sum = { 0, 0, 0 };
+    mailp_vec       vm, rstd;
     size_t          v, y, x;
-    MAILP_FN(group_moments)(&mean, &rstd, in, h * w * MAILP_LANES);
+    MAILP_FN(moments)(&sum, in, h * w * MAILP_LANES);
+    vm   = mailp_vset((float)sum.mean);
+    rstd = mailp_vset(mailp_moments_rstd(&sum));
     for (y = 0; y < h; y++) {
         for (v = 0; v < MAILP_LANES; v += MAILP_W) {
-            const mailp_vec vm = mailp_vset(mean), a = mailp_vmul(mailp_vset(rstd), mailp_vload(gamma + v)), b = mailp_vload(beta + v);
+            const mailp_vec a = mailp_vmul(rstd, mailp_vload(gamma + v)), b = mailp_vload(beta + v);
             const float    *from = in + y * w * MAILP_LANES + v;
             float          *to   = out + y * row + v;
             if (skip != NULL) {
@@ -4767,30 +4800,46 @@ MAILP_KERNEL void MAILP_FN(group_norm)(float *out, size_t row, const float *in, 
     }
 }
 
-/* Rounding keeps order: the largest result is that of the largest or, where gamma is negative, the smallest of the window. */
-MAILP_KERNEL void MAILP_FN(norm_pool)(float *out, size_t row, const float *in, const float *gamma, const float *beta, size_t h, size_t w) {
-    float  mean, rstd;
-    size_t y, x, v;
-    MAILP_FN(group_moments)(&mean, &rstd, in, h * w * MAILP_LANES);
-    for (y = 0; y < (h + 1) / 2; y++) {
-        /* a row or column that would lie outside is replaced by its neighbour inside, which is in the window anyway */
-        const float *r1 = in + 2 * y * w * MAILP_LANES;
-        const float *r0 = y > 0 ? r1 - w * MAILP_LANES : r1;
-        const float *r2 = 2 * y + 1 < h ? r1 + w * MAILP_LANES : r1;
+/* +-1 with gamma's sign */
+MAILP_WORD void MAILP_FN(signs)(float *sign, const float *gamma) {
+    size_t j;
+    for (j = 0; j < MAILP_LANES; j++) {
+        sign[j] = gamma[j] < 0.0f ? -1.0f : 1.0f;
+    }
+}
+
+MAILP_KERNEL void MAILP_FN(pool)(float *out, const float *r0, const float *r1, const float *r2, const float *gamma, size_t w) {
+    float  sign[MAILP_LANES];
+    size_t x, v;
+    MAILP_FN(signs)(sign, gamma);
+#define MAILP_SIGNED(row, c) mailp_vmul(s, mailp_vload((row) + (c) + v))
+    for (v = 0; v < MAILP_LANES; v += MAILP_W) {
+        const mailp_vec s = mailp_vload(sign + v);
+        mailp_vec       shared = mailp_vset(-FLT_MAX);  /* of the column that two windows share */
+        for (x = 0; x < (w + 1) / 2; x++) {
+            /* a column outside is replaced as well */
+            const size_t    c1 = 2 * x * MAILP_LANES, c2 = 2 * x + 1 < w ? c1 + MAILP_LANES : c1;
+            const mailp_vec middle = mailp_vmax(mailp_vmax(MAILP_SIGNED(r0, c1), MAILP_SIGNED(r1, c1)), MAILP_SIGNED(r2, c1));
+            const mailp_vec right  = mailp_vmax(mailp_vmax(MAILP_SIGNED(r0, c2), MAILP_SIGNED(r1, c2)), MAILP_SIGNED(r2, c2));
+            mailp_vstore(out + x * MAILP_LANES + v, mailp_vmax(mailp_vmax(middle, right), shared));
+            shared = right;
+        }
+    }
+#undef MAILP_SIGNED
+}
+
+MAILP_KERNEL void MAILP_FN(pool_norm)(float *out, size_t row, const mailp_moments *moments, const float *gamma, const float *beta, size_t h,
+                                      size_t w) {
+    const mailp_vec vm = mailp_vset((float)moments->mean), rstd = mailp_vset(mailp_moments_rstd(moments));
+    float           sign[MAILP_LANES];
+    size_t          y, x, v;
+    MAILP_FN(signs)(sign, gamma);
+    for (y = 0; y < h; y++, out += row) {
         for (v = 0; v < MAILP_LANES; v += MAILP_W) {
-            const mailp_vec vm = mailp_vset(mean), a = mailp_vmul(mailp_vset(rstd), mailp_vload(gamma + v)), b = mailp_vload(beta + v);
-            mailp_vec       above = mailp_vset(-FLT_MAX), below = mailp_vset(FLT_MAX);  /* of the column that two windows share */
-            for (x = 0; x < (w + 1) / 2; x++) {
-                const size_t    c1 = 2 * x * MAILP_LANES + v, c2 = 2 * x + 1 < w ? c1 + MAILP_LANES : c1;
-                const mailp_vec p0 = mailp_vload(r0 + c1), p1 = mailp_vload(r1 + c1), p2 = mailp_vload(r2 + c1);
-                const mailp_vec q0 = mailp_vload(r0 + c2), q1 = mailp_vload(r1 + c2), q2 = mailp_vload(r2 + c2);
-                const mailp_vec q_most = mailp_vmax(mailp_vmax(q0, q1), q2), q_least = mailp_vmin(mailp_vmin(q0, q1), q2);
-                const mailp_vec most  = mailp_vmax(mailp_vmax(mailp_vmax(mailp_vmax(p0, p1), p2), q_most), above);
-                const mailp_vec least = mailp_vmin(mailp_vmin(mailp_vmin(mailp_vmin(p0, p1), p2), q_least), below);
-                const mailp_vec one = mailp_vmadd(mailp_vsub(most, vm), a, b), other = mailp_vmadd(mailp_vsub(least, vm), a, b);
-                mailp_vstore(out + y * row + x * MAILP_LANES + v, mailp_vmax(mailp_vzero(), mailp_vmax(one, other)));
-                above = q_most;
-                below = q_least;
+            const mailp_vec s = mailp_vload(sign + v), a = mailp_vmul(rstd, mailp_vload(gamma + v)), b = mailp_vload(beta + v);
+            for (x = v; x < w * MAILP_LANES; x += MAILP_LANES) {
+                const mailp_vec most = mailp_vmul(s, mailp_vload(out + x));
+                mailp_vstore(out + x, mailp_vmax(mailp_vzero(), mailp_vmadd(mailp_vsub(most, vm), a, b)));
             }
         }
     }
@@ -4813,6 +4862,10 @@ MAILP_KERNEL void MAILP_FN(norm_pool)(float *out, size_t row, const float *in, c
        y0 = e0 g1 + (d0 - d1) g0 + d1 (g0 + g2)        y1 = e1 g1 + (d2 - d1) g2 + d1 (g0 + g2)
 
    In both dimensions 2 x 2 outputs take 25 products instead of 36, with 16 planes of weights.
+
+   The stem, 7 x 7 of stride 2, is likewise a sum of four convolutions of stride 1, of 4 or 3 weights a side, one for each phase of the
+   picture: the pixels of even or odd rows and of even or odd columns. By the six points of tile 4 they give 3 x 3 outputs from 363
+   products for the three colours instead of 1323. Its weights are so few that G g Gt is made when they are loaded.
 
    Source:  A. Lavin, S. Gray, arXiv 1509.09308.   Numbers: see test_vision; tile 4 loses about a bit and a half. */
 
@@ -4990,19 +5043,19 @@ MAILP_WORD void MAILP_FN(winograd2_out1)(float *o, size_t os, const float *m, si
     mailp_vstore(o + os, mailp_vsub(mailp_vsub(m1, m2), mailp_vload(m + 3 * ms)));
 }
 
-/* One row of up to MAILP_STRIP tiles, wide columns, both dimensions: first down the columns, which neighbouring tiles share, then
-   along the rows. */
+/* One row of up to MAILP_STRIP tiles of 6 x 6 inputs, `wide` columns apart, both dimensions: first down the columns, which neighbouring
+   tiles share, then along the rows. */
 #define MAILP_STRIP 4
-MAILP_WORD void MAILP_FN(winograd4_in)(float *v, size_t plane, const float *d, size_t row, size_t tiles) {
+MAILP_WORD void MAILP_FN(winograd4_in)(float *v, size_t plane, const float *d, size_t row, size_t wide, size_t tiles) {
     enum { COLUMNS = (4 * MAILP_STRIP + 2) * MAILP_W };
     float  strip[6 * COLUMNS];
     size_t x, i;
-    for (x = 0; x < 4 * tiles + 2; x++) {
+    for (x = 0; x < wide * tiles + 6 - wide; x++) {
         MAILP_FN(winograd4_in1)(strip + x * MAILP_W, COLUMNS, d + x * MAILP_LANES, row);
     }
     for (i = 0; i < 6; i++, v += 6 * plane) {
         for (x = 0; x < tiles; x++) {
-            MAILP_FN(winograd4_in1)(v + x * MAILP_LANES, plane, strip + i * COLUMNS + 4 * x * MAILP_W, MAILP_W);
+            MAILP_FN(winograd4_in1)(v + x * MAILP_LANES, plane, strip + i * COLUMNS + wide * x * MAILP_W, MAILP_W);
         }
     }
 }
@@ -5049,14 +5102,16 @@ MAILP_KERNEL void MAILP_FN(winograd_in)(float *v, size_t plane, const float *x, 
     const size_t high = stride * mailp_tile_height(tile), wide = stride * mailp_tile_width(tile);
     size_t       lane, ty, tx;
     for (ty = 0; ty < rows; ty++, x += high * row, v += tiles_w * MAILP_LANES) {
-        for (tx = 0; tx < tiles_w; tx += tile == 4 ? MAILP_STRIP : 1) {
+        for (tx = 0; tx < tiles_w; tx += tile == 4 || tile == MAILP_STEM ? MAILP_STRIP : 1) {
             for (lane = 0; lane < MAILP_LANES; lane += MAILP_W) {
                 const float *d = x + wide * tx * MAILP_LANES + lane;
                 float       *o = v + tx * MAILP_LANES + lane;
                 if (tile == 1) {
                     MAILP_FN(winograd4_in1)(o, plane, d, MAILP_LANES);
                 } else if (tile == 4) {
-                    MAILP_FN(winograd4_in)(o, plane, d, row, MAILP_MIN(tiles_w - tx, (size_t)MAILP_STRIP));
+                    MAILP_FN(winograd4_in)(o, plane, d, row, 4, MAILP_MIN(tiles_w - tx, (size_t)MAILP_STRIP));
+                } else if (tile == MAILP_STEM) {
+                    MAILP_FN(winograd4_in)(o, plane, d, row, 3, MAILP_MIN(tiles_w - tx, (size_t)MAILP_STRIP));
                 } else if (tile == MAILP_PHASES) {
                     MAILP_FN(phases_in)(o, plane, d, row);
                 } else {
@@ -5074,6 +5129,16 @@ MAILP_WORD void MAILP_FN(phases_out1)(float *o, size_t os, const float *m, size_
     mailp_vstore(o + os, mailp_vadd(mailp_vadd(m1, mailp_vload(m + 2 * ms)), mailp_vload(m + 4 * ms)));
 }
 
+/* One dimension of the stem's At m: six vectors to three. The weights hold sqrt(1/2) for m1 and m2 and sqrt(2) for m3 and m4. */
+MAILP_WORD void MAILP_FN(stem_out1)(float *o, size_t os, const float *m, size_t ms) {
+    const mailp_vec half = mailp_vset(0.70710678f), two = mailp_vset(1.41421356f);
+    const mailp_vec m1 = mailp_vload(m + ms), m2 = mailp_vload(m + 2 * ms), m3 = mailp_vload(m + 3 * ms), m4 = mailp_vload(m + 4 * ms);
+    const mailp_vec s = mailp_vadd(m1, m2), t = mailp_vadd(m3, m4);
+    mailp_vstore(o, mailp_vmadd(two, s, mailp_vmadd(half, t, mailp_vload(m))));
+    mailp_vstore(o + os, mailp_vadd(mailp_vsub(m1, m2), mailp_vsub(m3, m4)));
+    mailp_vstore(o + 2 * os, mailp_vmadd(half, s, mailp_vmadd(two, t, mailp_vload(m + 5 * ms))));
+}
+
 /* Both dimensions: m of n * n planes to `high` rows of outputs, written out, since loops would not be unrolled */
 #define MAILP_OUT_COLUMN(c, name)  MAILP_FN(name##_out1)(tmp + (c) * MAILP_W, N * MAILP_W, m + (c) * PLANE, N * PLANE);
 #define MAILP_OUT_ROW(r, name)     MAILP_FN(name##_out1)(o + (r) * row, MAILP_LANES, tmp + (r) * N * MAILP_W, MAILP_W);
@@ -5087,6 +5152,7 @@ MAILP_WORD void MAILP_FN(phases_out1)(float *o, size_t os, const float *m, size_
 MAILP_OUT(winograd4, 6, 4)
 MAILP_OUT(winograd2, 4, 2)
 MAILP_OUT(phases, 5, 2)
+MAILP_OUT(stem, 6, 3)
 
 MAILP_WORD void MAILP_FN(winograd_out_tile)(float *o, size_t row, const float *m, size_t tile) {
     if (tile == 4) {
@@ -5095,6 +5161,8 @@ MAILP_WORD void MAILP_FN(winograd_out_tile)(float *o, size_t row, const float *m
         MAILP_FN(winograd2_out)(o, row, m);
     } else if (tile == MAILP_PHASES) {
         MAILP_FN(phases_out)(o, row, m);
+    } else if (tile == MAILP_STEM) {
+        MAILP_FN(stem_out)(o, row, m);
     } else {
         MAILP_FN(winograd4_out1)(o, MAILP_LANES, m, MAILP_M_PLANE(MAILP_CONV_PANELS));
     }
@@ -5183,11 +5251,45 @@ MAILP_KERNEL void MAILP_FN(winograd_products)(float *y, size_t ldy, const float 
         ahead += runs * MAILP_LANES * ahead_step;
     }
 }
+
+/* The stem's sums are so short that all of one is written out: with a loop over the inputs they take 1.3 to 1.5 times as long. */
+#define MAILP_STEM_STEPS(mr, i)     MAILP_PRODUCTS_STEP(mr, i) MAILP_PRODUCTS_STEP(mr, (i) + 1) \
+                                    MAILP_PRODUCTS_STEP(mr, (i) + 2) MAILP_PRODUCTS_STEP(mr, (i) + 3)
+#define MAILP_STEM_STEPS_8(mr)      MAILP_STEM_STEPS(mr, 0) MAILP_STEM_STEPS(mr, 4)
+#define MAILP_STEM_STEPS_12(mr)     MAILP_STEM_STEPS_8(mr) MAILP_STEM_STEPS(mr, 8)
+#define MAILP_STEM_PUT(r, c)        mailp_vstore(y + (size_t)((c) / MAILP_V) * ldy + (r) * MAILP_LANES + ((c) % MAILP_V) * MAILP_W, s##r##c);
+#define MAILP_STEM_ROW_PUT(r, n)    MAILP_PRODUCTS_VECS(MAILP_STEM_PUT, r)
+#define MAILP_STEM_TILES(mr, depth)                                                                                              \
+    MAILP_KERNEL void MAILP_FN(stem_##mr##x##depth)(float *y, size_t ldy, const float *x, const float *w, size_t tiles) {        \
+        (void)ldy;                                                                                                               \
+        for (; tiles > 0; tiles--, x += (mr) * MAILP_LANES, y += (mr) * MAILP_LANES) {                                           \
+            MAILP_R##mr(MAILP_PRODUCTS_INIT, 0)                                                                                  \
+            MAILP_STEM_STEPS_##depth(mr)                                                                                         \
+            MAILP_R##mr(MAILP_STEM_ROW_PUT, 0)                                                                                   \
+        }                                                                                                                        \
+    }
+MAILP_STEM_TILES(5, 8)
+MAILP_STEM_TILES(6, 8)
+MAILP_STEM_TILES(5, 12)
+MAILP_STEM_TILES(6, 12)
+
+MAILP_KERNEL void MAILP_FN(stem_products)(float *y, size_t ldy, const float *x, const float *w, size_t depth, size_t pixels) {
+    const size_t n = mailp_stem_pixels(pixels), tiles = (n + 5) / 6, sixes = n - 5 * tiles, at = sixes * 6 * MAILP_LANES;
+    if (depth == 8) {
+        MAILP_FN(stem_6x8)(y, ldy, x, w, sixes);
+        MAILP_FN(stem_5x8)(y + at, ldy, x + at, w, tiles - sixes);
+    } else {
+        MAILP_FN(stem_6x12)(y, ldy, x, w, sixes);
+        MAILP_FN(stem_5x12)(y + at, ldy, x + at, w, tiles - sixes);
+    }
+}
 #  undef MAILP_PRODUCTS_VECS
 #  undef MAILP_PRODUCTS_STRIDE
 #  define MAILP_WINOGRAD_PRODUCTS MAILP_FN(winograd_products)
+#  define MAILP_STEM_PRODUCTS     MAILP_FN(stem_products)
 #else
 #  define MAILP_WINOGRAD_PRODUCTS NULL
+#  define MAILP_STEM_PRODUCTS     NULL
 #endif
 
 #if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_NEON
@@ -6252,13 +6354,16 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(conv),                                                   \
       MAILP_CONV_PANELS,                                                \
       MAILP_FN(group_norm),                                             \
-      MAILP_FN(norm_pool),                                              \
+      MAILP_FN(moments),                                                \
+      MAILP_FN(pool),                                                   \
+      MAILP_FN(pool_norm),                                              \
       MAILP_FN(widen),                                                  \
       MAILP_CONV_STREAM,                                                \
       MAILP_FN(winograd_weights),                                       \
       MAILP_FN(winograd_in),                                            \
       MAILP_FN(winograd_out),                                           \
       MAILP_WINOGRAD_PRODUCTS,                                          \
+      MAILP_STEM_PRODUCTS,                                              \
       MAILP_WINOGRAD_ROWS,                                              \
       low }
 #if MAILP_PASS == MAILP_PASS_AVX2
@@ -6309,6 +6414,7 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef MAILP_CONV_PANELS
 #undef MAILP_CONV_STREAM
 #undef MAILP_WINOGRAD_PRODUCTS
+#undef MAILP_STEM_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
 #undef MAILP_IN_PLACE
 #undef MAILP_U8_MOST
@@ -7312,25 +7418,28 @@ static mailp_filter mailp_filter_at(size_t i, size_t n, size_t m) {
     return f;
 }
 
-/* Row y of the picture as the network sees it, [width][3], normalised:  v = (u / 255 - mean) / std.
+/* Row y of the picture as the network sees it, normalised:  v = (u / 255 - mean) / std.
 
-   to     [width][3]
+   even   pixel 2 * i becomes the three values even[i * step], odd the pixel after it
    table  [3][256]    the same for all 8-bit values
    rgb    scratch, 3 * MAIL_MAX_IMAGE bytes
    sums   scratch, [width][3]
    Sums of 8-bit values times weights are whole numbers below 2^53, so those of doubles are exact. */
-static void mailp_image_prepare(float *to, const mail_image *image, size_t y, size_t height, size_t width, const float *table,
-                                unsigned char *rgb, double *sums) {
+static void mailp_image_prepare(float *even, float *odd, size_t step, const mail_image *image, size_t y, size_t height, size_t width,
+                                const float *table, unsigned char *rgb, double *sums) {
     const int    is_float = image->format == MAIL_F32_PLANAR;
     const size_t plane = image->height * mailp_image_stride(image);
     mailp_filter fy;
     size_t       x, c, j, k;
     if (image->height == height && image->width == width && !is_float) {
         const unsigned char *row = mailp_image_row(rgb, image, y);
-        for (x = 0; x < width; x++) {
-            to[3 * x]     = table[row[3 * x]];
-            to[3 * x + 1] = table[256 + row[3 * x + 1]];
-            to[3 * x + 2] = table[512 + row[3 * x + 2]];
+        for (c = 0; c < 2; c++) {
+            float *at = c == 0 ? even : odd;
+            for (x = c; x < width; x += 2, at += step) {
+                at[0] = table[row[3 * x]];
+                at[1] = table[256 + row[3 * x + 1]];
+                at[2] = table[512 + row[3 * x + 2]];
+            }
         }
         return;
     }
@@ -7338,7 +7447,7 @@ static void mailp_image_prepare(float *to, const mail_image *image, size_t y, si
         for (c = 0; c < 3; c++) {
             const float *row = (const float *)(const void *)(mailp_image_at(image, y) + c * plane);
             for (x = 0; x < width; x++) {
-                to[3 * x + c] = (row[x] - mailp_image_mean[c]) / mailp_image_std[c];
+                (x % 2 == 0 ? even : odd)[x / 2 * step + c] = (row[x] - mailp_image_mean[c]) / mailp_image_std[c];
             }
         }
         return;
@@ -7373,12 +7482,13 @@ static void mailp_image_prepare(float *to, const mail_image *image, size_t y, si
         }
     }
     for (x = 0; x < 3 * width; x++) {
+        float *at = (x / 3 % 2 == 0 ? even : odd) + x / 6 * step;
         c = x % 3;
         if (is_float) {
-            to[x] = ((float)sums[x] - mailp_image_mean[c]) / mailp_image_std[c];
+            at[c] = ((float)sums[x] - mailp_image_mean[c]) / mailp_image_std[c];
         } else {
             const double total = fy.total * mailp_filter_at(0, image->width, width).total;
-            to[x] = table[256 * c + (size_t)(sums[x] / total + 0.5)];
+            at[c] = table[256 * c + (size_t)(sums[x] / total + 0.5)];
         }
     }
 }
@@ -7391,13 +7501,17 @@ static void mailp_image_prepare_u8(uint8_t *to, const mail_image *image, size_t 
         memcpy(to, mailp_image_row(rgb, image, y), 3 * width);
         return;
     }
-    mailp_image_prepare(line, image, y, height, width, table, rgb, sums);
+    mailp_image_prepare(line, line + 3, 6, image, y, height, width, table, rgb, sums);
     for (x = 0; x < 3 * width; x++) {
         to[x] = mailp_u8((int)floorf((line[x] * mailp_image_std[x % 3] + mailp_image_mean[x % 3]) * 255.0f + 0.5f));
     }
 }
 
 /* ---- the network ------------------------------------------------------------------------------------------------- */
+
+#define MAILP_STEM_RING   6    /* rows of the stem's outputs that are kept: three new ones, a row of tiles, and two of those before */
+#define MAILP_STEM_PANELS 256  /* at most */
+
 
 /* A map as a convolution reads it: [blocks][rows][columns][16], the picture's pixel (0, 0) at row 1, column 1, zeros
    around it. Rows and columns are rounded up so that tiles of 4 x 4 outputs never read beyond. */
@@ -7425,14 +7539,14 @@ static int mailp_cpu_low(const mailp_kernels *kernels, mail_weights type) {
 typedef struct mailp_conv {
     size_t           c_in, c_out, h_in, w_in, h_out, w_out;
     mailp_conv_shape shape;
-    size_t           tile;         /* 4, 2, 1 or MAILP_PHASES: by Winograd; 0: directly */
+    size_t           tile;         /* 4, 2, 1, MAILP_PHASES or MAILP_STEM: by Winograd; 0: directly */
     size_t           tiles_h, tiles_w, planes;
     mail_weights     type;         /* of w */
     size_t           group;        /* panels packed side by side */
     int              stream;       /* 1: by conv_stream */
     int              inside;       /* 1: directly, a tap at a time, and only for the pixels that it finds inside the picture */
     int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
-    const void      *w;            /* see mailp_conv_pack */
+    const void      *w;            /* see mailp_conv_pack, mailp_stem_pack, mailp_stem_transform */
     const float     *scale;        /* [c_out] for integers */
     const float     *bias;         /* [c_out] for the stem in 8 bits: what the pictures' mean takes away; or NULL */
     const float     *gamma, *beta; /* [c_out] */
@@ -7457,8 +7571,9 @@ typedef struct mailp_resnet {
 
 /* Scratch of one encoding. */
 typedef struct mailp_resnet_buffers {
-    float         *image;      /* [height + 6][width + 6][3], normalised, border 0 */
-    float         *raw;        /* outputs of the convolution at work, dense [blocks][h][w][16] */
+    float         *image;      /* [height + 6][width + 6][3], normalised, border 0; for a stem by Winograd its phases, see mailp_phases_rows */
+    float         *ring;       /* [blocks][MAILP_STEM_RING][w][16], rows of the stem's outputs: row y is at y % MAILP_STEM_RING */
+    float         *raw;        /* outputs of the convolution at work after it, dense [blocks][h][w][16] */
     float         *map[3];     /* bordered maps */
     float         *v[2];       /* Winograd's inputs of this convolution and the next, [n * n][blocks][tiles][16] */
     float         *m;          /* [threads][planes][group][tiles at a time][16], its products */
@@ -7504,8 +7619,24 @@ static size_t mailp_conv_map(const mailp_conv *conv) {
     return conv->c_out * mailp_map_side(conv->h_out) * mailp_map_side(conv->w_out);
 }
 
+/* A stem by Winograd reads [rows][columns][16], of which 12 are used: two by two pixels of the picture with its border, see
+   mailp_stem_inputs. */
+static size_t mailp_phases_rows(const mailp_conv *stem) {
+    return 3 * stem->tiles_h + 3;
+}
+
+static size_t mailp_phases_columns(const mailp_conv *stem) {
+    return 3 * stem->tiles_w + 3;
+}
+
+/* floats of scratch for the inputs of as many of a stem's tiles as are done at a time */
+static size_t mailp_stem_in_floats(const mailp_conv *stem) {
+    return stem->planes * MAILP_M_PLANE(1);
+}
+
 static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *arena, const mailp_resnet *net, size_t n_threads) {
-    size_t i, at, end, stem = net->stem.c_out * net->stem.h_out * net->stem.w_out, raw = 0, map = 0, v = 0, m = 0, q = 0, blocks = 0;
+    const int by_phases = net->stem.tile == MAILP_STEM;
+    size_t    i, at, end, raw = 0, map = 0, v = 0, m = 0, q = 0, blocks = 0;
     for (i = 0; i < 16; i++) {
         const mailp_conv *conv = i % 2 == 0 ? &net->block[i / 2].conv1 : &net->block[i / 2].conv2;
         if (conv->tile != 0) {
@@ -7519,7 +7650,8 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
             blocks = MAILP_MAX(blocks, conv->c_in / MAILP_LANES);
         }
     }
-    buffers->u_floats = 0;
+    buffers->u_floats = by_phases ? mailp_stem_in_floats(&net->stem) : 0;
+    m = by_phases ? MAILP_MAX(m, net->stem.planes * MAILP_M_PLANE(net->stem.group)) : m;
     for (i = 0; i < 8; i++) {
         buffers->u_floats = MAILP_MAX(buffers->u_floats, mailp_conv_u_floats(&net->block[i].conv1));
         buffers->u_floats = MAILP_MAX(buffers->u_floats, mailp_conv_u_floats(&net->block[i].conv2));
@@ -7533,18 +7665,19 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     raw = MAILP_MAX(raw, net->keypoint_conv.c_out * net->keypoint_conv.h_out * net->keypoint_conv.w_out);
     /* What is needed only after the stem takes the place of its inputs and outputs, which are in the cache by then. */
     at = arena->used;
-    buffers->image     = mailp_take_floats(arena, (net->height + 6) * (net->width + 6) * 3);
+    buffers->image     = mailp_take_floats(arena, by_phases ? mailp_phases_rows(&net->stem) * mailp_phases_columns(&net->stem) * MAILP_LANES :
+                                                  (net->height + 6) * (net->width + 6) * 3);
     end = arena->used;
     arena->used = at;
     buffers->v[1]      = mailp_take_floats(arena, v);
     at = arena->used = MAILP_MAX(arena->used, end);
-    buffers->raw       = mailp_take_floats(arena, stem);
+    buffers->ring      = mailp_take_floats(arena, net->stem.c_out * MAILP_STEM_RING * net->stem.w_out);
     end = arena->used;
     arena->used = at;
     buffers->raw       = mailp_take_floats(arena, raw);
+    arena->used = MAILP_MAX(arena->used, end);
     buffers->m         = mailp_take_floats(arena, n_threads * m);
     buffers->u         = mailp_take_floats(arena, n_threads * buffers->u_floats);
-    arena->used = MAILP_MAX(arena->used, end);
     buffers->map[0]    = mailp_take_floats(arena, map);
     buffers->map[1]    = mailp_take_floats(arena, map);
     buffers->map[2]    = mailp_take_floats(arena, map);
@@ -7743,11 +7876,45 @@ static void mailp_stem_pack(void *to, float *scale, float *bias, const float *fr
     }
 }
 
+/* The stem's weights [c_out][3][7][7] for Winograd: G g Gt of each phase, [groups][36][12][group][16]. At holds what is left out of G:
+   1 / |p| for the point p. */
+static void mailp_stem_transform(float *to, const float *from, size_t c_out, size_t group) {
+    static const double point[4] = { 0.70710678118654752, -0.70710678118654752, 1.41421356237309505, -1.41421356237309505 };
+    static const int    odd_row[4] = { 0, 0, 1, 1 }, odd_column[4] = { 1, 0, 0, 1 };
+    double              G[6][4] = { { 1, 0, 0, 0 }, { 0 }, { 0 }, { 0 }, { 0 }, { 0, 0, 0, 1 } };
+    size_t              o, i, k, y, x, first;
+    for (i = 0; i < 4; i++) {  /* |p| (1, p, p^2, p^3) / the product of p's distances from the other points */
+        const double factor = i < 2 ? 0.70710678118654752 / -1.5 : 1.41421356237309505 / 6;
+        for (y = 0; y < 4; y++) {
+            G[i + 1][y] = y == 0 ? factor : G[i + 1][y - 1] * point[i];
+        }
+    }
+    for (o = 0; o < c_out; o++) {
+        const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, c_out / MAILP_LANES, group);
+        for (i = 0; i < MAILP_STEM_DEPTH; i++) {
+            const float *g = from + (o * 3 + i % 3) * 49;
+            const size_t at_y = (size_t)odd_row[i / 3], at_x = (size_t)odd_column[i / 3];
+            for (k = 0; k < 36; k++) {
+                double sum = 0;
+                for (y = 0; 2 * y + at_y < 7; y++) {
+                    for (x = 0; 2 * x + at_x < 7; x++) {
+                        sum += G[k / 6][y] * G[k % 6][x] * (double)g[(2 * y + at_y) * 7 + 2 * x + at_x];
+                    }
+                }
+                to[((first * 36 + k * n) * MAILP_STEM_DEPTH + i * n + panel - first) * MAILP_LANES + o % MAILP_LANES] = (float)sum;
+            }
+        }
+    }
+}
+
 /* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. Tiles of one row are
    for small maps: all their products have to fit at once. low: see mailp_conv. */
-static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type, int low,
+static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type, int low, size_t size,
                                     size_t stride) {
     const size_t four = ((h + 3) / 4) * ((w + 3) / 4), two = ((h + 1) / 2) * ((w + 1) / 2);
+    if (size == 7) {  /* 363 products for 9 outputs, and their transforms as so many more */
+        return 480 * ((h + 2) / 3) * ((w + 2) / 3) * (low ? kernels->low_rate[type] : 4) < 4 * 147 * h * w ? MAILP_STEM : 0;
+    }
     if (stride == 2) {
         return !low && (kernels->winograd_rows_weights != NULL ? 9 * h * w > 25 * two + 50 : two >= 20) ? MAILP_PHASES : 0;
     }
@@ -7784,15 +7951,23 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     conv->low   = mailp_cpu_low(loader->kernels, conv->type) &&
                   (size != 7 || sixteen || (conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->stem_most > 0)) && !(size == 1 && sixteen);
     conv->bias  = NULL;
-    if (size == 7 && !conv->low) {
-        conv->type = MAIL_WEIGHTS_F32;
-    }
     conv->c_in  = c_in;
     conv->c_out = c_out;
     conv->h_in  = h_in;
     conv->w_in  = w_in;
     conv->h_out = (h_in + stride - 1) / stride;
     conv->w_out = (w_in + stride - 1) / stride;
+    conv->tile  = size == 1 ? 0 : mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type, conv->low, size, stride);
+    conv->planes = 0;
+    if (conv->low && (conv->tile == MAILP_STEM || (conv->tile == 4 && loader->kernels->low_rate[conv->type] < 16))) {
+        conv->low = 0;  /* so few products in float32 are less work (AVX2 alone: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
+    }
+    if (conv->low && !(conv->tile == 1 && sixteen)) {
+        conv->tile = 0;
+    }
+    if (size == 7 && !conv->low) {
+        conv->type = MAIL_WEIGHTS_F32;
+    }
     shape->width = conv->w_out;
     if (size == 7) {
         shape->pixel_step = stride * c_in;
@@ -7823,21 +7998,14 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
 
     (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
     from = mailp_load(loader, full, 4, c_out, c_in, size, size);
-    conv->tile = size == 3 ? mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type, conv->low, stride) : 0;
-    conv->planes = 0;
-    if (conv->low && conv->tile == 4 && loader->kernels->low_rate[conv->type] < 16) {
-        conv->low = 0;  /* a quarter of the products in float32 is less work (AVX2 alone: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
-    }
-    if (conv->low && !(conv->tile == 1 && sixteen)) {
-        conv->tile = 0;
-    }
     if (conv->tile != 0) {
         const size_t high = mailp_tile_height(conv->tile), wide = mailp_tile_width(conv->tile);
         conv->tiles_h = (conv->h_out + high - 1) / high;
         conv->tiles_w = (conv->w_out + wide - 1) / wide;
-        conv->planes  = conv->tile == 1 ? 6 : conv->tile == MAILP_PHASES ? 25 : (high + 2) * (wide + 2);
+        conv->planes  = conv->tile == 1 ? 6 : conv->tile == MAILP_PHASES ? 25 : conv->tile == 2 ? 16 : 36;
         /* the products of each of the planes: rows are tiles, all in one row of the picture */
         shape->n_taps     = conv->tile == 1 ? 3 : 1;
+        shape->n_blocks   = size == 7 ? 1 : c_in / MAILP_LANES;
         shape->width      = conv->tiles_h * conv->tiles_w;
         shape->pixel_step = MAILP_LANES;
         shape->row_step   = 0;
@@ -7855,8 +8023,13 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         conv->scale = scale = mailp_take_floats(&loader->arena, mailp_pad(c_out));
     }
     w = mailp_take(&loader->arena, mailp_weight_bytes(conv->type) * (size == 7 && conv->low ? c_out * 7 * shape->depth :
+                                                                     conv->tile == MAILP_STEM ? c_out * 36 * MAILP_STEM_DEPTH :
                                                                      mailp_pad(c_out) * c_in * size * size));
-    if (size == 7 && conv->low) {
+    if (conv->tile == MAILP_STEM) {
+        if (from != NULL && w != NULL) {
+            mailp_stem_transform((float *)w, from, c_out, conv->group);
+        }
+    } else if (size == 7 && conv->low) {
         float *bias = mailp_take_floats(&loader->arena, c_out);
         if (from != NULL && w != NULL) {
             mailp_stem_pack(w, scale, bias, from, c_out, conv->group, conv->type, sixteen ? 32767 : loader->kernels->stem_most);
@@ -7887,7 +8060,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
 
     memset(net, 0, sizeof *net);
     if (camera->height == 0 || camera->width == 0 || camera->height > MAIL_MAX_IMAGE || camera->width > MAIL_MAX_IMAGE ||
-        camera->res_width == 0 || camera->res_width % MAILP_LANES != 0 || camera->res_width > 4096 ||
+        camera->res_width == 0 || camera->res_width % MAILP_LANES != 0 || camera->res_width > MAILP_STEM_PANELS * MAILP_LANES ||
         camera->n_keypoints == 0 || camera->feature_dim == 0) {
         if (loader->status == MAIL_OK) {
             loader->status = mailp_fail(loader->err, MAIL_E_CONFIG,
@@ -7914,7 +8087,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     (void)snprintf(name, sizeof name, "%.200sbackbone.", prefix);
     c = camera->res_width;
     mailp_conv_build(&net->stem, loader, name, "nets.0", "nets.1", c, 3, net->height, net->width, 7, 2);
-    h = (net->stem.h_out + 1) / 2;  /* after norm_pool */
+    h = (net->stem.h_out + 1) / 2;  /* after the maximum */
     w = (net->stem.w_out + 1) / 2;
     for (i = 0; i < 8; i++) {
         mailp_basic_block *block = &net->block[i];
@@ -8046,6 +8219,21 @@ static void mailp_line_widen(uint8_t *line, size_t n) {
     }
 }
 
+/* Row y of the phases: rows 2y - 3 and 2y - 2 of the picture.   rgb, sums  scratch, see mailp_image_prepare */
+static void mailp_resnet_phases(const mailp_resnet_step *step, size_t y, unsigned char *rgb, double *sums) {
+    const mailp_resnet *net = step->net;
+    const size_t        row = mailp_phases_columns(&net->stem) * MAILP_LANES;
+    float              *to = step->buffers.image + y * row;
+    size_t              at;
+    memset(to, 0, row * sizeof(float));
+    for (at = 2 * y; at < 2 * y + 2; at++) {
+        if (at >= 3 && at < net->height + 3) {  /* the picture's even columns are odd with its border of 3 */
+            mailp_image_prepare(to + MAILP_LANES + (at % 2 == 0 ? 0 : 9), to + 2 * MAILP_LANES + (at % 2 == 0 ? 3 : 6), MAILP_LANES, step->image,
+                                at - 3, net->height, net->width, net->table, rgb, sums);
+        }
+    }
+}
+
 static void mailp_resnet_image_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
     const mailp_resnet      *net = step->net;
@@ -8053,6 +8241,13 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
     unsigned char           *rgb = step->buffers.rgb + i * 3 * MAIL_MAX_IMAGE;
     double                  *sums = step->buffers.sums + i * net->width * 3;
     size_t                   y, end;
+    if (net->stem.tile == MAILP_STEM) {
+        mailp_share(&y, &end, mailp_phases_rows(&net->stem), i, step->n_shares);
+        for (; y < end; y++) {
+            mailp_resnet_phases(step, y, rgb, sums);
+        }
+        return;
+    }
     mailp_share(&y, &end, net->height + 6, i, step->n_shares);
     for (; y < end; y++) {
         float *to = step->buffers.image + y * row;
@@ -8083,7 +8278,7 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
         }
         memset(to, 0, 9 * sizeof(float));
         memset(to + row - 9, 0, 9 * sizeof(float));
-        mailp_image_prepare(to + 9, step->image, y - 3, net->height, net->width, net->table, rgb, sums);
+        mailp_image_prepare(to + 9, to + 12, 6, step->image, y - 3, net->height, net->width, net->table, rgb, sums);
     }
 }
 
@@ -8128,10 +8323,10 @@ static void mailp_conv_add_inside(float *y, const mailp_conv *conv, const mailp_
     }
 }
 
-/* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16].
+/* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16], block stride ldy.
    m, u  scratch for Winograd's products and for weights made ready
    While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
-static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
+static void mailp_conv_run(float *y, size_t ldy, float *m, float *u, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
                            const unsigned char *q, const float *q_scale, size_t begin, size_t n) {
     const size_t   pixels = conv->h_out * conv->w_out, size = mailp_weight_bytes(conv->type) * MAILP_LANES;
     mailp_conv_shape shape = conv->shape;
@@ -8139,7 +8334,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
     size_t         first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, conv->group), i;
     if (conv->stream) {
         for (i = 0; i < n; i++) {
-            kernels->conv_stream(y + i * pixels * MAILP_LANES, in, (const unsigned char *)conv->w + (begin + i) * shape.n_taps * conv->c_in * size,
+            kernels->conv_stream(y + i * ldy, in, (const unsigned char *)conv->w + (begin + i) * shape.n_taps * conv->c_in * size,
                                  scale == NULL ? NULL : scale + i * MAILP_LANES, &shape, pixels, conv->type);
         }
     } else if (conv->low && conv->tile == 0) {
@@ -8150,7 +8345,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
         size_t b, end;
         for (b = 0; b < shape.n_blocks; b = end) {
             end = MAILP_MIN(b + 2 * MAILP_LANES / size, shape.n_blocks);  /* two blocks of 8 bits, one of 16 */
-            kernels->conv_low[conv->type](y, pixels * MAILP_LANES, q, q_scale, w, scale, bias, group, &shape, b, end, pixels, n,
+            kernels->conv_low[conv->type](y, ldy, q, q_scale, w, scale, bias, group, &shape, b, end, pixels, n,
                                           (uintptr_t)w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
             w += (end - b) * bytes;
         }
@@ -8178,7 +8373,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                     mailp_conv_add_inside(y, conv, kernels, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready_group, shape,
                                           tap, n, (uintptr_t)w + 2 * bytes, bytes / MAILP_ALIGN);
                 } else {
-                    kernels->conv(y, pixels * MAILP_LANES, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready_group,
+                    kernels->conv(y, ldy, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready_group,
                                   &shape, tap, end, pixels, n, tap > 0 || b > 0, (uintptr_t)w + bytes, bytes / MAILP_ALIGN);
                 }
                 w += bytes;
@@ -8201,7 +8396,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
             }
         }
         for (i = 0; i < n; i++) {
-            kernels->rows16_out(y + i * pixels * MAILP_LANES, m + i * shape.width * MAILP_LANES, conv->h_out, conv->w_out, conv->tiles_w);
+            kernels->rows16_out(y + i * ldy, m + i * shape.width * MAILP_LANES, conv->h_out, conv->w_out, conv->tiles_w);
         }
     } else if (conv->tile == 1) {
         const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group);
@@ -8223,7 +8418,7 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                                                ahead + first_lines * MAILP_ALIGN + k * steps * pace, pace);
                 }
             }
-            kernels->winograd_out(y + i * pixels * MAILP_LANES, m, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
+            kernels->winograd_out(y + i * ldy, m, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
         }
     } else {
         const size_t         planes = conv->planes, tiles = shape.width, most = MAILP_TILES(conv->group);
@@ -8253,10 +8448,62 @@ static void mailp_conv_run(float *y, float *m, float *u, const mailp_conv *conv,
                 }
             }
             for (b = 0; b < n; b++) {
-                kernels->winograd_out(y + b * pixels * MAILP_LANES, m + b * count * MAILP_LANES, conv->h_out, conv->w_out, conv->tile,
+                kernels->winograd_out(y + b * ldy, m + b * count * MAILP_LANES, conv->h_out, conv->w_out, conv->tile,
                                       conv->tiles_w, t, t + count);
             }
         }
+    }
+}
+
+/* Rows from..from+rows-1 of blocks begin..end-1 of a stem by Winograd, which are one row of tiles, a piece of it at a time.
+   y     row `from` of the first block, block stride ldy
+   in    a picture's phases
+   m, v  scratch for products and inputs */
+static void mailp_stem_run(float *y, size_t ldy, float *m, float *v, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
+                           size_t from, size_t rows, size_t begin, size_t end) {
+    const size_t     row = mailp_phases_columns(conv) * MAILP_LANES, m_plane = MAILP_M_PLANE(conv->group), v_plane = MAILP_M_PLANE(1);
+    const size_t     most = MAILP_TILES(conv->group), ldm = most * MAILP_LANES;
+    mailp_conv_shape shape = conv->shape;
+    size_t           t, count, b, n, k, p;
+    for (t = 0; t < conv->tiles_w; t += count) {
+        count       = MAILP_MIN(conv->tiles_w - t, most);
+        shape.width = count;
+        kernels->winograd_in(v, v_plane, in + from * row + t * 3 * MAILP_LANES, row, 1, count, MAILP_STEM);
+        for (b = begin; b < end; b += n) {
+            size_t       first;
+            const size_t group = mailp_conv_group(&first, b, conv->c_out / MAILP_LANES, conv->group);
+            const float *w = (const float *)conv->w + (first * 36 * MAILP_STEM_DEPTH + b - first) * MAILP_LANES;
+            n = MAILP_MIN(end, first + group) - b;
+            for (k = 0; k < 36; k++, w += MAILP_STEM_DEPTH * group * MAILP_LANES) {
+                size_t       skip;
+                const float *wk, *vk;
+                shape.depth = mailp_stem_inputs(&skip, k);
+                wk          = w + skip * group * MAILP_LANES;
+                vk          = v + k * v_plane + skip;
+                if (kernels->stem_products != NULL && n == kernels->conv_group) {
+                    kernels->stem_products(m + k * m_plane, ldm, vk, wk, shape.depth, count);
+                } else {
+                    kernels->conv(m + k * m_plane, ldm, vk, wk, group, &shape, 0, 1, count, n, 0, (uintptr_t)wk, 0);
+                }
+            }
+            for (p = 0; p < n; p++) {
+                kernels->winograd_out(y + (b - begin + p) * ldy, m + p * ldm, rows, conv->w_out, MAILP_STEM, conv->tiles_w, t, t + count);
+            }
+        }
+    }
+}
+
+/* Rows from..end-1 of a block of the stem's h x w outputs are new in a ring of MAILP_STEM_RING rows, [w][16] each: add them to the moments, and
+   take those maxima to out, row stride row, for which they were missing. */
+static void mailp_stem_pool(float *out, size_t row, mailp_moments *moments, const mailp_kernels *kernels, const float *ring, const float *gamma,
+                            size_t from, size_t end, size_t h, size_t w) {
+    size_t y;
+    kernels->moments(moments, ring + from % MAILP_STEM_RING * w * MAILP_LANES, (end - from) * w * MAILP_LANES);
+    for (y = from / 2; 2 * y < h && (2 * y + 2 <= end || end == h); y++) {
+        const float *r1 = ring + 2 * y % MAILP_STEM_RING * w * MAILP_LANES;
+        const float *r0 = y == 0 ? r1 : ring + (2 * y - 1) % MAILP_STEM_RING * w * MAILP_LANES;
+        const float *r2 = 2 * y + 1 == h ? r1 : ring + (2 * y + 1) % MAILP_STEM_RING * w * MAILP_LANES;
+        kernels->pool(out + y * row, r0, r1, r2, gamma, w);
     }
 }
 
@@ -8292,7 +8539,7 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     for (; begin < end; begin += n) {
         float *raw = step->buffers.raw + begin * pixels * MAILP_LANES;
         n = MAILP_MIN(end - begin, conv->group - begin % conv->group);
-        mailp_conv_run(raw, mailp_resnet_products(step, i), step->buffers.u + i * step->buffers.u_floats, conv, step->kernels,
+        mailp_conv_run(raw, pixels * MAILP_LANES, mailp_resnet_products(step, i), step->buffers.u + i * step->buffers.u_floats, conv, step->kernels,
                        step->in, step->buffers.q[step->from], step->buffers.q_scale[step->from], begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
             const size_t at = b * plane + (columns + 1) * MAILP_LANES;
@@ -8306,26 +8553,42 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     }
 }
 
-/* The stem: convolution from the picture, GroupNorm, relu, maximum. */
+/* The stem: convolution from the picture, GroupNorm, relu, maximum. Of its outputs there are only a few rows at a time. */
 static void mailp_resnet_stem_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
     const mailp_conv        *conv = step->conv;
-    const size_t             pixels = conv->h_out * conv->w_out, h = (conv->h_out + 1) / 2, w = (conv->w_out + 1) / 2;
+    const size_t             h = (conv->h_out + 1) / 2, w = (conv->w_out + 1) / 2, row = conv->w_out * MAILP_LANES, block = MAILP_STEM_RING * row;
     const size_t             columns = mailp_map_side(w), plane = mailp_map_side(h) * columns * MAILP_LANES;
+    const size_t             image_row = conv->shape.row_step * mailp_weight_bytes(conv->type);
     const float              one = 1.0f;
-    size_t                   b, begin, end, n;
+    mailp_moments            moments[MAILP_STEM_PANELS];
+    size_t                   b, begin, end, n, y, rows;
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
-    for (; begin < end; begin += n) {
-        float *raw = step->buffers.raw + begin * pixels * MAILP_LANES;
-        n = MAILP_MIN(end - begin, conv->group - begin % conv->group);
-        mailp_conv_run(raw, NULL, NULL, conv, step->kernels, step->in, step->buffers.image_u8, &one, begin, n);
-        for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
-            mailp_map_border(step->out + b * plane, h, w);
-            step->kernels->norm_pool(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, raw,
-                                     conv->gamma + b * MAILP_LANES, conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out);
-            mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to], step->next, step->kernels,
-                               step->out + b * plane, b);
+    memset(moments, 0, sizeof moments);
+    for (y = 0; y < conv->h_out; y += rows) {
+        rows = MAILP_MIN(conv->h_out - y, (size_t)MAILP_STEM_RING / 2);
+        if (conv->tile == MAILP_STEM) {
+            mailp_stem_run(step->buffers.ring + begin * block + y % MAILP_STEM_RING * row, block, mailp_resnet_products(step, i),
+                           step->buffers.u + i * step->buffers.u_floats, conv, step->kernels, step->in, y, rows, begin, end);
+        } else {
+            mailp_conv strip = *conv;
+            strip.h_out = rows;
+            for (b = begin; b < end; b += n) {
+                n = MAILP_MIN(end - b, conv->group - b % conv->group);
+                mailp_conv_run(step->buffers.ring + b * block + y % MAILP_STEM_RING * row, block, NULL, NULL, &strip, step->kernels,
+                               step->in + y * conv->shape.row_step, conv->low ? step->buffers.image_u8 + y * image_row : NULL, &one, b, n);
+            }
         }
+        for (b = begin; b < end; b++) {
+            mailp_stem_pool(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, &moments[b], step->kernels,
+                            step->buffers.ring + b * block, conv->gamma + b * MAILP_LANES, y, y + rows, conv->h_out, conv->w_out);
+        }
+    }
+    for (b = begin; b < end; b++) {
+        mailp_map_border(step->out + b * plane, h, w);
+        step->kernels->pool_norm(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, &moments[b], conv->gamma + b * MAILP_LANES,
+                                 conv->beta + b * MAILP_LANES, h, w);
+        mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to], step->next, step->kernels, step->out + b * plane, b);
     }
 }
 
@@ -8378,7 +8641,7 @@ static void mailp_resnet_last_task(void *arg, size_t i) {
         return;
     }
     for (panel = 0; panel < net->keypoint_conv.c_out / MAILP_LANES; panel++) {
-        mailp_conv_run(b->raw + panel * pixels * MAILP_LANES, NULL, NULL, &net->keypoint_conv, step->kernels, step->x, NULL, NULL, panel, 1);
+        mailp_conv_run(b->raw + panel * pixels * MAILP_LANES, 0, NULL, NULL, &net->keypoint_conv, step->kernels, step->x, NULL, NULL, panel, 1);
     }
     mailp_spatial_softmax(b->keypoints, b->raw, net, pixels);
     step->kernels->gemm[MAIL_WEIGHTS_F32](b->features, mailp_pad(net->feature_dim), b->keypoints, n, net->linear_w, NULL, net->linear_bias,

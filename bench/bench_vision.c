@@ -88,6 +88,9 @@ static double peak(const char *isa) {
 /* ---- encodings -------------------------------------------------------------------------------------------------------- */
 
 static double conv_work(const mailp_conv *c) {
+    if (c->tile == MAILP_STEM) {
+        return 2.0 * 147.0 * (double)(c->c_out * c->h_out * c->w_out);
+    }
     if (c->tile != 0) {
         return 2.0 * 9.0 * (double)c->c_in * (double)(c->c_out * c->h_out * c->w_out);
     }

@@ -119,7 +119,7 @@ static void compare(const char *what, const mail_image *image, const picture *p,
     size_t    y, x, c, i, j, wrong = 0, ties = 0;
     float     row[SIDE_MAX * 3];
     for (y = 0; y < height; y++) {
-        mailp_image_prepare(row, image, y, height, width, table, rgb, sums);
+        mailp_image_prepare(row, row + 3, 6, image, y, height, width, table, rgb, sums);
         for (x = 0; x < width; x++) {
             for (c = 0; c < 3; c++) {
                 double v = 0, expected, slack = 2e-6;
@@ -201,7 +201,7 @@ static void test_exact(void) {
     image.data   = pixels;
     image.width  = 256;
     image.height = 1;
-    mailp_image_prepare(row, &image, 0, 1, 256, table, rgb, sums);
+    mailp_image_prepare(row, row + 3, 6, &image, 0, 1, 256, table, rgb, sums);
     for (u = 0; u < 256; u++) {
         for (c = 0; c < 3; c++) {
             volatile float v = (float)u / 255.0f;

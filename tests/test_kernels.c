@@ -6,7 +6,7 @@
 #define MAX 4096
 
 static float a[MAX * 8], b[MAX * 8], c[MAX * 8], d[MAX * 8], e[MAX * 8], f[MAX * 8], out[MAX * 8], out2[MAX * 8];
-static double ref[MAX * 8];
+static double ref[MAX * 8], pooled[MAX * 8];
 
 static void fill(float *x, size_t n, double lo, double hi) {
     size_t i;
@@ -294,6 +294,68 @@ static void conv_low_agrees(const mailp_kernels *k, int type, const int *x, cons
     }
     CHECK_MSG(wrong == 0, "%s: conv_low, weights %d, %lu pixels: %lu values differ from sums of integers", k->name, type, (unsigned long)pixels,
               (unsigned long)wrong);
+}
+
+/* the stem's 7 x 7 convolution of stride 2 by Winograd: rows of one to more tiles than are done at a time, cut off and not, of a whole group of
+   panels and of less */
+static void test_stem(const mailp_kernels *k) {
+    static const size_t widths[] = { 1, 2, 5, 6, 7, 13, 20, 41, 128, 385, 400 };
+    static float        w[5 * 16 * 147], picture[(7 + 6) * (400 + 6) * 3], phases[6 * 210 * 16], u[36 * 12 * 5 * 16], m[36 * MAILP_M_PLANE(4)],
+                        v[36 * MAILP_M_PLANE(1)], got[5 * (3 * 200 + 1) * 16];
+    static double       want[5 * (3 * 200 + 1) * 16];
+    const size_t        panels = k->conv_group + 1;
+    size_t              s, h, x, y, i, t, o;
+    for (s = 0; s < sizeof widths / sizeof widths[0]; s++) {
+        const size_t w_in = widths[s], w_out = (w_in + 1) / 2, row = (w_in + 6) * 3, ldy = 3 * w_out * 16 + 16;
+        for (h = 1; h <= 3; h += 2) {  /* rows of outputs, from 2 * h - 1 of the picture */
+            const size_t h_in = 2 * h - 1;
+            mailp_conv   conv;
+            memset(&conv, 0, sizeof conv);
+            conv.c_out            = panels * 16;
+            conv.h_out            = h;
+            conv.w_out            = w_out;
+            conv.tiles_h          = 1;
+            conv.tiles_w          = (w_out + 2) / 3;
+            conv.group            = k->conv_group;
+            conv.shape.pixel_step = 16;
+            conv.shape.n_blocks   = 1;
+            fill(w, panels * 16 * 147, -1, 1);
+            memset(picture, 0, sizeof picture);
+            memset(phases, 0, sizeof phases);
+            for (y = 3; y < h_in + 3; y++) {
+                fill(picture + y * row + 9, w_in * 3, -1, 1);
+                for (x = 3; x < w_in + 3; x++) {
+                    static const size_t place[2][2] = { { 3, 0 }, { 6, 9 } };  /* [row % 2][column % 2] */
+                    memcpy(phases + (y / 2 * mailp_phases_columns(&conv) + x / 2) * 16 + place[y % 2][x % 2], picture + y * row + x * 3,
+                           3 * sizeof(float));
+                }
+            }
+            mailp_stem_transform(u, w, panels * 16, conv.group);
+            conv.w = u;
+            fill(got, panels * ldy, -1, 1);
+            for (i = 0; i < panels * ldy; i++) {
+                want[i] = (double)got[i];
+            }
+            for (o = 0; o < panels * 16; o++) {
+                for (y = 0; y < h; y++) {
+                    for (x = 0; x < w_out; x++) {
+                        double sum = 0;
+                        for (t = 0; t < 49; t++) {
+                            for (i = 0; i < 3; i++) {
+                                sum += (double)picture[(2 * y + t / 7) * row + (2 * x + t % 7) * 3 + i] * (double)w[(o * 3 + i) * 49 + t];
+                            }
+                        }
+                        want[o / 16 * ldy + (y * w_out + x) * 16 + o % 16] = sum;
+                    }
+                }
+            }
+            mailp_stem_run(got, ldy, m, v, &conv, k, phases, 0, h, 0, panels);
+            test_close(k->name, got, want, panels * ldy, 147 * 6e-8 * 3);  /* as for squares below */
+            fill(got, ldy, -1, 1);
+            mailp_stem_run(got, ldy, m, v, &conv, k, phases, 0, h, panels - 2, panels - 1);
+            test_close(k->name, got, want + (panels - 2) * ldy, 3 * w_out * 16 - (3 - h) * w_out * 16, 147 * 6e-8 * 3);
+        }
+    }
 }
 
 /* sums of one plane for every number of pixels up to three tiles, whatever was there before */
@@ -705,8 +767,8 @@ static void test_conv_low(const mailp_kernels *k) {
     }
 }
 
-/* GroupNorm against double: maps around zero, far from it, and nearly constant but for a few pixels at the start; out over in. And
-   norm_pool has the bits of the largest of its values, whatever gamma's sign and where the window is cut off. */
+/* GroupNorm against double: maps around zero, far from it, and nearly constant but for a few pixels at the start; out over in. And the
+   stem's, three rows at a time, of which the largest is taken, whatever gamma's sign and where the window is cut off. */
 static void test_group_norm(const mailp_kernels *k) {
     static const size_t sizes[][2] = { { 1, 1 }, { 1, 2 }, { 3, 5 }, { 8, 8 }, { 9, 17 }, { 31, 40 } };
     size_t s, i, y, x, j, r, t;
@@ -714,7 +776,9 @@ static void test_group_norm(const mailp_kernels *k) {
     for (s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
         const size_t h = sizes[s][0], w = sizes[s][1], n = h * w * 16, ph = (h + 1) / 2, pw = (w + 1) / 2, row = (pw + 1) * 16;
         for (kind = 0; kind < 3; kind++) {
-            double mean = 0, var = 0;
+            const double  allowed = kind == 1 ? 1e-4 : 4e-6;
+            double        mean = 0, var = 0;
+            mailp_moments moments = { 0, 0, 0 };
             fill(c, 16, -1, 1);
             fill(d, 16, -1, 1);
             fill(a, n, kind == 1 ? 99 : -1, kind == 1 ? 101 : 1);
@@ -734,28 +798,31 @@ static void test_group_norm(const mailp_kernels *k) {
             k->group_norm(b, w * 16, b, NULL, c, d, h, w, 0);
             /* near 100, where floats are 8e-6 apart, a run's 1024 values add up to sums of 26,000 (scalar), of which a rounding is 1e-3 and
                1000 of either sign are 3e-2: 3e-5 of the mean, and twice that when it is divided by a deviation of 1/2 */
-            test_close(k->name, b, ref, n, kind == 1 ? 1e-4 : 4e-6);
-            k->group_norm(b, w * 16, a, NULL, c, d, h, w, 1);
+            test_close(k->name, b, ref, n, allowed);
             fill(out, ph * row, -1, 1);
-            memcpy(out2, out, ph * row * sizeof *out);
+            for (i = 0; i < ph * row; i++) {
+                pooled[i] = (double)out[i];
+            }
             for (y = 0; y < ph; y++) {
                 for (x = 0; x < pw; x++) {
                     for (j = 0; j < 16; j++) {
-                        float most = 0;
+                        double most = 0;
                         for (r = y > 0 ? 2 * y - 1 : 0; r <= 2 * y + 1 && r < h; r++) {
                             for (t = x > 0 ? 2 * x - 1 : 0; t <= 2 * x + 1 && t < w; t++) {
-                                most = b[(r * w + t) * 16 + j] > most ? b[(r * w + t) * 16 + j] : most;
+                                most = ref[(r * w + t) * 16 + j] > most ? ref[(r * w + t) * 16 + j] : most;
                             }
                         }
-                        out2[y * row + x * 16 + j] = most;
+                        pooled[y * row + x * 16 + j] = most;
                     }
                 }
             }
-            k->norm_pool(out, row, a, c, d, h, w);
-            /* where floats are computed with more bits than they have, the two round at different places */
-            for (i = 0; i < ph * row && fabsf(out[i] - out2[i]) <= (FLT_EVAL_METHOD == 0 ? 0.0f : 1e-5f); i++) {
+            for (y = 0; y < h; y += 3) {
+                const size_t rows = h - y < 3 ? h - y : 3;
+                memcpy(b + y % MAILP_STEM_RING * w * 16, a + y * w * 16, rows * w * 16 * sizeof *a);
+                mailp_stem_pool(out, row, &moments, k, b, c, y, y + rows, h, w);
             }
-            CHECK_MSG(i == ph * row, "%s: norm_pool of %lu x %lu differs at %lu", k->name, (unsigned long)h, (unsigned long)w, (unsigned long)i);
+            k->pool_norm(out, row, &moments, c, d, ph, pw);
+            test_close(k->name, out, pooled, ph * row, allowed);
         }
     }
 }
@@ -949,6 +1016,7 @@ int main(void) {
         test_gemm_low(k);
         test_conv_stream(k);
         test_conv_low(k);
+        test_stem(k);
         test_winograd_products(k);
         test_winograd_rows(k);
         test_winograd_squares(k);

@@ -1,7 +1,8 @@
 """The time below which a work cannot be done on this machine, from its measured limits (bench/limits.c).
 
-Convolutions, per layer: the larger of arithmetic and reading the layer's weights once; direct, Winograd F(2x2) or F(4x4),
-whichever is least; Winograd's transforms and all activations are taken as free, so the floor cannot quite be reached.
+Convolutions, per layer: the larger of arithmetic and reading the layer's weights once; direct, Winograd F(2x2) or F(4x4) (of stride
+2 by phases: 25 products for 2 x 2 outputs of a 3 x 3, 363 for 3 x 3 of the 7 x 7, three colours), whichever is least; Winograd's transforms and all
+activations are taken as free, so the floor cannot quite be reached.
 Denoisers: matrix products that are needed when everything that does not depend on the noisy actions is done once per
 decision for all steps together and what depends on weights alone is done at load; the scan with 3 multiply-adds and one
 exponential (counted as 11 multiply-adds, an estimate) per state and token. Norms, activations and softmax are free.
@@ -61,24 +62,31 @@ def convolutions(h, w, width=64):
 
 
 def cost(layer, tile):
-    """operations and weights of a layer; tile 0: direct, else the edge of Winograd's output tile"""
+    """operations of a layer; tile 0: direct, else the edge of Winograd's output tile"""
     cin, cout, k, stride, h, w = layer
-    if tile == 0 or k != 3 or stride != 1:
-        return 2 * cin * cout * k * k * h * w, cin * cout * k * k
-    edge = (tile + 2) ** 2
-    return 2 * cin * cout * edge * math.ceil(h / tile) * math.ceil(w / tile), cin * cout * edge
+    if tile == 0 or k == 1:
+        return 2 * cin * cout * k * k * h * w
+    if stride == 2:
+        tile, products = (3, 121) if k == 7 else (2, 25)
+    else:
+        products = (tile + 2) ** 2
+    return 2 * cin * cout * products * math.ceil(h / tile) * math.ceil(w / tile)
+
+
+def weights(layer):
+    """weights of a layer, which Winograd transforms when they are used"""
+    cin, cout, k = layer[:3]
+    return cin * cout * k * k
 
 
 def vision_ms(sizes, precision, threads, limits):
     size = {"f32": 4, "bf16": 2, "int8": 1}[precision]
     layers = [l for h, w in sizes for l in convolutions(h, w)]
-    ops, read = rates(limits, precision, threads, size * sum(cost(l, 0)[1] for l in layers))
+    ops, read = rates(limits, precision, threads, size * sum(map(weights, layers)))
     plain, _ = rates(limits, "f32", threads, 1)
 
     def layer_ms(layer, tile):
-        o, n = cost(layer, tile)
-        stored = cost(layer, 0)[1] if precision != "f32" else n          # weights of fewer bits are transformed when they are used
-        return max(o / (plain if tile else ops), size * stored / read)
+        return max(cost(layer, tile) / (plain if tile else ops), size * weights(layer) / read)
     return sum(min(layer_ms(l, t) for t in (0, 2, 4)) for l in layers)
 
 

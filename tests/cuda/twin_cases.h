@@ -226,7 +226,7 @@ static uint64_t picture_case(void) {
                 floats                  want(cam.height * row);
                 std::vector<double>     sums(row);
                 for (size_t y = 0; y < cam.height; y++) {
-                    mailp_image_prepare(&want[y * row], &images[k], y, cam.height, cam.width, table, rgb.data(), sums.data());
+                    mailp_image_prepare(&want[y * row], &want[y * row] + 3, 6, &images[k], y, cam.height, cam.width, table, rgb.data(), sums.data());
                 }
                 const floats got = ct_host(t.robots->picture[k], want.size());
 #ifdef MAIL_CUDA_ON_CPU

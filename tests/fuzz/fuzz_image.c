@@ -77,7 +77,7 @@ static void fuzz_convert(const mail_image *image, size_t height, size_t width) {
         table[x] = ((float)(x % 256) / 255.0f - mailp_image_mean[x / 256]) / mailp_image_std[x / 256];
     }
     for (y = 0; y < height; y++) {
-        mailp_image_prepare(to, image, y, height, width, table, rgb, sums);
+        mailp_image_prepare(to, to + 3, 6, image, y, height, width, table, rgb, sums);
         mailp_image_prepare_u8(u8, image, y, height, width, table, rgb, sums, line);
         for (x = 0; x < n; x++) {  /* a mean of values lies between them; the float path may round by a little */
             const float *c = table + 256 * (x % 3), slack = 1e-5f;
