@@ -4086,6 +4086,7 @@ MAILP_INLINE size_t mailp_stem_pixels(size_t n) {
 /* Winograd's tiles of one row: the weights of one column of 3 x 3 for a block of channels and a panel, [3 rows][16][16]
    (16 bits: for a group of panels, [3 rows][8][group][16][2]) */
 #define MAILP_COLUMN (3 * (size_t)MAILP_LANES * MAILP_LANES)
+#define MAILP_ROWS4  4  /* panels at a time by winograd_rows4 */
 
 /* Where the inputs of the next n output pixels are, from pixel (*row, *column) on. */
 MAILP_INLINE void mailp_conv_places(size_t *at, size_t n, size_t *row, size_t *column, const mailp_conv_shape *shape) {
@@ -4189,6 +4190,9 @@ typedef struct mailp_kernels {
     void (*stem_products)(float *y, size_t ldy, const float *x, const float *w, size_t depth, size_t pixels);
     /* NULL: no tiles of one row.  At every 16 columns of w the address `ahead` from which is fetched moves by ahead_step bytes. */
     void (*winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead, size_t ahead_step);
+    /* The products of MAILP_ROWS4 panels of float32 weights with four rows of tiles_w such tiles: a map of 4 x 4 or a few more pixels, on which
+       there is little to use weights. NULL: as other maps. Defined after winograd_rows_weights. */
+    void (*winograd_rows4)(float *m, const float *v, size_t plane, size_t tiles_w, const float *w, size_t n_blocks);
 
     /* integers in the place of floats; NULL where the set gains nothing by them */
 
@@ -5328,6 +5332,84 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
 #  define MAILP_WINOGRAD_ROWS     NULL
 #endif
 
+#if MAILP_PASS == MAILP_PASS_AVX2
+
+/* Four tiles of one row use a weight so rarely that it is transformed in registers, twice, instead of being written and read. A pass makes
+   the products of two planes with 8 channels of outputs: from row y of g come p##y and q##y for the two, and row r of the inputs meets
+   them in the tiles r - y. The rows above and below the map, which are zeros, are left out.
+   What these layers wait for is memory, and that gives more when several far places are read in turn: by panels one after the other
+   their weights come at 13 GB/s, by four at a time at 16. (Zen 3; a layer takes 0.8 of the time that it takes directly.) */
+#define MAILP_ROWS4_G(column, y)   mailp_vload(w + ((column) * 3 + (y)) * 256)
+#define MAILP_ROWS4_INNER(y, twice, once)                                                     \
+    {                                                                                         \
+        const mailp_vec two = MAILP_ROWS4_G(twice, y), g1 = mailp_vmul(root, MAILP_ROWS4_G(1, y)); \
+        const mailp_vec sum = mailp_vadd(mailp_vadd(two, two), MAILP_ROWS4_G(once, y));       \
+        p##y = mailp_vadd(sum, g1);                                                           \
+        q##y = mailp_vsub(sum, g1);                                                           \
+    }
+#define MAILP_ROWS4_OUTER(y, first, last)  p##y = MAILP_ROWS4_G(first, y); q##y = MAILP_ROWS4_G(last, y);
+#define MAILP_ROWS4_TAP(s, t, g)   s##t = mailp_vmadd(xv, g, s##t);
+#define MAILP_ROWS4_ROWS(s, x, g)                                                                                                         \
+    { const mailp_vec xv = mailp_vset(x[row]); MAILP_ROWS4_TAP(s, 1, g##0) MAILP_ROWS4_TAP(s, 0, g##1) }                                  \
+    { const mailp_vec xv = mailp_vset(x[2 * row]); MAILP_ROWS4_TAP(s, 2, g##0) MAILP_ROWS4_TAP(s, 1, g##1) MAILP_ROWS4_TAP(s, 0, g##2) }      \
+    { const mailp_vec xv = mailp_vset(x[3 * row]); MAILP_ROWS4_TAP(s, 3, g##0) MAILP_ROWS4_TAP(s, 2, g##1) MAILP_ROWS4_TAP(s, 1, g##2) }      \
+    { const mailp_vec xv = mailp_vset(x[4 * row]); MAILP_ROWS4_TAP(s, 3, g##1) MAILP_ROWS4_TAP(s, 2, g##2) }
+#define MAILP_ROWS4_LOAD(s, m, t)  mailp_vec s##t = accumulate ? mailp_vload(m + (t) * row) : mailp_vzero();
+#define MAILP_ROWS4_PUT(s, m, t)   mailp_vstore(m + (t) * row, s##t);
+#define MAILP_ROWS4_TILES(X, s, m) X(s, m, 0) X(s, m, 1) X(s, m, 2) X(s, m, 3)
+#define MAILP_ROWS4_PASS(name, weights, a, b)                                                                                  \
+    MAILP_KERNEL void MAILP_FN(name)(float *m0, float *m1, const float *x0, const float *x1, size_t row, const float *w,      \
+                                     int accumulate, uintptr_t ahead, size_t panel) {                                          \
+        const mailp_vec root = mailp_vset(1.41421356f);                                                                        \
+        size_t          i;                                                                                                     \
+        MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, s, m0)                                                                             \
+        MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, t, m1)                                                                             \
+        (void)root;                                                                                                            \
+        for (i = 0; i < MAILP_LANES; i++, x0++, x1++, w += MAILP_LANES) {                                                      \
+            mailp_vec p0, p1, p2, q0, q1, q2;                                                                                  \
+            MAILP_PREFETCH(ahead + i / 4 * 96 + i % 4 * panel);  /* a line and a half: 24 passes go over 9 KB of each panel */ \
+            MAILP_PREFETCH(ahead + i / 4 * 96 + i % 4 * panel + 48);                                                           \
+            weights(0, a, b)                                                                                                   \
+            weights(1, a, b)                                                                                                   \
+            weights(2, a, b)                                                                                                   \
+            MAILP_ROWS4_ROWS(s, x0, p)                                                                                         \
+            MAILP_ROWS4_ROWS(t, x1, q)                                                                                         \
+        }                                                                                                                      \
+        MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, s, m0)                                                                              \
+        MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, t, m1)                                                                              \
+    }
+MAILP_ROWS4_PASS(rows4_0_and_5, MAILP_ROWS4_OUTER, 0, 2)
+MAILP_ROWS4_PASS(rows4_1_and_2, MAILP_ROWS4_INNER, 0, 2)
+MAILP_ROWS4_PASS(rows4_3_and_4, MAILP_ROWS4_INNER, 2, 0)
+
+/* m  6 planes, MAILP_M_PLANE(1) floats apart, of [MAILP_ROWS4][4 rows][tiles_w][16];  v  6 planes of [n_blocks][6 rows][tiles_w][16];
+   w  [MAILP_ROWS4][n_blocks][3 columns][3 rows][16][16] */
+MAILP_KERNEL void MAILP_FN(winograd_rows4)(float *m, const float *v, size_t plane, size_t tiles_w, const float *w, size_t n_blocks) {
+    const size_t next = MAILP_M_PLANE(1), panel = n_blocks * 3 * MAILP_COLUMN, row = tiles_w * MAILP_LANES;
+    size_t       b, p, lane, t;
+    for (b = 0; b < n_blocks; b++, v += 6 * row) {
+        /* the next block of each panel, after the last one the first of the next panels; the first tiles of the rows pass over it */
+        uintptr_t ahead = (uintptr_t)(w + (b + 1 < n_blocks ? (b + 1) * 3 * MAILP_COLUMN : MAILP_ROWS4 * panel));
+        for (p = 0; p < MAILP_ROWS4; p++) {
+            const float *wp = w + p * panel + b * 3 * MAILP_COLUMN;
+            for (lane = 0; lane < MAILP_LANES; lane += MAILP_W, ahead += 3 * 4 * 96) {
+                for (t = 0; t < row; t += MAILP_LANES) {
+                    const float *x = v + t, *g = wp + lane;
+                    float       *to = m + p * 4 * row + t + lane;
+                    MAILP_FN(rows4_0_and_5)(to, to + 5 * next, x, x + 5 * plane, row, g, b > 0, ahead, panel * sizeof *w);
+                    MAILP_FN(rows4_1_and_2)(to + next, to + 2 * next, x + plane, x + 2 * plane, row, g, b > 0, ahead + 4 * 96, panel * sizeof *w);
+                    MAILP_FN(rows4_3_and_4)(to + 3 * next, to + 4 * next, x + 3 * plane, x + 4 * plane, row, g, b > 0, ahead + 8 * 96,
+                                            panel * sizeof *w);
+                }
+            }
+        }
+    }
+}
+#  define MAILP_WINOGRAD_ROWS4    MAILP_FN(winograd_rows4)
+#else
+#  define MAILP_WINOGRAD_ROWS4    NULL
+#endif
+
 /* ---- vision, 8 and 16 bits ----
 
    A vector holds 16, 8 or 4 output channels by four input channels of 8 bits or by two of 16, whose products are summed in 32 bits. VNNI (of
@@ -6365,6 +6447,7 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_WINOGRAD_PRODUCTS,                                          \
       MAILP_STEM_PRODUCTS,                                              \
       MAILP_WINOGRAD_ROWS,                                              \
+      MAILP_WINOGRAD_ROWS4,                                             \
       low }
 #if MAILP_PASS == MAILP_PASS_AVX2
 static const mailp_kernels MAILP_FN(kernels) =
@@ -6416,6 +6499,7 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef MAILP_WINOGRAD_PRODUCTS
 #undef MAILP_STEM_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
+#undef MAILP_WINOGRAD_ROWS4
 #undef MAILP_IN_PLACE
 #undef MAILP_U8_MOST
 #undef MAILP_U8_RATE
@@ -7543,6 +7627,7 @@ typedef struct mailp_conv {
     size_t           tiles_h, tiles_w, planes;
     mail_weights     type;         /* of w */
     size_t           group;        /* panels packed side by side */
+    size_t           at_once;      /* panels that are best done together: group, or MAILP_ROWS4 by winograd_rows4 */
     int              stream;       /* 1: by conv_stream */
     int              inside;       /* 1: directly, a tap at a time, and only for the pixels that it finds inside the picture */
     int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
@@ -7907,6 +7992,10 @@ static void mailp_stem_transform(float *to, const float *from, size_t c_out, siz
     }
 }
 
+static int mailp_by_rows4(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type) {
+    return kernels->winograd_rows4 != NULL && type == MAIL_WEIGHTS_F32 && h == 4 && w <= 16;
+}
+
 /* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. Tiles of one row are
    for small maps: all their products have to fit at once. low: see mailp_conv. */
 static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type, int low, size_t size,
@@ -7926,7 +8015,8 @@ static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *ker
         const size_t strips  = h * ((w + 3) / 4);
         const size_t squares = 36 * four + (type == MAIL_WEIGHTS_INT8 ? 150 : 120);
         const size_t rows    = strips > MAILP_TILES(kernels->conv_group) ? SIZE_MAX :
-                               sixteen ? 18 * strips * 4 / rate + 20 : 18 * strips + 43;
+                               sixteen ? 18 * strips * 4 / rate + 20 :
+                               mailp_by_rows4(h, w, kernels, type) ? 75 * (strips / 4) : 18 * strips + 43;
         const size_t direct  = (low || h * w > MAILP_INSIDE ? 9 * h * w : (3 * h - 2) * (3 * w - 2)) * 4 / rate;
         return MAILP_MIN(direct, rows) > squares ? 4 : direct > rows ? 1 : 0;
     }
@@ -8017,6 +8107,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
                    conv->h_out * conv->w_out <= 16;
     conv->group  = conv->stream ? 1 : loader->kernels->conv_group;
+    conv->at_once = conv->tile == 1 && mailp_by_rows4(conv->h_out, conv->w_out, loader->kernels, conv->type) ? MAILP_ROWS4 : conv->group;
     conv->inside = conv->tile == 0 && !conv->low && !conv->stream && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
     conv->scale  = NULL;
     if (conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen)) {
@@ -8405,6 +8496,13 @@ static void mailp_conv_run(float *y, size_t ldy, float *m, float *u, const mailp
         const size_t         first_pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), pace = mailp_pace(lines - first_lines, 6 * steps);
         const unsigned char *w = (const unsigned char *)conv->w + begin * shape.n_blocks * bytes;
         size_t               b, k;
+        if (n == MAILP_ROWS4 && n == conv->at_once) {
+            kernels->winograd_rows4(m, in, plane, conv->tiles_w, (const float *)(const void *)w, shape.n_blocks);
+            for (i = 0; i < n; i++) {
+                kernels->winograd_out(y + i * ldy, m + i * shape.width * MAILP_LANES, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
+            }
+            return;
+        }
         for (i = 0; i < n; i++) {
             for (b = 0; b < shape.n_blocks; b++, w += bytes) {
                 const uintptr_t ahead = (uintptr_t)w + bytes;
@@ -8534,11 +8632,15 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     const mailp_conv        *conv = step->conv;
     const size_t             pixels = conv->h_out * conv->w_out, columns = mailp_map_side(conv->w_out);
     const size_t             plane = mailp_map_side(conv->h_out) * columns * MAILP_LANES;
+    /* winograd_rows4 rounds differently: which panels it does must not depend on the shares */
+    const size_t             panels = conv->c_out / MAILP_LANES, unit = conv->at_once > conv->group ? conv->at_once : 1;
     size_t                   b, begin, end, n;
-    mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
+    mailp_share(&begin, &end, (panels + unit - 1) / unit, i, step->n_shares);
+    begin *= unit;
+    end    = MAILP_MIN(end * unit, panels);
     for (; begin < end; begin += n) {
         float *raw = step->buffers.raw + begin * pixels * MAILP_LANES;
-        n = MAILP_MIN(end - begin, conv->group - begin % conv->group);
+        n = MAILP_MIN(end - begin, conv->at_once - begin % conv->at_once);
         mailp_conv_run(raw, pixels * MAILP_LANES, mailp_resnet_products(step, i), step->buffers.u + i * step->buffers.u_floats, conv, step->kernels,
                        step->in, step->buffers.q[step->from], step->buffers.q_scale[step->from], begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {

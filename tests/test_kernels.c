@@ -449,6 +449,58 @@ static void test_winograd_rows(const mailp_kernels *k) {
     }
 }
 
+/* the products of four rows of tiles of one row, of several panels and blocks at a time: what sums of the transformed weights are */
+static void test_winograd_rows4(const mailp_kernels *k, size_t tiles) {
+    enum { BLOCKS = 3, FLOATS = 3 * (int)MAILP_COLUMN };
+    static float  w[MAILP_ROWS4 * BLOCKS * FLOATS], v[6 * (BLOCKS * 96 * 4 + 16)], m[6 * MAILP_M_PLANE(1)];
+    static double u[6 * MAILP_COLUMN], want[6 * MAILP_M_PLANE(1)];
+    const size_t  row = tiles * 16, plane = BLOCKS * 6 * row + 16;
+    size_t        p, at, i, j, t, y, h;
+    if (k->winograd_rows4 == NULL) {
+        return;
+    }
+    fill(w, sizeof w / sizeof *w, -1, 1);
+    fill(m, sizeof m / sizeof *m, -1, 1);
+    for (i = 0; i < sizeof m / sizeof *m; i++) {
+        want[i] = (double)m[i];
+    }
+    for (h = 0; h < 6 * BLOCKS; h++) {  /* rows 0 and 5 of a block are the map's border */
+        memset(v + h / BLOCKS * plane + h % BLOCKS * 6 * row, 0, 6 * row * sizeof *v);
+        fill(v + h / BLOCKS * plane + h % BLOCKS * 6 * row + row, 4 * row, -1, 1);
+    }
+    for (p = 0; p < MAILP_ROWS4; p++) {
+        for (h = 0; h < 6; h++) {
+            memset(want + h * MAILP_M_PLANE(1) + p * 4 * row, 0, 4 * row * sizeof *want);
+        }
+        for (at = 0; at < BLOCKS; at++) {
+            const float *g = w + (p * BLOCKS + at) * FLOATS;
+            for (i = 0; i < MAILP_COLUMN; i++) {
+                const double g0 = (double)g[i], g1 = 1.41421356237309505 * (double)g[MAILP_COLUMN + i], g2 = (double)g[2 * MAILP_COLUMN + i];
+                u[i]                    = g0;
+                u[MAILP_COLUMN + i]     = 2 * g0 + g2 + g1;
+                u[2 * MAILP_COLUMN + i] = 2 * g0 + g2 - g1;
+                u[3 * MAILP_COLUMN + i] = g0 + 2 * g2 + g1;
+                u[4 * MAILP_COLUMN + i] = g0 + 2 * g2 - g1;
+                u[5 * MAILP_COLUMN + i] = g2;
+            }
+            for (h = 0; h < 6; h++) {
+                for (t = 0; t < 4 * tiles; t++) {
+                    for (y = 0; y < 3; y++) {
+                        for (i = 0; i < 16; i++) {
+                            for (j = 0; j < 16; j++) {
+                                want[h * MAILP_M_PLANE(1) + (p * 4 * tiles + t) * 16 + j] +=
+                                    (double)v[h * plane + at * 6 * row + (t + y * tiles) * 16 + i] * u[h * MAILP_COLUMN + (y * 16 + i) * 16 + j];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    k->winograd_rows4(m, v, plane, tiles, w, BLOCKS);
+    test_close(k->name, m, want, sizeof m / sizeof *m, 144 * 6e-8 * 4.5);  /* 144 terms, below 4.5 */
+}
+
 /* a 3 x 3 convolution of one block, of stride 1 by squares or 2 by phases, with weights of every type, some tiles cut off */
 static void test_winograd_squares(const mailp_kernels *k) {
     static const size_t tiles[3] = { 2, 4, MAILP_PHASES }, first[9] = { 0, 1, 2, 3, 4, 5, 6, 7, 8 };  /* [16][9] */
@@ -1017,6 +1069,9 @@ int main(void) {
         test_conv_stream(k);
         test_conv_low(k);
         test_stem(k);
+        test_winograd_rows4(k, 1);
+        test_winograd_rows4(k, 2);
+        test_winograd_rows4(k, 4);
         test_winograd_products(k);
         test_winograd_rows(k);
         test_winograd_squares(k);
