@@ -7596,7 +7596,6 @@ static void mailp_image_prepare_u8(uint8_t *to, const mail_image *image, size_t 
 #define MAILP_STEM_RING   6    /* rows of the stem's outputs that are kept: three new ones, a row of tiles, and two of those before */
 #define MAILP_STEM_PANELS 256  /* at most */
 
-
 /* A map as a convolution reads it: [blocks][rows][columns][16], the picture's pixel (0, 0) at row 1, column 1, zeros
    around it. Rows and columns are rounded up so that tiles of 4 x 4 outputs never read beyond. */
 static size_t mailp_map_side(size_t n) {
