@@ -4088,6 +4088,12 @@ MAILP_INLINE size_t mailp_stem_pixels(size_t n) {
 #define MAILP_COLUMN (3 * (size_t)MAILP_LANES * MAILP_LANES)
 #define MAILP_ROWS4  4  /* panels at a time by winograd_rows4 */
 
+/* Winograd's maps of four tiles of 4 x 4: input channels at a time, whose weights for MAILP_QUAD_LANES outputs are MAILP_COLUMN for each
+   column as well, and the inputs of a pass over them, [32][3 planes][4 tiles] */
+#define MAILP_QUAD_DEPTH 32
+#define MAILP_QUAD_LANES 8
+#define MAILP_QUAD_PASS  ((size_t)MAILP_QUAD_DEPTH * 3 * 4)
+
 /* Where the inputs of the next n output pixels are, from pixel (*row, *column) on. */
 MAILP_INLINE void mailp_conv_places(size_t *at, size_t n, size_t *row, size_t *column, const mailp_conv_shape *shape) {
     size_t r;
@@ -4193,6 +4199,10 @@ typedef struct mailp_kernels {
     /* The products of MAILP_ROWS4 panels of float32 weights with four rows of tiles_w such tiles: a map of 4 x 4 or a few more pixels, on which
        there is little to use weights. NULL: as other maps. Defined after winograd_rows_weights. */
     void (*winograd_rows4)(float *m, const float *v, size_t plane, size_t tiles_w, const float *w, size_t n_blocks);
+    /* The products of MAILP_QUAD_LANES outputs and MAILP_QUAD_DEPTH channels with four tiles of 4 x 4, a map of 8 x 8 pixels, and what lays
+       such tiles as they are used. NULL: as other maps. Defined after winograd_rows4. */
+    void (*winograd_quad)(float *m, const float *v, const float *u, const float *w, int accumulate, uintptr_t ahead, size_t ahead_step);
+    void (*winograd_quad_in)(float *v, const float *planes);
 
     /* integers in the place of floats; NULL where the set gains nothing by them */
 
@@ -5406,8 +5416,79 @@ MAILP_KERNEL void MAILP_FN(winograd_rows4)(float *m, const float *v, size_t plan
     }
 }
 #  define MAILP_WINOGRAD_ROWS4    MAILP_FN(winograd_rows4)
+
+/* Likewise for four tiles of 4 x 4, a map of 8 x 8: weights are transformed by columns in memory (winograd_rows_weights) and by rows in
+   registers. A pass makes the products of three planes, of rows 0, 1, 2 or 5, 3, 4 of one column, with 8 outputs. Its inputs lie in the
+   order of use: addresses 64 bytes apart, as one channel of neighbouring tiles has them elsewhere, are in one bank of the first-level
+   cache, which gives one at a time (Zen 3: a step of 12 products takes 8.3 cycles and not 10.8).
+   w  [32 channels][3 rows][8], the second row times sqrt(2);  first, last  where the rows are that are twice and once in the sum */
+#define MAILP_QUAD_TAP(s, t, g)  s##t = mailp_vmadd(mailp_vset(x[t]), g, s##t);
+#define MAILP_QUAD_TAPS(s, g)    MAILP_QUAD_TAP(s, 0, g) MAILP_QUAD_TAP(s, 1, g) MAILP_QUAD_TAP(s, 2, g) MAILP_QUAD_TAP(s, 3, g) x += 4;
+MAILP_KERNEL void MAILP_FN(quad_pass)(float *m0, float *m1, float *m2, const float *x, const float *w, size_t first, size_t last,
+                                      int accumulate, uintptr_t ahead, size_t ahead_step) {
+    const size_t row = MAILP_LANES;
+    size_t       i;
+    MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, r, m0)
+    MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, s, m1)
+    MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, t, m2)
+    for (i = 0; i < MAILP_QUAD_DEPTH; i++, w += 3 * MAILP_W, ahead += ahead_step) {
+        const mailp_vec two = mailp_vload(w + first), g1 = mailp_vload(w + MAILP_W);
+        const mailp_vec sum = mailp_vadd(mailp_vadd(two, two), mailp_vload(w + last));
+        const mailp_vec plus = mailp_vadd(sum, g1), minus = mailp_vsub(sum, g1);
+        MAILP_PREFETCH(ahead);
+        MAILP_QUAD_TAPS(r, two)
+        MAILP_QUAD_TAPS(s, plus)
+        MAILP_QUAD_TAPS(t, minus)
+    }
+    MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, r, m0)
+    MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, s, m1)
+    MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, t, m2)
+}
+
+/* m  36 planes, MAILP_M_PLANE(1) floats apart, of [4 tiles][16], of which 8 are these outputs;  v [6 columns][2][MAILP_QUAD_PASS];
+   w  [3 columns][MAILP_COLUMN], from which u [6][MAILP_COLUMN] was made */
+MAILP_KERNEL void MAILP_FN(winograd_quad)(float *m, const float *v, const float *u, const float *w, int accumulate, uintptr_t ahead,
+                                          size_t ahead_step) {
+    const size_t next = 6 * MAILP_M_PLANE(1), last = 2 * MAILP_W;
+    size_t       k;
+    for (k = 0; k < 6; k++, m += MAILP_M_PLANE(1), v += 2 * MAILP_QUAD_PASS, ahead += 2 * MAILP_QUAD_DEPTH * ahead_step) {
+        const float *g = k == 0 ? w : k == 5 ? w + 2 * MAILP_COLUMN : u + k * MAILP_COLUMN;
+        MAILP_FN(quad_pass)(m, m + next, m + 2 * next, v, g, 0, last, accumulate, ahead, ahead_step);
+        MAILP_FN(quad_pass)(m + 5 * next, m + 3 * next, m + 4 * next, v + MAILP_QUAD_PASS, g, last, 0, accumulate,
+                            ahead + MAILP_QUAD_DEPTH * ahead_step, ahead_step);
+    }
+}
+
+/* v of 16 of the channels, from planes [36][4 tiles][16] */
+MAILP_KERNEL void MAILP_FN(winograd_quad_in)(float *v, const float *planes) {
+    static const size_t at[6] = { 0, 4, 8, MAILP_QUAD_PASS + 4, MAILP_QUAD_PASS + 8, MAILP_QUAD_PASS };
+    size_t              k, lane;
+    for (k = 0; k < 36; k++) {
+        for (lane = 0; lane < MAILP_LANES; lane += MAILP_W, planes += MAILP_W) {
+            const __m256 a = mailp_vload(planes), b = mailp_vload(planes + 16), c = mailp_vload(planes + 32), d = mailp_vload(planes + 48);
+            const __m256 ab = _mm256_unpacklo_ps(a, b), cd = _mm256_unpacklo_ps(c, d), ef = _mm256_unpackhi_ps(a, b), gh = _mm256_unpackhi_ps(c, d);
+            float       *to = v + k % 6 * 2 * MAILP_QUAD_PASS + at[k / 6] + 12 * lane;
+#define MAILP_QUAD_PUT(i, low, high, which)                                                                              \
+            {                                                                                                            \
+                const __m256 both = _mm256_shuffle_ps(low, high, which);  /* channels i and i + 4 */                     \
+                _mm_storeu_ps(to + 12 * (i), _mm256_castps256_ps128(both));                                              \
+                _mm_storeu_ps(to + 12 * ((i) + 4), _mm256_extractf128_ps(both, 1));                                      \
+            }
+            MAILP_QUAD_PUT(0, ab, cd, 0x44)
+            MAILP_QUAD_PUT(1, ab, cd, 0xee)
+            MAILP_QUAD_PUT(2, ef, gh, 0x44)
+            MAILP_QUAD_PUT(3, ef, gh, 0xee)
+#undef MAILP_QUAD_PUT
+        }
+        planes += 3 * MAILP_LANES;
+    }
+}
+#  define MAILP_WINOGRAD_QUAD    MAILP_FN(winograd_quad)
+#  define MAILP_WINOGRAD_QUAD_IN MAILP_FN(winograd_quad_in)
 #else
 #  define MAILP_WINOGRAD_ROWS4    NULL
+#  define MAILP_WINOGRAD_QUAD    NULL
+#  define MAILP_WINOGRAD_QUAD_IN NULL
 #endif
 
 /* ---- vision, 8 and 16 bits ----
@@ -6047,14 +6128,19 @@ MAILP_WORD mailp_vec MAILP_FN(silu)(mailp_vec x) {
     return mailp_vdiv(x, mailp_vadd(mailp_vset(1.0f), MAILP_FN(exp)(mailp_vsub(mailp_vzero(), x))));
 }
 
+/* sum of lanes */
 MAILP_WORD float MAILP_FN(sum)(mailp_vec x) {
-    float  lane[MAILP_W], s = 0;
-    size_t i;
-    mailp_vstore(lane, x);
-    for (i = 0; i < MAILP_W; i++) {
-        s += lane[i];
-    }
-    return s;
+#if MAILP_PASS == MAILP_PASS_AVX512
+    return _mm512_reduce_add_ps(x);
+#elif MAILP_PASS == MAILP_PASS_AVX2
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+#elif MAILP_W > 1
+    return vaddvq_f32(x);
+#else
+    return x;
+#endif
 }
 
 /* y[m] = (x[m] - mean) / sqrt(variance + 1e-5) * gain + bias over the d values of each row; variance biased, in two passes.
@@ -6366,13 +6452,15 @@ MAILP_KERNEL void MAILP_FN(scan)(float *y, size_t ldy, float *state_out, const f
    Query i sees the first min(visible + i, n_kv) keys: visible = past + 1 makes it causal, visible = n_kv sees all.
    y [n_q][ldy], q [n_q][ldq], k and v [n_kv][ldkv], each pointing at the head's first channel.   accumulate: add to y.
    scores: scratch, n_kv rounded up to 16.   Cost: n_q * n_kv * head_dim multiply-adds twice. */
+#define MAILP_ATTEND_VALUE(r)  s##r = mailp_vmadd(share, mailp_vload(vj + r * MAILP_W), s##r);
+#define MAILP_ATTEND_PUT(r)    mailp_vstore(y + c + r * MAILP_W, accumulate ? mailp_vadd(mailp_vload(y + c + r * MAILP_W), s##r) : s##r);
 MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t ldq, const float *k, const float *v, size_t ldkv,
                                    float *scores, size_t n_q, size_t n_kv, size_t visible, size_t head_dim, int accumulate) {
     const float scale = 1.0f / sqrtf((float)head_dim);
     size_t      whole = head_dim / MAILP_W * MAILP_W, i, j, c;
     for (i = 0; i < n_q; i++, q += ldq, y += ldy) {
         size_t    n = MAILP_MIN(visible + i, n_kv);
-        float     most = -FLT_MAX, sum;
+        float     most = -FLT_MAX;
         mailp_vec total = mailp_vzero();
         for (j = 0; j < n; j++) {
             mailp_vec s = mailp_vzero();
@@ -6394,11 +6482,20 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
             mailp_vstore(scores + j, e);
             total = mailp_vadd(total, e);
         }
-        sum = MAILP_FN(sum)(total);
-        for (j = 0; j < n; j++) {
-            scores[j] /= sum;
+        total = mailp_vset(MAILP_FN(sum)(total));
+        for (j = 0; j < n; j += MAILP_W) {
+            mailp_vstore(scores + j, mailp_vdiv(mailp_vload(scores + j), total));
         }
-        for (c = 0; c < whole; c += MAILP_W) {
+        for (c = 0; c + 4 * MAILP_W <= whole; c += 4 * MAILP_W) {
+            mailp_vec s0 = mailp_vzero(), s1 = mailp_vzero(), s2 = mailp_vzero(), s3 = mailp_vzero();
+            for (j = 0; j < n; j++) {
+                const float    *vj = v + j * ldkv + c;
+                const mailp_vec share = mailp_vset(scores[j]);
+                MAILP_ATTEND_VALUE(0) MAILP_ATTEND_VALUE(1) MAILP_ATTEND_VALUE(2) MAILP_ATTEND_VALUE(3)
+            }
+            MAILP_ATTEND_PUT(0) MAILP_ATTEND_PUT(1) MAILP_ATTEND_PUT(2) MAILP_ATTEND_PUT(3)
+        }
+        for (; c < whole; c += MAILP_W) {
             mailp_vec s = mailp_vzero();
             for (j = 0; j < n; j++) {
                 s = mailp_vmadd(mailp_vset(scores[j]), mailp_vload(v + j * ldkv + c), s);
@@ -6448,6 +6545,8 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_STEM_PRODUCTS,                                              \
       MAILP_WINOGRAD_ROWS,                                              \
       MAILP_WINOGRAD_ROWS4,                                             \
+      MAILP_WINOGRAD_QUAD,                                              \
+      MAILP_WINOGRAD_QUAD_IN,                                           \
       low }
 #if MAILP_PASS == MAILP_PASS_AVX2
 static const mailp_kernels MAILP_FN(kernels) =
@@ -6500,6 +6599,8 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef MAILP_STEM_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
 #undef MAILP_WINOGRAD_ROWS4
+#undef MAILP_WINOGRAD_QUAD
+#undef MAILP_WINOGRAD_QUAD_IN
 #undef MAILP_IN_PLACE
 #undef MAILP_U8_MOST
 #undef MAILP_U8_RATE
@@ -7627,6 +7728,7 @@ typedef struct mailp_conv {
     mail_weights     type;         /* of w */
     size_t           group;        /* panels packed side by side */
     size_t           at_once;      /* panels that are best done together: group, or MAILP_ROWS4 by winograd_rows4 */
+    int              quad;         /* 1: of tile 4, by winograd_quad */
     int              stream;       /* 1: by conv_stream */
     int              inside;       /* 1: directly, a tap at a time, and only for the pixels that it finds inside the picture */
     int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
@@ -7693,6 +7795,9 @@ static void mailp_conv_piece(size_t *taps, size_t *blocks, const mailp_conv *con
 
 /* floats of weights made ready at a time */
 static size_t mailp_conv_u_floats(const mailp_conv *conv) {
+    if (conv->quad) {  /* or inputs not yet laid side by side */
+        return MAILP_MAX(6 * MAILP_COLUMN, conv->planes * conv->shape.plane);
+    }
     if (conv->tile != 0) {
         return conv->planes * (conv->tile == 1 ? MAILP_COLUMN * conv->group : MAILP_U_PLANE(conv->group));
     }
@@ -7809,7 +7914,7 @@ static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_
     return MAILP_MIN(panels - *first, group);
 }
 
-typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_ROWS, MAILP_LOW, MAILP_ROWS16 } mailp_packing;
+typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_ROWS, MAILP_QUAD, MAILP_LOW, MAILP_ROWS16 } mailp_packing;
 
 /* Whether bf16 weights become integers of 16 bits with a scale for each channel, because those have the faster products */
 static int mailp_sixteen(const mailp_kernels *kernels, mail_weights type) {
@@ -7880,6 +7985,7 @@ static float mailp_conv_step(const float *v, size_t c_in, size_t taps, mailp_pac
                                                               depth is 7 pixels of 3 channels, which is the same order
        [groups][c_in][group][taps][16]                        for Winograd
        [c_out / 16][c_in / 16][3 columns][3 rows][16][16]     for Winograd with tiles of one row
+       [c_out / 8][c_in / 32][3 columns][32][3 rows][8]       for Winograd with four tiles at a time; the second row times sqrt(2)
        [groups][c_in / 16][taps][16 / n][group][16][n]        for products of 8 or 16 bits, n = 4 or 2
        [groups][c_in / 16][3 columns][3 rows][8][group][16][2]  for both of the last two
    scale  out, [c_out] for weights that become integers, int8 or with bf16 int16: steps, see mailp_conv_step; or NULL */
@@ -7906,8 +8012,11 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
                                   ((low * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * together + i % together :
                                   packing == MAILP_ROWS16 ? first * taps * c_in * MAILP_LANES +
                                                             ((k / 2 * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * 2 + i % 2 :
+                                  packing == MAILP_QUAD ? (((o / MAILP_QUAD_LANES * (c_in / MAILP_QUAD_DEPTH) + i / MAILP_QUAD_DEPTH) * 3 + t % 3) *
+                                                            MAILP_QUAD_DEPTH + i % MAILP_QUAD_DEPTH) * 3 * MAILP_QUAD_LANES +
+                                                           t / 3 * MAILP_QUAD_LANES + o % MAILP_QUAD_LANES :
                                   (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
-                const float  value = o < c_out ? v[i * taps + t] : 0.0f;
+                const float  value = o < c_out ? v[i * taps + t] * (packing == MAILP_QUAD && t / 3 == 1 ? 1.41421356f : 1.0f) : 0.0f;
                 if (type == MAIL_WEIGHTS_F32) {
                     ((float *)to)[at] = value;
                 } else if (type == MAIL_WEIGHTS_BF16 && scale == NULL) {
@@ -8103,6 +8212,8 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
             shape->tap[y] = y * conv->tiles_w * MAILP_LANES;
         }
     }
+    conv->quad  = conv->tile == 4 && shape->width == 4 && c_in % MAILP_QUAD_DEPTH == 0 && conv->type == MAIL_WEIGHTS_F32 &&
+                   loader->kernels->winograd_quad != NULL;
     conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
                    conv->h_out * conv->w_out <= 16;
     conv->group  = conv->stream ? 1 : loader->kernels->conv_group;
@@ -8126,7 +8237,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         }
         conv->bias = bias;
     } else if (from != NULL && w != NULL) {
-        const mailp_packing packing = conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) :
+        const mailp_packing packing = conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) : conv->quad ? MAILP_QUAD :
                                       conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT;
         mailp_conv_pack(w, scale, from, c_out, c_in, size * size, conv->group, packing, conv->type, loader->kernels->low_sum);
     }
@@ -8517,6 +8628,21 @@ static void mailp_conv_run(float *y, size_t ldy, float *m, float *u, const mailp
             }
             kernels->winograd_out(y + i * ldy, m, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
         }
+    } else if (conv->quad) {
+        const size_t lines = 3 * MAILP_COLUMN * sizeof(float) / MAILP_ALIGN, first_lines = lines / 4;
+        const size_t first_pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), pace = mailp_pace(lines - first_lines, 12 * MAILP_QUAD_DEPTH);
+        const float *w = (const float *)conv->w + begin * 9 * conv->c_in * MAILP_LANES;
+        size_t       lane, b;
+        for (i = 0; i < n; i++) {
+            for (lane = 0; lane < MAILP_LANES; lane += MAILP_QUAD_LANES) {
+                for (b = 0; b < conv->c_in / MAILP_QUAD_DEPTH; b++, w += 3 * MAILP_COLUMN) {
+                    const uintptr_t ahead = (uintptr_t)(w + 3 * MAILP_COLUMN);
+                    kernels->winograd_rows_weights(u, w, NULL, MAIL_WEIGHTS_F32, ahead, first_pace);
+                    kernels->winograd_quad(m + lane, in + b * 12 * MAILP_QUAD_PASS, u, w, b > 0, ahead + first_lines * MAILP_ALIGN, pace);
+                }
+            }
+            kernels->winograd_out(y + i * ldy, m, conv->h_out, conv->w_out, 4, conv->tiles_w, 0, 4);
+        }
     } else {
         const size_t         planes = conv->planes, tiles = shape.width, most = MAILP_TILES(conv->group);
         const size_t         m_plane = MAILP_M_PLANE(conv->group), u_plane = MAILP_U_PLANE(conv->group);
@@ -8606,7 +8732,7 @@ static void mailp_stem_pool(float *out, size_t row, mailp_moments *moments, cons
 
 /* What the convolution `next` reads beside the bordered map `block`, the b-th, that has just been made: Winograd's input, or
    8 bits. */
-static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, const mailp_conv *next, const mailp_kernels *kernels,
+static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, float *u, const mailp_conv *next, const mailp_kernels *kernels,
                                const float *block, size_t b) {
     const size_t floats = next == NULL ? 0 : mailp_map_side(next->h_in) * mailp_map_side(next->w_in) * MAILP_LANES;
     if (next != NULL && next->low && next->tile == 1) {
@@ -8614,6 +8740,10 @@ static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, const
                            mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w);
     } else if (next != NULL && next->low) {
         kernels->lower[next->type](q + b * floats * mailp_weight_bytes(next->type), q_scale + b, block, floats);
+    } else if (next != NULL && next->quad) {
+        const size_t together = MAILP_QUAD_DEPTH / MAILP_LANES;
+        kernels->winograd_in(u, next->shape.plane, block, mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w, 4);
+        kernels->winograd_quad_in(v + b / together * 12 * MAILP_QUAD_PASS + b % together * MAILP_LANES * 12, u);
     } else if (next != NULL && next->tile != 0) {
         kernels->winograd_in(v + b * next->shape.plane, mailp_winograd_in_plane(next), block,
                              mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w, next->tile);
@@ -8648,7 +8778,8 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
             step->kernels->group_norm(step->out + at, columns * MAILP_LANES, raw, step->skip == NULL ? NULL : step->skip + at,
                                       conv->gamma + b * MAILP_LANES, conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out,
                                       step->relu);
-            mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to], step->next, step->kernels,
+            mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to],
+                               step->buffers.u + i * step->buffers.u_floats, step->next, step->kernels,
                                step->out + b * plane, b);
         }
     }
@@ -8689,7 +8820,8 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
         mailp_map_border(step->out + b * plane, h, w);
         step->kernels->pool_norm(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, &moments[b], conv->gamma + b * MAILP_LANES,
                                  conv->beta + b * MAILP_LANES, h, w);
-        mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to], step->next, step->kernels, step->out + b * plane, b);
+        mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to],
+                               step->buffers.u + i * step->buffers.u_floats, step->next, step->kernels, step->out + b * plane, b);
     }
 }
 

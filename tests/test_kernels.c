@@ -542,6 +542,50 @@ static void test_winograd_squares(const mailp_kernels *k) {
     }
 }
 
+/* a 3 x 3 convolution of 64 channels of a map of four tiles of 4 x 4, whole ones or cut off, in whatever order they lie */
+static void test_winograd_quad(const mailp_kernels *k) {
+    enum { C = 64, FLOATS = 3 * (int)MAILP_COLUMN };
+    static const size_t sizes[5][2] = { { 8, 8 }, { 7, 6 }, { 5, 8 }, { 4, 14 }, { 13, 3 } };
+    static float        w[16 * C * 9], packed[16 * C * 9], map[C / 16][18 * 18 * 16], planes[36 * 64], m[36 * MAILP_M_PLANE(1)];
+    static float        v[C / MAILP_QUAD_DEPTH * 12 * MAILP_QUAD_PASS], u[6 * MAILP_COLUMN];
+    size_t              s, at, y, x, i, j, t;
+    for (s = 0; k->winograd_quad != NULL && s < 5; s++) {
+        const size_t high = sizes[s][0], wide = sizes[s][1], tiles_h = (high + 3) / 4, tiles_w = (wide + 3) / 4, row = (4 * tiles_w + 2) * 16;
+        fill(w, 16 * C * 9, -1, 1);
+        fill(m, sizeof m / sizeof *m, -1, 1);
+        memset(map, 0, sizeof map);
+        mailp_conv_pack(packed, NULL, w, 16, C, 9, 1, MAILP_QUAD, MAIL_WEIGHTS_F32, 0);
+        for (at = 0; at < C / 16; at++) {
+            for (y = 1; y <= high; y++) {
+                fill(map[at] + y * row + 16, wide * 16, -1, 1);
+            }
+            k->winograd_in(planes, 64, map[at], row, tiles_h, tiles_w, 4);
+            k->winograd_quad_in(v + at / 2 * 12 * MAILP_QUAD_PASS + at % 2 * 16 * 12, planes);
+        }
+        for (j = 0; j < 16 / MAILP_QUAD_LANES; j++) {
+            for (at = 0; at < C / MAILP_QUAD_DEPTH; at++) {
+                const float *from = packed + (j * (C / MAILP_QUAD_DEPTH) + at) * FLOATS;
+                k->winograd_rows_weights(u, from, NULL, MAIL_WEIGHTS_F32, (uintptr_t)from, 0);
+                k->winograd_quad(m + j * MAILP_QUAD_LANES, v + at * 12 * MAILP_QUAD_PASS, u, from, at > 0, (uintptr_t)from, 0);
+            }
+        }
+        k->winograd_out(out, m, high, wide, 4, tiles_w, 0, 4);
+        for (i = 0; i < high * wide; i++) {
+            for (j = 0; j < 16; j++) {
+                double sum = 0;
+                for (at = 0; at < C; at++) {
+                    for (t = 0; t < 9; t++) {
+                        x = (i / wide + t / 3) * row + (i % wide + t % 3) * 16 + at % 16;
+                        sum += (double)map[at / 16][x] * (double)w[(j * C + at) * 9 + t];
+                    }
+                }
+                ref[i * 16 + j] = sum;
+            }
+        }
+        test_close(k->name, out, ref, high * wide * 16, 576 * 6e-8 * 3);  /* as test_winograd_squares, 576 terms */
+    }
+}
+
 /* Weights w [LOW_BLOCKS][LOW_TAPS][16][LOW_LANES] are cut so that the four of them that meet in 16 bits add up to most of either sign */
 static void conv_low_meet(int *w, int most) {
     size_t at, o, four, i;
@@ -1094,6 +1138,7 @@ int main(void) {
         test_winograd_products(k);
         test_winograd_rows(k);
         test_winograd_squares(k);
+        test_winograd_quad(k);
         test_rows16(k);
         test_group_norm(k);
         test_layer_norm(k);
