@@ -8524,157 +8524,228 @@ static void mailp_conv_add_inside(float *y, const mailp_conv *conv, const mailp_
     }
 }
 
-/* Blocks begin..begin+n-1 (all of one group) of a convolution, to y [n][h * w][16], block stride ldy.
-   m, u  scratch for Winograd's products and for weights made ready
-   While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
+/* Blocks begin..begin+n-1, all of one group, of a convolution; each of the following does it in one of the ways that mailp_conv_build
+   chooses from. While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
+typedef struct mailp_conv_job {
+    float               *y;        /* [n][h * w][16], block stride ldy */
+    size_t               ldy;
+    float               *m, *u;    /* scratch for Winograd's products, and for weights made ready */
+    const mailp_conv    *conv;
+    const mailp_kernels *kernels;
+    const float         *in;       /* a bordered map, or Winograd's inputs */
+    const unsigned char *q;        /* the same for integers */
+    const float         *q_scale;  /* of its blocks */
+    size_t               begin, n;
+    size_t               first, group;  /* of the panels that are packed side by side with these */
+    const float         *scale;    /* of these outputs' weights, or NULL */
+} mailp_conv_job;
+
+/* One output panel at a time, its weights read once in a stream */
+static void mailp_conv_stream(const mailp_conv_job *j) {
+    const mailp_conv *conv = j->conv;
+    const size_t      bytes = conv->shape.n_taps * conv->c_in * MAILP_LANES * mailp_weight_bytes(conv->type);
+    size_t            i;
+    for (i = 0; i < j->n; i++) {
+        j->kernels->conv_stream(j->y + i * j->ldy, j->in, (const unsigned char *)conv->w + (j->begin + i) * bytes,
+                                j->scale == NULL ? NULL : j->scale + i * MAILP_LANES, &conv->shape, conv->h_out * conv->w_out, conv->type);
+    }
+}
+
+/* Directly, in products of integers */
+static void mailp_conv_low(const mailp_conv_job *j) {
+    const mailp_conv       *conv = j->conv;
+    const mailp_conv_shape *shape = &conv->shape;
+    const size_t            size = mailp_weight_bytes(conv->type) * MAILP_LANES, bytes = shape->n_taps * shape->depth * j->group * size;  /* of a block */
+    const float            *bias = conv->bias == NULL ? NULL : conv->bias + j->begin * MAILP_LANES;
+    const unsigned char    *w = (const unsigned char *)conv->w + j->first * shape->n_taps * shape->n_blocks * shape->depth * size +
+                                (j->begin - j->first) * 4 * MAILP_LANES;
+    size_t                  b, end;
+    for (b = 0; b < shape->n_blocks; b = end) {
+        end = MAILP_MIN(b + 2 * MAILP_LANES / size, shape->n_blocks);  /* two blocks of 8 bits, one of 16 */
+        j->kernels->conv_low[conv->type](j->y, j->ldy, j->q, j->q_scale, w, j->scale, bias, j->group, shape, b, end, conv->h_out * conv->w_out, j->n,
+                                         (uintptr_t)w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
+        w += (end - b) * bytes;
+    }
+}
+
+/* Directly, in float32 */
+static void mailp_conv_direct(const mailp_conv_job *j) {
+    const mailp_conv    *conv = j->conv;
+    mailp_conv_shape     shape = conv->shape;
+    const size_t         pixels = conv->h_out * conv->w_out, size = mailp_weight_bytes(conv->type) * MAILP_LANES;
+    const size_t         n_blocks = shape.n_blocks, depth = n_blocks * shape.depth;
+    const unsigned char *w = (const unsigned char *)conv->w + (j->first * shape.n_taps * depth + j->begin - j->first) * size;
+    const int            ready = conv->type == MAIL_WEIGHTS_F32;
+    const size_t         ready_group = ready ? j->group : j->n;
+    size_t               taps, blocks, tap, end, b;
+    mailp_conv_piece(&taps, &blocks, conv);
+    if (conv->inside) {
+        memset(j->y, 0, j->n * pixels * MAILP_LANES * sizeof(float));
+    }
+    for (tap = 0; tap < shape.n_taps; tap = end) {
+        end = MAILP_MIN(tap + taps, shape.n_taps);
+        for (b = 0; b < n_blocks; b += blocks) {
+            const float *x = j->in + b * shape.plane, *g = ready ? (const float *)(const void *)w : j->u;
+            size_t       steps, bytes;
+            shape.n_blocks = MAILP_MIN(blocks, n_blocks - b);
+            steps          = (end - tap) * shape.n_blocks * shape.depth;
+            bytes          = steps * j->group * size;
+            if (!ready) {
+                j->kernels->widen(j->u, w, j->scale, steps, j->group, j->n, conv->type);
+            }
+            if (conv->inside) {
+                mailp_conv_add_inside(j->y, conv, j->kernels, x, g, ready_group, shape, tap, j->n, (uintptr_t)w + 2 * bytes, bytes / MAILP_ALIGN);
+            } else {
+                j->kernels->conv(j->y, j->ldy, x, g, ready_group, &shape, tap, end, pixels, j->n, tap > 0 || b > 0, (uintptr_t)w + bytes,
+                                 bytes / MAILP_ALIGN);
+            }
+            w += bytes;
+        }
+    }
+}
+
+/* Winograd's tiles of one row, in products of 16 bits */
+static void mailp_conv_rows16(const mailp_conv_job *j) {
+    const mailp_conv    *conv = j->conv;
+    const mailp_kernels *kernels = j->kernels;
+    const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group), column = MAILP_COLUMN * j->group;
+    const size_t         tiles = conv->shape.width, n_blocks = conv->shape.n_blocks;
+    const size_t         lines = 3 * column * sizeof(int16_t) / MAILP_ALIGN, first_lines = lines / 4, share = (lines - first_lines) / 6 + 1;
+    const int16_t       *w = (const int16_t *)conv->w + j->first * n_blocks * 3 * MAILP_COLUMN;
+    int16_t             *ready = (int16_t *)(void *)j->u;
+    size_t               b, k, i;
+    for (b = 0; b < n_blocks; b++, w += 3 * column) {
+        const uintptr_t ahead = (uintptr_t)(w + 3 * column);
+        kernels->rows16_weights(ready, w, j->group, ahead, first_lines);
+        for (k = 0; k < 6; k++) {
+            const int16_t *uk = (k == 0 ? w : k == 5 ? w + 2 * column : ready + (k - 1) * column) + (j->begin - j->first) * 2 * MAILP_LANES;
+            kernels->conv_low[conv->type](j->m + k * m_plane, tiles * MAILP_LANES, j->q + k * plane * sizeof(int16_t), j->q_scale,
+                                          (const unsigned char *)uk, j->scale, NULL, j->group, &conv->shape, b, b + 1, tiles, j->n,
+                                          ahead + (first_lines + k * share) * MAILP_ALIGN, share);
+        }
+    }
+    for (i = 0; i < j->n; i++) {
+        kernels->rows16_out(j->y + i * j->ldy, j->m + i * tiles * MAILP_LANES, conv->h_out, conv->w_out, conv->tiles_w);
+    }
+}
+
+/* Winograd's tiles of one row, in float32 */
+static void mailp_conv_rows(const mailp_conv_job *j) {
+    const mailp_conv    *conv = j->conv;
+    const mailp_kernels *kernels = j->kernels;
+    const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group), tiles = conv->shape.width;
+    const size_t         n_blocks = conv->shape.n_blocks, bytes = 9 * MAILP_LANES * MAILP_LANES * mailp_weight_bytes(conv->type);  /* of a block */
+    const size_t         lines = bytes / MAILP_ALIGN, first_lines = lines / 4, steps = 3 * MAILP_LANES * ((tiles + 5) / 6);
+    const size_t         first_pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), pace = mailp_pace(lines - first_lines, 6 * steps);
+    const unsigned char *w = (const unsigned char *)conv->w + j->begin * n_blocks * bytes;
+    size_t               b, k, i;
+    for (i = 0; i < j->n; i++) {
+        for (b = 0; b < n_blocks; b++, w += bytes) {
+            const uintptr_t ahead = (uintptr_t)w + bytes;
+            kernels->winograd_rows_weights(j->u, w, j->scale == NULL ? NULL : j->scale + i * MAILP_LANES, conv->type, ahead, first_pace);
+            for (k = 0; k < 6; k++) {
+                const float *uk = j->u + k * MAILP_COLUMN;
+                if (conv->type == MAIL_WEIGHTS_F32 && k % 5 == 0) {
+                    uk = (const float *)(const void *)w + (k == 0 ? 0 : 2 * MAILP_COLUMN);
+                }
+                kernels->winograd_products(j->m + k * m_plane, 0, j->in + k * plane + b * conv->shape.plane, conv->shape.tap[1], 3, uk, tiles, b > 0,
+                                           ahead + first_lines * MAILP_ALIGN + k * steps * pace, pace);
+            }
+        }
+        kernels->winograd_out(j->y + i * j->ldy, j->m, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, tiles);
+    }
+}
+
+/* The same for MAILP_ROWS4 panels at a time */
+static void mailp_conv_rows4(const mailp_conv_job *j) {
+    const mailp_conv *conv = j->conv;
+    const size_t      tiles = conv->shape.width;
+    size_t            i;
+    j->kernels->winograd_rows4(j->m, j->in, mailp_winograd_in_plane(conv), conv->tiles_w,
+                               (const float *)conv->w + j->begin * conv->shape.n_blocks * 3 * MAILP_COLUMN, conv->shape.n_blocks);
+    for (i = 0; i < MAILP_ROWS4; i++) {
+        j->kernels->winograd_out(j->y + i * j->ldy, j->m + i * tiles * MAILP_LANES, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, tiles);
+    }
+}
+
+/* Four of Winograd's tiles of 4 x 4 */
+static void mailp_conv_quad(const mailp_conv_job *j) {
+    const mailp_conv *conv = j->conv;
+    const size_t      lines = 3 * MAILP_COLUMN * sizeof(float) / MAILP_ALIGN, first_lines = lines / 4;
+    const size_t      first_pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), pace = mailp_pace(lines - first_lines, 12 * MAILP_QUAD_DEPTH);
+    const float      *w = (const float *)conv->w + j->begin * conv->shape.n_blocks * 3 * MAILP_COLUMN;
+    size_t            i, lane, b;
+    for (i = 0; i < j->n; i++) {
+        for (lane = 0; lane < MAILP_LANES; lane += MAILP_QUAD_LANES) {
+            for (b = 0; b < conv->c_in / MAILP_QUAD_DEPTH; b++, w += 3 * MAILP_COLUMN) {
+                const uintptr_t ahead = (uintptr_t)(w + 3 * MAILP_COLUMN);
+                j->kernels->winograd_rows_weights(j->u, w, NULL, MAIL_WEIGHTS_F32, ahead, first_pace);
+                j->kernels->winograd_quad(j->m + lane, j->in + b * 12 * MAILP_QUAD_PASS, j->u, w, b > 0, ahead + first_lines * MAILP_ALIGN, pace);
+            }
+        }
+        j->kernels->winograd_out(j->y + i * j->ldy, j->m, conv->h_out, conv->w_out, 4, conv->tiles_w, 0, 4);
+    }
+}
+
+/* Winograd's square tiles, of either stride */
+static void mailp_conv_squares(const mailp_conv_job *j) {
+    const mailp_conv    *conv = j->conv;
+    const mailp_kernels *kernels = j->kernels;
+    mailp_conv_shape     shape = conv->shape;
+    const size_t         tiles = shape.width, most = MAILP_TILES(conv->group), size = 9 * MAILP_LANES * mailp_weight_bytes(conv->type);
+    const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group), u_plane = MAILP_U_PLANE(conv->group);
+    const unsigned char *w = (const unsigned char *)conv->w + (j->first * conv->c_in + j->begin - j->first) * size;
+    size_t               t, count, k, b, c, depth;
+    for (t = 0; t < tiles; t += count) {
+        count = MAILP_MIN(tiles - t, most);
+        for (c = 0; c < conv->c_in; c += depth) {
+            const size_t lines = MAILP_DEPTH * j->group * size / MAILP_ALIGN / conv->planes + 1;
+            size_t       pace;
+            depth   = MAILP_MIN(conv->c_in - c, (size_t)MAILP_DEPTH);
+            pace    = mailp_pace(lines, (count + 5) / 6 * depth);
+            if (t == 0 || conv->c_in > MAILP_DEPTH) {
+                kernels->winograd_weights(j->u, w + c * j->group * size, j->scale, depth, j->group, j->n, conv->tile, conv->type);
+            }
+            shape.n_blocks = depth / MAILP_LANES;
+            for (k = 0; k < conv->planes; k++) {
+                const uintptr_t ahead = (uintptr_t)w + (c + depth) * j->group * size + k * lines * MAILP_ALIGN;
+                const float    *v = j->in + k * plane + c * tiles + t * MAILP_LANES, *uk = j->u + mailp_tile_weights(conv->tile, k) * u_plane;
+                float          *mk = j->m + k * m_plane;
+                if (kernels->winograd_products != NULL && j->n == kernels->conv_group) {
+                    kernels->winograd_products(mk, count * MAILP_LANES, v, shape.plane, shape.n_blocks, uk, count, c > 0, ahead, pace);
+                } else {
+                    kernels->conv(mk, count * MAILP_LANES, v, uk, j->n, &shape, 0, 1, count, j->n, c > 0, ahead, lines);
+                }
+            }
+        }
+        for (b = 0; b < j->n; b++) {
+            kernels->winograd_out(j->y + b * j->ldy, j->m + b * count * MAILP_LANES, conv->h_out, conv->w_out, conv->tile, conv->tiles_w, t, t + count);
+        }
+    }
+}
+
 static void mailp_conv_run(float *y, size_t ldy, float *m, float *u, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
                            const unsigned char *q, const float *q_scale, size_t begin, size_t n) {
-    const size_t   pixels = conv->h_out * conv->w_out, size = mailp_weight_bytes(conv->type) * MAILP_LANES;
-    mailp_conv_shape shape = conv->shape;
-    const float   *scale = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
-    size_t         first, group = mailp_conv_group(&first, begin, conv->c_out / MAILP_LANES, conv->group), i;
-    if (conv->stream) {
-        for (i = 0; i < n; i++) {
-            kernels->conv_stream(y + i * ldy, in, (const unsigned char *)conv->w + (begin + i) * shape.n_taps * conv->c_in * size,
-                                 scale == NULL ? NULL : scale + i * MAILP_LANES, &shape, pixels, conv->type);
-        }
-    } else if (conv->low && conv->tile == 0) {
-        const size_t bytes = shape.n_taps * shape.depth * group * size;  /* of a block */
-        const float *bias = conv->bias == NULL ? NULL : conv->bias + begin * MAILP_LANES;
-        const unsigned char *w = (const unsigned char *)conv->w + first * shape.n_taps * shape.n_blocks * shape.depth * size +
-                                 (begin - first) * 4 * MAILP_LANES;
-        size_t b, end;
-        for (b = 0; b < shape.n_blocks; b = end) {
-            end = MAILP_MIN(b + 2 * MAILP_LANES / size, shape.n_blocks);  /* two blocks of 8 bits, one of 16 */
-            kernels->conv_low[conv->type](y, ldy, q, q_scale, w, scale, bias, group, &shape, b, end, pixels, n,
-                                          (uintptr_t)w + (end - b) * bytes, (end - b) * bytes / MAILP_ALIGN);
-            w += (end - b) * bytes;
-        }
-    } else if (conv->tile == 0) {
-        const size_t         n_blocks = shape.n_blocks, depth = n_blocks * shape.depth;
-        const unsigned char *w = (const unsigned char *)conv->w + (first * shape.n_taps * depth + begin - first) * size;
-        const int            ready = conv->type == MAIL_WEIGHTS_F32;
-        const size_t         ready_group = ready ? group : n;
-        size_t               taps, blocks, tap, end, b;
-        mailp_conv_piece(&taps, &blocks, conv);
-        if (conv->inside) {
-            memset(y, 0, n * pixels * MAILP_LANES * sizeof(float));
-        }
-        for (tap = 0; tap < shape.n_taps; tap = end) {
-            end = MAILP_MIN(tap + taps, shape.n_taps);
-            for (b = 0; b < n_blocks; b += blocks) {
-                size_t steps, bytes;
-                shape.n_blocks = MAILP_MIN(blocks, n_blocks - b);
-                steps          = (end - tap) * shape.n_blocks * shape.depth;
-                bytes          = steps * group * size;
-                if (!ready) {
-                    kernels->widen(u, w, scale, steps, group, n, conv->type);
-                }
-                if (conv->inside) {
-                    mailp_conv_add_inside(y, conv, kernels, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready_group, shape,
-                                          tap, n, (uintptr_t)w + 2 * bytes, bytes / MAILP_ALIGN);
-                } else {
-                    kernels->conv(y, ldy, in + b * shape.plane, ready ? (const float *)(const void *)w : u, ready_group,
-                                  &shape, tap, end, pixels, n, tap > 0 || b > 0, (uintptr_t)w + bytes, bytes / MAILP_ALIGN);
-                }
-                w += bytes;
-            }
-        }
-    } else if (conv->low) {
-        const size_t   plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group), column = MAILP_COLUMN * group;
-        const size_t   lines = 3 * column * sizeof(int16_t) / MAILP_ALIGN, first_lines = lines / 4, share = (lines - first_lines) / 6 + 1;
-        const int16_t *w = (const int16_t *)conv->w + first * shape.n_blocks * 3 * MAILP_COLUMN;
-        int16_t       *ready = (int16_t *)(void *)u;
-        size_t         b, k;
-        for (b = 0; b < shape.n_blocks; b++, w += 3 * column) {
-            const uintptr_t ahead = (uintptr_t)(w + 3 * column);
-            kernels->rows16_weights(ready, w, group, ahead, first_lines);
-            for (k = 0; k < 6; k++) {
-                const int16_t *uk = (k == 0 ? w : k == 5 ? w + 2 * column : ready + (k - 1) * column) + (begin - first) * 2 * MAILP_LANES;
-                kernels->conv_low[conv->type](m + k * m_plane, shape.width * MAILP_LANES, q + k * plane * sizeof(int16_t), q_scale,
-                                              (const unsigned char *)uk, scale, NULL, group, &shape, b, b + 1, shape.width, n,
-                                              ahead + (first_lines + k * share) * MAILP_ALIGN, share);
-            }
-        }
-        for (i = 0; i < n; i++) {
-            kernels->rows16_out(y + i * ldy, m + i * shape.width * MAILP_LANES, conv->h_out, conv->w_out, conv->tiles_w);
-        }
-    } else if (conv->tile == 1) {
-        const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group);
-        const size_t         bytes = 9 * MAILP_LANES * size;  /* of a block of channels */
-        const size_t         lines = bytes / MAILP_ALIGN, first_lines = lines / 4, steps = 3 * MAILP_LANES * ((shape.width + 5) / 6);
-        const size_t         first_pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), pace = mailp_pace(lines - first_lines, 6 * steps);
-        const unsigned char *w = (const unsigned char *)conv->w + begin * shape.n_blocks * bytes;
-        size_t               b, k;
-        if (n == MAILP_ROWS4 && n == conv->at_once) {
-            kernels->winograd_rows4(m, in, plane, conv->tiles_w, (const float *)(const void *)w, shape.n_blocks);
-            for (i = 0; i < n; i++) {
-                kernels->winograd_out(y + i * ldy, m + i * shape.width * MAILP_LANES, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
-            }
-            return;
-        }
-        for (i = 0; i < n; i++) {
-            for (b = 0; b < shape.n_blocks; b++, w += bytes) {
-                const uintptr_t ahead = (uintptr_t)w + bytes;
-                kernels->winograd_rows_weights(u, w, scale == NULL ? NULL : scale + i * MAILP_LANES, conv->type, ahead, first_pace);
-                for (k = 0; k < 6; k++) {
-                    const float *uk = u + k * MAILP_COLUMN;
-                    if (conv->type == MAIL_WEIGHTS_F32 && k % 5 == 0) {
-                        uk = (const float *)(const void *)w + (k == 0 ? 0 : 2 * MAILP_COLUMN);
-                    }
-                    kernels->winograd_products(m + k * m_plane, 0, in + k * plane + b * shape.plane, shape.tap[1], 3, uk, shape.width, b > 0,
-                                               ahead + first_lines * MAILP_ALIGN + k * steps * pace, pace);
-                }
-            }
-            kernels->winograd_out(y + i * ldy, m, conv->h_out, conv->w_out, 1, conv->tiles_w, 0, shape.width);
-        }
-    } else if (conv->quad) {
-        const size_t lines = 3 * MAILP_COLUMN * sizeof(float) / MAILP_ALIGN, first_lines = lines / 4;
-        const size_t first_pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), pace = mailp_pace(lines - first_lines, 12 * MAILP_QUAD_DEPTH);
-        const float *w = (const float *)conv->w + begin * 9 * conv->c_in * MAILP_LANES;
-        size_t       lane, b;
-        for (i = 0; i < n; i++) {
-            for (lane = 0; lane < MAILP_LANES; lane += MAILP_QUAD_LANES) {
-                for (b = 0; b < conv->c_in / MAILP_QUAD_DEPTH; b++, w += 3 * MAILP_COLUMN) {
-                    const uintptr_t ahead = (uintptr_t)(w + 3 * MAILP_COLUMN);
-                    kernels->winograd_rows_weights(u, w, NULL, MAIL_WEIGHTS_F32, ahead, first_pace);
-                    kernels->winograd_quad(m + lane, in + b * 12 * MAILP_QUAD_PASS, u, w, b > 0, ahead + first_lines * MAILP_ALIGN, pace);
-                }
-            }
-            kernels->winograd_out(y + i * ldy, m, conv->h_out, conv->w_out, 4, conv->tiles_w, 0, 4);
-        }
+    mailp_conv_job j;
+    j.y       = y;
+    j.ldy     = ldy;
+    j.m       = m;
+    j.u       = u;
+    j.conv    = conv;
+    j.kernels = kernels;
+    j.in      = in;
+    j.q       = q;
+    j.q_scale = q_scale;
+    j.begin   = begin;
+    j.n       = n;
+    j.group   = mailp_conv_group(&j.first, begin, conv->c_out / MAILP_LANES, conv->group);
+    j.scale   = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
+    if (conv->tile == 1) {
+        (conv->low ? mailp_conv_rows16 : n == MAILP_ROWS4 && n == conv->at_once ? mailp_conv_rows4 : mailp_conv_rows)(&j);
+    } else if (conv->tile != 0) {
+        (conv->quad ? mailp_conv_quad : mailp_conv_squares)(&j);
     } else {
-        const size_t         planes = conv->planes, tiles = shape.width, most = MAILP_TILES(conv->group);
-        const size_t         m_plane = MAILP_M_PLANE(conv->group), u_plane = MAILP_U_PLANE(conv->group);
-        const unsigned char *w = (const unsigned char *)conv->w + (first * conv->c_in + begin - first) * 9 * size;
-        const size_t         plane = mailp_winograd_in_plane(conv);
-        size_t               t, count, k, b, c, depth;
-        for (t = 0; t < tiles; t += count) {
-            count = MAILP_MIN(tiles - t, most);
-            for (c = 0; c < conv->c_in; c += depth) {
-                const size_t lines = MAILP_DEPTH * group * 9 * size / MAILP_ALIGN / planes + 1;
-                size_t       pace;
-                depth   = MAILP_MIN(conv->c_in - c, (size_t)MAILP_DEPTH);
-                pace    = mailp_pace(lines, (count + 5) / 6 * depth);
-                if (t == 0 || conv->c_in > MAILP_DEPTH) {
-                    kernels->winograd_weights(u, w + c * group * 9 * size, scale, depth, group, n, conv->tile, conv->type);
-                }
-                shape.n_blocks = depth / MAILP_LANES;
-                for (k = 0; k < planes; k++) {
-                    const uintptr_t ahead = (uintptr_t)w + (c + depth) * group * 9 * size + k * lines * MAILP_ALIGN;
-                    const float    *v = in + (k * plane + c * tiles + t * MAILP_LANES), *uk = u + mailp_tile_weights(conv->tile, k) * u_plane;
-                    if (kernels->winograd_products != NULL && n == kernels->conv_group) {
-                        kernels->winograd_products(m + k * m_plane, count * MAILP_LANES, v, shape.plane, shape.n_blocks, uk, count, c > 0, ahead, pace);
-                    } else {
-                        kernels->conv(m + k * m_plane, count * MAILP_LANES, v, uk, n, &shape, 0, 1, count, n, c > 0, ahead, lines);
-                    }
-                }
-            }
-            for (b = 0; b < n; b++) {
-                kernels->winograd_out(y + b * ldy, m + b * count * MAILP_LANES, conv->h_out, conv->w_out, conv->tile,
-                                      conv->tiles_w, t, t + count);
-            }
-        }
+        (conv->stream ? mailp_conv_stream : conv->low ? mailp_conv_low : mailp_conv_direct)(&j);
     }
 }
 
