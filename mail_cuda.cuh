@@ -4557,6 +4557,7 @@ static inline void mailp_cuda_consider_all(mail_cuda_session *s) {
     if (s->A == 5) {
         mailp_cuda_consider<DS, OBS, OBS + 5, 1, COND>(s, &best);
         mailp_cuda_consider<DS, OBS, OBS + 5, 2, COND>(s, &best);
+        mailp_cuda_consider<DS, OBS, OBS + 5, OBS ? 4 : 3, COND>(s, &best); /* without observations the actions of 3 are two tiles, as of 2 */
         mailp_cuda_consider<DS, OBS, OBS + 5, 4, COND>(s, &best);
         mailp_cuda_consider<DS, OBS, OBS + 5, 5, COND>(s, &best);
     } else {

@@ -760,6 +760,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"loop D-Ma, d_state 8, 1 frame, 5 actions, 2 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 2, 3); }},
         {"loop D-Ma, d_state 8, 2 frames, 10 actions", [] { return loop_case(MAIL_D_MA, 8, 2, 10, 1, 1); }},
         {"loop D-Ma, d_state 16, 1 frame, 10 actions, 2 robots", [] { return loop_case(MAIL_D_MA, 16, 1, 10, 2, 3); }},
+        {"loop D-Ma, d_state 16, 2 frames, 5 actions, 3 robots", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 3, 4); }},
         {"loop D-Ma, d_state 16, 2 frames, 5 actions, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 4, 2); }},
         {"loop D-Ma, d_state 8, 1 frame, 5 actions, 5 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 5, 6); }},
         {"loop D-Ma, d_state 16, 1 frame, 5 actions, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 4, 4); }},
