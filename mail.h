@@ -6128,19 +6128,14 @@ MAILP_WORD mailp_vec MAILP_FN(silu)(mailp_vec x) {
     return mailp_vdiv(x, mailp_vadd(mailp_vset(1.0f), MAILP_FN(exp)(mailp_vsub(mailp_vzero(), x))));
 }
 
-/* sum of lanes */
 MAILP_WORD float MAILP_FN(sum)(mailp_vec x) {
-#if MAILP_PASS == MAILP_PASS_AVX512
-    return _mm512_reduce_add_ps(x);
-#elif MAILP_PASS == MAILP_PASS_AVX2
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
-#elif MAILP_W > 1
-    return vaddvq_f32(x);
-#else
-    return x;
-#endif
+    float  lane[MAILP_W], s = 0;
+    size_t i;
+    mailp_vstore(lane, x);
+    for (i = 0; i < MAILP_W; i++) {
+        s += lane[i];
+    }
+    return s;
 }
 
 /* y[m] = (x[m] - mean) / sqrt(variance + 1e-5) * gain + bias over the d values of each row; variance biased, in two passes.

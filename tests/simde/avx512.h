@@ -106,19 +106,6 @@ static inline __m512 simde512_reduce_floor_ps(__m512 a) {
     return y.f;
 }
 
-/* halves together until one is left, as compilers have it */
-static inline float simde512_reduce_add_ps(__m512 a) {
-    simde512 x;
-    int      half, i;
-    x.f = a;
-    for (half = 8; half > 0; half /= 2) {
-        for (i = 0; i < half; i++) {
-            x.lane_f[i] += x.lane_f[i + half];
-        }
-    }
-    return x.lane_f[0];
-}
-
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtps_epi32
 #undef _mm512_cvtepi8_epi32
@@ -127,7 +114,6 @@ static inline float simde512_reduce_add_ps(__m512 a) {
 #undef _mm512_cvtsepi32_epi16
 #undef _mm512_cvtepi8_epi16
 #undef _mm512_reduce_ps
-#undef _mm512_reduce_add_ps
 #undef _mm256_dpbusd_avx_epi32
 #undef _mm256_dpwssd_avx_epi32
 #define _mm512_cvtepi32_ps(a)     simde512_cvtepi32_ps(a)
@@ -138,7 +124,6 @@ static inline float simde512_reduce_add_ps(__m512 a) {
 #define _mm512_cvtsepi32_epi16(a) simde512_cvtsepi32_epi16(a)
 #define _mm512_cvtepi8_epi16(a)   simde512_cvtepi8_epi16(a)
 #define _mm512_reduce_ps(a, mode) ((mode) == 0x09 ? simde512_reduce_floor_ps(a) : _mm512_setzero_ps())
-#define _mm512_reduce_add_ps(a)   simde512_reduce_add_ps(a)
 #define _mm256_dpbusd_avx_epi32(s, a, b) simde_mm256_dpbusd_epi32(s, a, b)
 #define _mm256_dpwssd_avx_epi32(s, a, b) simde_mm256_dpwssd_epi32(s, a, b)
 
