@@ -348,16 +348,24 @@ static long peak_kb(void) {
     return kb;
 }
 
-/* Load a policy of the given bytes from a file in a new process; prints time, size of the packed weights and growth. */
+/* Load a policy of the given bytes from a file in a new process; prints time, size of the packed weights and growth. The file has no
+   name any more by then: nothing is left of it when the program is stopped. */
 static void time_load(const char *name, const unsigned char *file, size_t size, const mail_options *options) {
-    char  path[] = "bench_policy.XXXXXX";
+    char  path[32] = "bench_policy.XXXXXX";
     int   fd = mkstemp(path), status = 0;
     FILE *f = fd < 0 ? NULL : fdopen(fd, "wb");
     pid_t child;
-    if (f == NULL || fwrite(file, 1, size, f) != size || fclose(f) != 0) {
+    if (f != NULL) {
+        (void)remove(path);
+    }
+    if (f == NULL || fwrite(file, 1, size, f) != size || fflush(f) != 0) {
         (void)fprintf(stderr, "%s: no file can be written here, so loading was not measured\n", name);
+        if (f != NULL) {
+            (void)fclose(f);
+        }
         return;
     }
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     (void)fflush(stdout);
     child = fork();
     if (child == 0) {
@@ -369,7 +377,7 @@ static void time_load(const char *name, const unsigned char *file, size_t size, 
     if (child < 0 || waitpid(child, &status, 0) != child || status != 0) {
         (void)fprintf(stderr, "%s: loading was not measured\n", name);
     }
-    (void)remove(path);
+    (void)fclose(f);
 }
 
 /* --load PATH WEIGHTS CONFIG NAME [ISA]: what time_load starts */
