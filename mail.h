@@ -4088,11 +4088,11 @@ MAILP_INLINE size_t mailp_stem_pixels(size_t n) {
 #define MAILP_COLUMN (3 * (size_t)MAILP_LANES * MAILP_LANES)
 #define MAILP_ROWS4  4  /* panels at a time by winograd_rows4 */
 
-/* Winograd's maps of four tiles of 4 x 4: input channels at a time, whose weights for MAILP_QUAD_LANES outputs are MAILP_COLUMN for each
-   column as well, and the inputs of a pass over them, [32][3 planes][4 tiles] */
+/* Winograd's maps of four or eight tiles of 4 x 4, one or two quads: input channels at a time, the weights of one column of 3 x 3 for them and
+   `lanes` outputs, [32][3 rows][lanes], and the inputs of a pass over them for each quad: [32][3 planes][quads][4 tiles] in all */
 #define MAILP_QUAD_DEPTH 32
-#define MAILP_QUAD_LANES 8
-#define MAILP_QUAD_PASS  ((size_t)MAILP_QUAD_DEPTH * 3 * 4)
+#define MAILP_QUAD_COLUMN(lanes) ((size_t)MAILP_QUAD_DEPTH * 3 * (lanes))
+#define MAILP_QUAD_PASS          ((size_t)MAILP_QUAD_DEPTH * 3 * 4)
 
 /* Where the inputs of the next n output pixels are, from pixel (*row, *column) on. */
 MAILP_INLINE void mailp_conv_places(size_t *at, size_t n, size_t *row, size_t *column, const mailp_conv_shape *shape) {
@@ -4194,15 +4194,18 @@ typedef struct mailp_kernels {
     /* y[p][m][j] = sum over i < depth of x[m * 16 + i] * w[i][p][j] for p < conv_group and m < pixels, and perhaps some more: as many as
        mailp_stem_pixels says.  ldy: panel stride of y;  depth is what mailp_stem_inputs says.  NULL: conv is used instead. */
     void (*stem_products)(float *y, size_t ldy, const float *x, const float *w, size_t depth, size_t pixels);
-    /* NULL: no tiles of one row.  At every 16 columns of w the address `ahead` from which is fetched moves by ahead_step bytes. */
-    void (*winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead, size_t ahead_step);
+    /* NULL: no tiles of one row.  At every 16 weights of a column of w the address `ahead` from which is fetched moves by ahead_step bytes. */
+    void (*winograd_rows_weights)(float *u, const void *w, size_t column, const float *scale, mail_weights type, uintptr_t ahead,
+                                  size_t ahead_step);
     /* The products of MAILP_ROWS4 panels of float32 weights with four rows of tiles_w such tiles: a map of 4 x 4 or a few more pixels, on which
        there is little to use weights. NULL: as other maps. Defined after winograd_rows_weights. */
     void (*winograd_rows4)(float *m, const float *v, size_t plane, size_t tiles_w, const float *w, size_t n_blocks);
-    /* The products of MAILP_QUAD_LANES outputs and MAILP_QUAD_DEPTH channels with four tiles of 4 x 4, a map of 8 x 8 pixels, and what lays
-       such tiles as they are used. NULL: as other maps. Defined after winograd_rows4. */
-    void (*winograd_quad)(float *m, const float *v, const float *u, const float *w, int accumulate, uintptr_t ahead, size_t ahead_step);
-    void (*winograd_quad_in)(float *v, const float *planes);
+    /* The products of quad_lanes outputs and MAILP_QUAD_DEPTH channels with 4, or up to 4 * quads_most, tiles of 4 x 4, a map of 8 x 8 or
+       8 x 16 pixels, and what lays such tiles as they are used. 0 and NULL: as other maps. Defined after winograd_rows4. */
+    size_t quads_most, quad_lanes;
+    void (*winograd_quad)(float *m, const float *v, size_t quads, const float *u, const float *w, int accumulate, uintptr_t ahead,
+                          size_t ahead_step);
+    void (*winograd_quad_in)(float *v, const float *planes, size_t quads);
 
     /* integers in the place of floats; NULL where the set gains nothing by them */
 
@@ -5306,34 +5309,35 @@ MAILP_KERNEL void MAILP_FN(stem_products)(float *y, size_t ldy, const float *x, 
 #  define MAILP_STEM_PRODUCTS     NULL
 #endif
 
-#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_NEON
+#if MAILP_W > 1
 
-/* u[j][y][i][16] = (G g)[j] of row y of g for one block of 16 channels i and one panel, where `scale` is theirs if weights are int8;
-   u [6][3][16][16];  w [3 columns][3 rows][16][16].  Of float32 weights planes 0 and 5 are left out: they are columns 0 and 2 of w. */
-MAILP_WORD void MAILP_FN(winograd_rows_weights_of)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead,
-                                                   size_t ahead_step) {
+/* One dimension of G g: u[j][i] = (G g)[j] of the three columns g0[i], g1[i], g2[i], which are MAILP_COLUMN weights of one block of 16 channels
+   and one panel, whose scales are `scale` if they are int8, or those of winograd_quad;
+   u [6][column];  w [3 columns][column].  Of float32 weights planes 0 and 5 are left out: they are columns 0 and 2 of w. */
+MAILP_WORD void MAILP_FN(winograd_rows_weights_of)(float *u, const void *w, size_t column, const float *scale, mail_weights type,
+                                                   uintptr_t ahead, size_t ahead_step) {
     size_t i;
-    for (i = 0; i < MAILP_COLUMN; i += MAILP_W, ahead += ahead_step * MAILP_W / MAILP_LANES) {
+    for (i = 0; i < column; i += MAILP_W, ahead += ahead_step * MAILP_W / MAILP_LANES) {
         const mailp_vec g0 = MAILP_FN(scaled_weight)(w, i, scale, i % MAILP_LANES, type);
-        const mailp_vec g1 = MAILP_FN(scaled_weight)(w, MAILP_COLUMN + i, scale, i % MAILP_LANES, type);
-        const mailp_vec g2 = MAILP_FN(scaled_weight)(w, 2 * MAILP_COLUMN + i, scale, i % MAILP_LANES, type);
+        const mailp_vec g1 = MAILP_FN(scaled_weight)(w, column + i, scale, i % MAILP_LANES, type);
+        const mailp_vec g2 = MAILP_FN(scaled_weight)(w, 2 * column + i, scale, i % MAILP_LANES, type);
         MAILP_PREFETCH(ahead);
         if (type == MAIL_WEIGHTS_F32) {
-            MAILP_FN(winograd4_weights_inner)(u + i, MAILP_COLUMN, g0, g1, g2);
+            MAILP_FN(winograd4_weights_inner)(u + i, column, g0, g1, g2);
         } else {
-            MAILP_FN(winograd4_weights1)(u + i, MAILP_COLUMN, g0, g1, g2);
+            MAILP_FN(winograd4_weights1)(u + i, column, g0, g1, g2);
         }
     }
 }
 
-MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const float *scale, mail_weights type, uintptr_t ahead,
-                                                  size_t ahead_step) {
+MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, size_t column, const float *scale, mail_weights type,
+                                                  uintptr_t ahead, size_t ahead_step) {
     if (type == MAIL_WEIGHTS_F32) {
-        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_F32, ahead, ahead_step);
+        MAILP_FN(winograd_rows_weights_of)(u, w, column, scale, MAIL_WEIGHTS_F32, ahead, ahead_step);
     } else if (type == MAIL_WEIGHTS_BF16) {
-        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_BF16, ahead, ahead_step);
+        MAILP_FN(winograd_rows_weights_of)(u, w, column, scale, MAIL_WEIGHTS_BF16, ahead, ahead_step);
     } else {
-        MAILP_FN(winograd_rows_weights_of)(u, w, scale, MAIL_WEIGHTS_INT8, ahead, ahead_step);
+        MAILP_FN(winograd_rows_weights_of)(u, w, column, scale, MAIL_WEIGHTS_INT8, ahead, ahead_step);
     }
 }
 
@@ -5342,13 +5346,21 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
 #  define MAILP_WINOGRAD_ROWS     NULL
 #endif
 
-#if MAILP_PASS == MAILP_PASS_AVX2
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
 
 /* Four tiles of one row use a weight so rarely that it is transformed in registers, twice, instead of being written and read. A pass makes
-   the products of two planes with 8 channels of outputs: from row y of g come p##y and q##y for the two, and row r of the inputs meets
+   the products of two planes with a vector of outputs: from row y of g come p##y and q##y for the two, and row r of the inputs meets
    them in the tiles r - y. The rows above and below the map, which are zeros, are left out.
    What these layers wait for is memory, and that gives more when several far places are read in turn: by panels one after the other
-   their weights come at 13 GB/s, by four at a time at 16. (Zen 3; a layer takes 0.8 of the time that it takes directly.) */
+   their weights come at 13 GB/s, by four at a time at 16. (Zen 3; a layer takes 0.8 of the time that it takes directly. AVX-512, by llvm-mca:
+   96 cycles for 144 on Zen 4.) */
+#if MAILP_W == 8
+#  define MAILP_ROWS4_FETCHED       96  /* bytes of a panel at every fourth channel: 24 passes go over 9 KB, or 12 */
+#  define MAILP_ROWS4_FETCH(from)   MAILP_PREFETCH(from); MAILP_PREFETCH((from) + 48);
+#else
+#  define MAILP_ROWS4_FETCHED       192
+#  define MAILP_ROWS4_FETCH(from)   MAILP_PREFETCH(from); MAILP_PREFETCH((from) + 64); MAILP_PREFETCH((from) + 128);
+#endif
 #define MAILP_ROWS4_G(column, y)   mailp_vload(w + ((column) * 3 + (y)) * 256)
 #define MAILP_ROWS4_INNER(y, twice, once)                                                     \
     {                                                                                         \
@@ -5377,8 +5389,7 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, const
         (void)root;                                                                                                            \
         for (i = 0; i < MAILP_LANES; i++, x0++, x1++, w += MAILP_LANES) {                                                      \
             mailp_vec p0, p1, p2, q0, q1, q2;                                                                                  \
-            MAILP_PREFETCH(ahead + i / 4 * 96 + i % 4 * panel);  /* a line and a half: 24 passes go over 9 KB of each panel */ \
-            MAILP_PREFETCH(ahead + i / 4 * 96 + i % 4 * panel + 48);                                                           \
+            MAILP_ROWS4_FETCH(ahead + i / 4 * MAILP_ROWS4_FETCHED + i % 4 * panel)                                             \
             weights(0, a, b)                                                                                                   \
             weights(1, a, b)                                                                                                   \
             weights(2, a, b)                                                                                                   \
@@ -5392,101 +5403,120 @@ MAILP_ROWS4_PASS(rows4_0_and_5, MAILP_ROWS4_OUTER, 0, 2)
 MAILP_ROWS4_PASS(rows4_1_and_2, MAILP_ROWS4_INNER, 0, 2)
 MAILP_ROWS4_PASS(rows4_3_and_4, MAILP_ROWS4_INNER, 2, 0)
 
-/* m  6 planes, MAILP_M_PLANE(1) floats apart, of [MAILP_ROWS4][4 rows][tiles_w][16];  v  6 planes of [n_blocks][6 rows][tiles_w][16];
-   w  [MAILP_ROWS4][n_blocks][3 columns][3 rows][16][16] */
+/* m  6 planes, MAILP_M_PLANE(MAILP_CONV_PANELS) floats apart, of [MAILP_ROWS4][4 rows][tiles_w][16];
+   v  6 planes of [n_blocks][6 rows][tiles_w][16];  w  [MAILP_ROWS4][n_blocks][3 columns][3 rows][16][16] */
 MAILP_KERNEL void MAILP_FN(winograd_rows4)(float *m, const float *v, size_t plane, size_t tiles_w, const float *w, size_t n_blocks) {
-    const size_t next = MAILP_M_PLANE(1), panel = n_blocks * 3 * MAILP_COLUMN, row = tiles_w * MAILP_LANES;
+    const size_t next = MAILP_M_PLANE(MAILP_CONV_PANELS), panel = n_blocks * 3 * MAILP_COLUMN, row = tiles_w * MAILP_LANES;
+    const size_t fetched = MAILP_LANES / 4 * MAILP_ROWS4_FETCHED;
     size_t       b, p, lane, t;
     for (b = 0; b < n_blocks; b++, v += 6 * row) {
         /* the next block of each panel, after the last one the first of the next panels; the first tiles of the rows pass over it */
         uintptr_t ahead = (uintptr_t)(w + (b + 1 < n_blocks ? (b + 1) * 3 * MAILP_COLUMN : MAILP_ROWS4 * panel));
         for (p = 0; p < MAILP_ROWS4; p++) {
             const float *wp = w + p * panel + b * 3 * MAILP_COLUMN;
-            for (lane = 0; lane < MAILP_LANES; lane += MAILP_W, ahead += 3 * 4 * 96) {
+            for (lane = 0; lane < MAILP_LANES; lane += MAILP_W, ahead += 3 * fetched) {
                 for (t = 0; t < row; t += MAILP_LANES) {
                     const float *x = v + t, *g = wp + lane;
                     float       *to = m + p * 4 * row + t + lane;
                     MAILP_FN(rows4_0_and_5)(to, to + 5 * next, x, x + 5 * plane, row, g, b > 0, ahead, panel * sizeof *w);
-                    MAILP_FN(rows4_1_and_2)(to + next, to + 2 * next, x + plane, x + 2 * plane, row, g, b > 0, ahead + 4 * 96, panel * sizeof *w);
-                    MAILP_FN(rows4_3_and_4)(to + 3 * next, to + 4 * next, x + 3 * plane, x + 4 * plane, row, g, b > 0, ahead + 8 * 96,
+                    MAILP_FN(rows4_1_and_2)(to + next, to + 2 * next, x + plane, x + 2 * plane, row, g, b > 0, ahead + fetched,
+                                            panel * sizeof *w);
+                    MAILP_FN(rows4_3_and_4)(to + 3 * next, to + 4 * next, x + 3 * plane, x + 4 * plane, row, g, b > 0, ahead + 2 * fetched,
                                             panel * sizeof *w);
                 }
             }
         }
     }
 }
-#  define MAILP_WINOGRAD_ROWS4    MAILP_FN(winograd_rows4)
+#  define MAILP_WINOGRAD_ROWS4   MAILP_FN(winograd_rows4)
 
-/* Likewise for four tiles of 4 x 4, a map of 8 x 8: weights are transformed by columns in memory (winograd_rows_weights) and by rows in
-   registers. A pass makes the products of three planes, of rows 0, 1, 2 or 5, 3, 4 of one column, with 8 outputs. Its inputs lie in the
+/* Likewise for four or eight tiles of 4 x 4, a map of 8 x 8 or 8 x 16: weights are transformed by columns in memory (winograd_rows_weights) and by rows in
+   registers. A pass makes the products of three planes, of rows 0, 1, 2 or 5, 3, 4 of one column, with a vector of outputs. Its inputs lie in the
    order of use: addresses 64 bytes apart, as one channel of neighbouring tiles has them elsewhere, are in one bank of the first-level
    cache, which gives one at a time (Zen 3: a step of 12 products takes 8.3 cycles and not 10.8).
-   w  [32 channels][3 rows][8], the second row times sqrt(2);  first, last  where the rows are that are twice and once in the sum */
-#define MAILP_QUAD_TAP(s, t, g)  s##t = mailp_vmadd(mailp_vset(x[t]), g, s##t);
-#define MAILP_QUAD_TAPS(s, g)    MAILP_QUAD_TAP(s, 0, g) MAILP_QUAD_TAP(s, 1, g) MAILP_QUAD_TAP(s, 2, g) MAILP_QUAD_TAP(s, 3, g) x += 4;
-MAILP_KERNEL void MAILP_FN(quad_pass)(float *m0, float *m1, float *m2, const float *x, const float *w, size_t first, size_t last,
-                                      int accumulate, uintptr_t ahead, size_t ahead_step) {
-    const size_t row = MAILP_LANES;
-    size_t       i;
-    MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, r, m0)
-    MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, s, m1)
-    MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, t, m2)
-    for (i = 0; i < MAILP_QUAD_DEPTH; i++, w += 3 * MAILP_W, ahead += ahead_step) {
-        const mailp_vec two = mailp_vload(w + first), g1 = mailp_vload(w + MAILP_W);
-        const mailp_vec sum = mailp_vadd(mailp_vadd(two, two), mailp_vload(w + last));
-        const mailp_vec plus = mailp_vadd(sum, g1), minus = mailp_vsub(sum, g1);
-        MAILP_PREFETCH(ahead);
-        MAILP_QUAD_TAPS(r, two)
-        MAILP_QUAD_TAPS(s, plus)
-        MAILP_QUAD_TAPS(t, minus)
+   w  [32 channels][3 rows][MAILP_W], the second row times sqrt(2);  first, last  where the rows are that are twice and once in the sum */
+#define MAILP_QUAD_TAP(s, g, t)  s##t = mailp_vmadd(mailp_vset(x[t]), g, s##t);
+#define MAILP_QUAD_4(X, s, m)    X(s, m, 0) X(s, m, 1) X(s, m, 2) X(s, m, 3)
+#define MAILP_QUAD_8(X, s, m)    MAILP_QUAD_4(X, s, m) X(s, m, 4) X(s, m, 5) X(s, m, 6) X(s, m, 7)
+#define MAILP_QUAD_TILES(tiles)                                                                                              \
+    MAILP_KERNEL void MAILP_FN(quad_##tiles)(float *m0, float *m1, float *m2, const float *x, const float *w, size_t first,   \
+                                             size_t last, int accumulate, uintptr_t ahead, size_t ahead_step) {              \
+        const size_t row = MAILP_LANES;                                                                                      \
+        size_t       i;                                                                                                      \
+        MAILP_QUAD_##tiles(MAILP_ROWS4_LOAD, r, m0)                                                                          \
+        MAILP_QUAD_##tiles(MAILP_ROWS4_LOAD, s, m1)                                                                          \
+        MAILP_QUAD_##tiles(MAILP_ROWS4_LOAD, t, m2)                                                                          \
+        for (i = 0; i < MAILP_QUAD_DEPTH; i++, x += tiles, w += 3 * MAILP_W, ahead += ahead_step) {                          \
+            const mailp_vec two = mailp_vload(w + first), g1 = mailp_vload(w + MAILP_W);                                     \
+            const mailp_vec sum = mailp_vadd(mailp_vadd(two, two), mailp_vload(w + last));                                   \
+            const mailp_vec plus = mailp_vadd(sum, g1), minus = mailp_vsub(sum, g1);                                         \
+            MAILP_PREFETCH(ahead);                                                                                           \
+            MAILP_QUAD_##tiles(MAILP_QUAD_TAP, r, two) x += tiles;                                                           \
+            MAILP_QUAD_##tiles(MAILP_QUAD_TAP, s, plus) x += tiles;                                                          \
+            MAILP_QUAD_##tiles(MAILP_QUAD_TAP, t, minus)                                                                     \
+        }                                                                                                                    \
+        MAILP_QUAD_##tiles(MAILP_ROWS4_PUT, r, m0)                                                                           \
+        MAILP_QUAD_##tiles(MAILP_ROWS4_PUT, s, m1)                                                                           \
+        MAILP_QUAD_##tiles(MAILP_ROWS4_PUT, t, m2)                                                                           \
     }
-    MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, r, m0)
-    MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, s, m1)
-    MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, t, m2)
-}
+MAILP_QUAD_TILES(4)
+#if MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_QUADS_MOST 2
+MAILP_QUAD_TILES(8)
+#  define MAILP_QUAD_PASSES(quads) ((quads) == 1 ? MAILP_FN(quad_4) : MAILP_FN(quad_8))
+#else
+#  define MAILP_QUADS_MOST 1
+#  define MAILP_QUAD_PASSES(quads) ((void)(quads), MAILP_FN(quad_4))
+#endif
 
-/* m  36 planes, MAILP_M_PLANE(1) floats apart, of [4 tiles][16], of which 8 are these outputs;  v [6 columns][2][MAILP_QUAD_PASS];
-   w  [3 columns][MAILP_COLUMN], from which u [6][MAILP_COLUMN] was made */
-MAILP_KERNEL void MAILP_FN(winograd_quad)(float *m, const float *v, const float *u, const float *w, int accumulate, uintptr_t ahead,
-                                          size_t ahead_step) {
-    const size_t next = 6 * MAILP_M_PLANE(1), last = 2 * MAILP_W;
+/* m  36 planes, MAILP_M_PLANE(MAILP_CONV_PANELS) floats apart, of [4 * quads tiles][16], of which MAILP_W are these outputs;
+   v  [6 columns][2][quads * MAILP_QUAD_PASS];  w  [3 columns][MAILP_QUAD_COLUMN(MAILP_W)], from which u [6][the same] was made */
+MAILP_KERNEL void MAILP_FN(winograd_quad)(float *m, const float *v, size_t quads, const float *u, const float *w, int accumulate,
+                                          uintptr_t ahead, size_t ahead_step) {
+    void (*const pass)(float *, float *, float *, const float *, const float *, size_t, size_t, int, uintptr_t, size_t) = MAILP_QUAD_PASSES(quads);
+    const size_t plane = MAILP_M_PLANE(MAILP_CONV_PANELS), next = 6 * plane, column = MAILP_QUAD_COLUMN(MAILP_W), last = 2 * MAILP_W;
     size_t       k;
-    for (k = 0; k < 6; k++, m += MAILP_M_PLANE(1), v += 2 * MAILP_QUAD_PASS, ahead += 2 * MAILP_QUAD_DEPTH * ahead_step) {
-        const float *g = k == 0 ? w : k == 5 ? w + 2 * MAILP_COLUMN : u + k * MAILP_COLUMN;
-        MAILP_FN(quad_pass)(m, m + next, m + 2 * next, v, g, 0, last, accumulate, ahead, ahead_step);
-        MAILP_FN(quad_pass)(m + 5 * next, m + 3 * next, m + 4 * next, v + MAILP_QUAD_PASS, g, last, 0, accumulate,
-                            ahead + MAILP_QUAD_DEPTH * ahead_step, ahead_step);
+    for (k = 0; k < 6; k++, m += plane, v += 2 * quads * MAILP_QUAD_PASS, ahead += 2 * MAILP_QUAD_DEPTH * ahead_step) {
+        const float *g = k == 0 ? w : k == 5 ? w + 2 * column : u + k * column;
+        pass(m, m + next, m + 2 * next, v, g, 0, last, accumulate, ahead, ahead_step);
+        pass(m + 5 * next, m + 3 * next, m + 4 * next, v + quads * MAILP_QUAD_PASS, g, last, 0, accumulate, ahead + MAILP_QUAD_DEPTH * ahead_step,
+             ahead_step);
     }
 }
 
-/* v of 16 of the channels, from planes [36][4 tiles][16] */
-MAILP_KERNEL void MAILP_FN(winograd_quad_in)(float *v, const float *planes) {
-    static const size_t at[6] = { 0, 4, 8, MAILP_QUAD_PASS + 4, MAILP_QUAD_PASS + 8, MAILP_QUAD_PASS };
-    size_t              k, lane;
+/* v of 16 of the channels, from planes [36][4 * quads tiles][16] */
+MAILP_KERNEL void MAILP_FN(winograd_quad_in)(float *v, const float *planes, size_t quads) {
+    static const size_t row[6] = { 0, 1, 2, 1, 2, 0 };  /* of each pass */
+    const size_t        channel = 12 * quads;
+    size_t              k, t, lane;
     for (k = 0; k < 36; k++) {
-        for (lane = 0; lane < MAILP_LANES; lane += MAILP_W, planes += MAILP_W) {
-            const __m256 a = mailp_vload(planes), b = mailp_vload(planes + 16), c = mailp_vload(planes + 32), d = mailp_vload(planes + 48);
-            const __m256 ab = _mm256_unpacklo_ps(a, b), cd = _mm256_unpacklo_ps(c, d), ef = _mm256_unpackhi_ps(a, b), gh = _mm256_unpackhi_ps(c, d);
-            float       *to = v + k % 6 * 2 * MAILP_QUAD_PASS + at[k / 6] + 12 * lane;
+        for (t = 0; t < 4 * quads; t += 4, planes += 3 * MAILP_LANES) {
+            float *to = v + (k % 6 * 2 + (k >= 18)) * quads * MAILP_QUAD_PASS + row[k / 6] * 4 * quads + t;
+            for (lane = 0; lane < MAILP_LANES; lane += 8, planes += 8, to += 8 * channel) {
+                const __m256 a = _mm256_loadu_ps(planes), b = _mm256_loadu_ps(planes + 16), c = _mm256_loadu_ps(planes + 32), d = _mm256_loadu_ps(planes + 48);
+                const __m256 ab = _mm256_unpacklo_ps(a, b), cd = _mm256_unpacklo_ps(c, d), ef = _mm256_unpackhi_ps(a, b), gh = _mm256_unpackhi_ps(c, d);
 #define MAILP_QUAD_PUT(i, low, high, which)                                                                              \
-            {                                                                                                            \
-                const __m256 both = _mm256_shuffle_ps(low, high, which);  /* channels i and i + 4 */                     \
-                _mm_storeu_ps(to + 12 * (i), _mm256_castps256_ps128(both));                                              \
-                _mm_storeu_ps(to + 12 * ((i) + 4), _mm256_extractf128_ps(both, 1));                                      \
-            }
-            MAILP_QUAD_PUT(0, ab, cd, 0x44)
-            MAILP_QUAD_PUT(1, ab, cd, 0xee)
-            MAILP_QUAD_PUT(2, ef, gh, 0x44)
-            MAILP_QUAD_PUT(3, ef, gh, 0xee)
+                {                                                                                                        \
+                    const __m256 both = _mm256_shuffle_ps(low, high, which);  /* channels i and i + 4 */                 \
+                    _mm_storeu_ps(to + (i) * channel, _mm256_castps256_ps128(both));                                     \
+                    _mm_storeu_ps(to + ((i) + 4) * channel, _mm256_extractf128_ps(both, 1));                             \
+                }
+                MAILP_QUAD_PUT(0, ab, cd, 0x44)
+                MAILP_QUAD_PUT(1, ab, cd, 0xee)
+                MAILP_QUAD_PUT(2, ef, gh, 0x44)
+                MAILP_QUAD_PUT(3, ef, gh, 0xee)
 #undef MAILP_QUAD_PUT
+            }
         }
-        planes += 3 * MAILP_LANES;
     }
 }
+#  define MAILP_QUAD_LANES       MAILP_W
 #  define MAILP_WINOGRAD_QUAD    MAILP_FN(winograd_quad)
 #  define MAILP_WINOGRAD_QUAD_IN MAILP_FN(winograd_quad_in)
 #else
-#  define MAILP_WINOGRAD_ROWS4    NULL
+#  define MAILP_WINOGRAD_ROWS4   NULL
+#  define MAILP_QUADS_MOST       0
+#  define MAILP_QUAD_LANES       0
 #  define MAILP_WINOGRAD_QUAD    NULL
 #  define MAILP_WINOGRAD_QUAD_IN NULL
 #endif
@@ -6540,6 +6570,7 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_STEM_PRODUCTS,                                              \
       MAILP_WINOGRAD_ROWS,                                              \
       MAILP_WINOGRAD_ROWS4,                                             \
+      MAILP_QUADS_MOST, MAILP_QUAD_LANES,                               \
       MAILP_WINOGRAD_QUAD,                                              \
       MAILP_WINOGRAD_QUAD_IN,                                           \
       low }
@@ -6594,6 +6625,11 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef MAILP_STEM_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
 #undef MAILP_WINOGRAD_ROWS4
+#undef MAILP_ROWS4_FETCHED
+#undef MAILP_ROWS4_FETCH
+#undef MAILP_QUADS_MOST
+#undef MAILP_QUAD_PASSES
+#undef MAILP_QUAD_LANES
 #undef MAILP_WINOGRAD_QUAD
 #undef MAILP_WINOGRAD_QUAD_IN
 #undef MAILP_IN_PLACE
@@ -7722,8 +7758,8 @@ typedef struct mailp_conv {
     size_t           tiles_h, tiles_w, planes;
     mail_weights     type;         /* of w */
     size_t           group;        /* panels packed side by side */
-    size_t           at_once;      /* panels that are best done together: group, or MAILP_ROWS4 by winograd_rows4 */
-    int              quad;         /* 1: of tile 4, by winograd_quad */
+    int              rows4;        /* 1: of tile 1, by winograd_rows4 where there are so many panels */
+    size_t           quads;        /* of tile 4: the fours of tiles of a map that is done by winograd_quad, or 0 */
     int              stream;       /* 1: by conv_stream */
     int              inside;       /* 1: directly, a tap at a time, and only for the pixels that it finds inside the picture */
     int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
@@ -7790,8 +7826,8 @@ static void mailp_conv_piece(size_t *taps, size_t *blocks, const mailp_conv *con
 
 /* floats of weights made ready at a time */
 static size_t mailp_conv_u_floats(const mailp_conv *conv) {
-    if (conv->quad) {  /* or inputs not yet laid side by side */
-        return MAILP_MAX(6 * MAILP_COLUMN, conv->planes * conv->shape.plane);
+    if (conv->quads != 0) {  /* or inputs not yet laid side by side */
+        return MAILP_MAX(6 * MAILP_QUAD_COLUMN(MAILP_LANES), conv->planes * conv->shape.plane);
     }
     if (conv->tile != 0) {
         return conv->planes * (conv->tile == 1 ? MAILP_COLUMN * conv->group : MAILP_U_PLANE(conv->group));
@@ -7909,7 +7945,7 @@ static size_t mailp_conv_group(size_t *first, size_t panel, size_t panels, size_
     return MAILP_MIN(panels - *first, group);
 }
 
-typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_ROWS, MAILP_QUAD, MAILP_LOW, MAILP_ROWS16 } mailp_packing;
+typedef enum mailp_packing { MAILP_DIRECT, MAILP_WINOGRAD, MAILP_ROWS, MAILP_LOW, MAILP_ROWS16 } mailp_packing;
 
 /* Whether bf16 weights become integers of 16 bits with a scale for each channel, because those have the faster products */
 static int mailp_sixteen(const mailp_kernels *kernels, mail_weights type) {
@@ -7980,7 +8016,6 @@ static float mailp_conv_step(const float *v, size_t c_in, size_t taps, mailp_pac
                                                               depth is 7 pixels of 3 channels, which is the same order
        [groups][c_in][group][taps][16]                        for Winograd
        [c_out / 16][c_in / 16][3 columns][3 rows][16][16]     for Winograd with tiles of one row
-       [c_out / 8][c_in / 32][3 columns][32][3 rows][8]       for Winograd with four tiles at a time; the second row times sqrt(2)
        [groups][c_in / 16][taps][16 / n][group][16][n]        for products of 8 or 16 bits, n = 4 or 2
        [groups][c_in / 16][3 columns][3 rows][8][group][16][2]  for both of the last two
    scale  out, [c_out] for weights that become integers, int8 or with bf16 int16: steps, see mailp_conv_step; or NULL */
@@ -7989,7 +8024,7 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
     const size_t together = 4 / mailp_weight_bytes(type);  /* values in four bytes */
     size_t       o, t, i, first;
     for (o = 0; o < mailp_pad(c_out); o++) {
-        const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), group);
+        const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), packing == MAILP_ROWS ? 1 : group);
         const float *v = from + o * c_in * taps;
         float        step = 1.0f;
         if (scale != NULL) {
@@ -8007,11 +8042,8 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
                                   ((low * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * together + i % together :
                                   packing == MAILP_ROWS16 ? first * taps * c_in * MAILP_LANES +
                                                             ((k / 2 * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * 2 + i % 2 :
-                                  packing == MAILP_QUAD ? (((o / MAILP_QUAD_LANES * (c_in / MAILP_QUAD_DEPTH) + i / MAILP_QUAD_DEPTH) * 3 + t % 3) *
-                                                            MAILP_QUAD_DEPTH + i % MAILP_QUAD_DEPTH) * 3 * MAILP_QUAD_LANES +
-                                                           t / 3 * MAILP_QUAD_LANES + o % MAILP_QUAD_LANES :
                                   (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
-                const float  value = o < c_out ? v[i * taps + t] * (packing == MAILP_QUAD && t / 3 == 1 ? 1.41421356f : 1.0f) : 0.0f;
+                const float  value = o < c_out ? v[i * taps + t] : 0.0f;
                 if (type == MAIL_WEIGHTS_F32) {
                     ((float *)to)[at] = value;
                 } else if (type == MAIL_WEIGHTS_BF16 && scale == NULL) {
@@ -8021,6 +8053,20 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
                 } else {
                     ((int8_t *)to)[at] = (int8_t)floorf(value / step + 0.5f);
                 }
+            }
+        }
+    }
+}
+
+/* Weights [c_out][c_in][3][3] -> [c_out / lanes][c_in / 32][3 columns][32][3 rows][lanes] for winograd_quad, the second row times sqrt(2) */
+static void mailp_quad_pack(float *to, const float *from, size_t c_out, size_t c_in, size_t lanes) {
+    const size_t blocks = c_in / MAILP_QUAD_DEPTH;
+    size_t       o, i, t;
+    for (o = 0; o < c_out; o++) {
+        for (i = 0; i < c_in; i++, from += 9) {
+            float *block = to + (o / lanes * blocks + i / MAILP_QUAD_DEPTH) * 3 * MAILP_QUAD_COLUMN(lanes) + i % MAILP_QUAD_DEPTH * 3 * lanes + o % lanes;
+            for (t = 0; t < 9; t++) {
+                block[t % 3 * MAILP_QUAD_COLUMN(lanes) + t / 3 * lanes] = t / 3 == 1 ? 1.41421356f * from[t] : from[t];
             }
         }
     }
@@ -8095,22 +8141,31 @@ static void mailp_stem_transform(float *to, const float *from, size_t c_out, siz
     }
 }
 
-static int mailp_by_rows4(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type) {
-    return kernels->winograd_rows4 != NULL && type == MAIL_WEIGHTS_F32 && h == 4 && w <= 16;
+/* Can a convolution of size 3 and stride 1 be done by winograd_rows4, at least most of its panels? */
+static int mailp_by_rows4(const mailp_conv *conv, const mailp_kernels *kernels) {
+    return kernels->winograd_rows4 != NULL && conv->type == MAIL_WEIGHTS_F32 && conv->h_out == 4 && conv->w_out <= 16 &&
+           (kernels->conv_group == 1 || conv->c_out % (MAILP_ROWS4 * MAILP_LANES) == 0);
 }
 
-/* Winograd's tile for h x w outputs, or 0. Transforming the weights pays when there are enough tiles to use each on. Tiles of one row are
-   for small maps: all their products have to fit at once. low: see mailp_conv. */
-static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *kernels, mail_weights type, int low, size_t size,
-                                    size_t stride) {
-    const size_t four = ((h + 3) / 4) * ((w + 3) / 4), two = ((h + 1) / 2) * ((w + 1) / 2);
+/* The fours of tiles of a map whose convolution of size 3 and stride 1 can be done by winograd_quad, or 0 */
+static size_t mailp_quads(const mailp_conv *conv, const mailp_kernels *kernels) {
+    const size_t tiles = ((conv->h_out + 3) / 4) * ((conv->w_out + 3) / 4);
+    return tiles % 4 == 0 && tiles <= 4 * kernels->quads_most && conv->type == MAIL_WEIGHTS_F32 && conv->c_in % MAILP_QUAD_DEPTH == 0 ? tiles / 4 : 0;
+}
+
+/* Winograd's tile for a convolution, or 0. Transforming the weights pays when there are enough tiles to use each on. Tiles of one row are
+   for small maps: all their products have to fit at once. */
+static size_t mailp_winograd_choose(const mailp_conv *conv, const mailp_kernels *kernels, size_t size, size_t stride) {
+    const size_t       h = conv->h_out, w = conv->w_out, four = ((h + 3) / 4) * ((w + 3) / 4), two = ((h + 1) / 2) * ((w + 1) / 2);
+    const mail_weights type = conv->type;
+    const int          low = conv->low, by_panels = kernels->winograd_rows_weights != NULL && kernels->conv_group == 1;
     if (size == 7) {  /* 363 products for 9 outputs, and their transforms as so many more */
         return 480 * ((h + 2) / 3) * ((w + 2) / 3) * (low ? kernels->low_rate[type] : 4) < 4 * 147 * h * w ? MAILP_STEM : 0;
     }
     if (stride == 2) {
-        return !low && (kernels->winograd_rows_weights != NULL ? 9 * h * w > 25 * two + 50 : two >= 20) ? MAILP_PHASES : 0;
+        return !low && (by_panels ? 9 * h * w > 25 * two + 50 : two >= 20) ? MAILP_PHASES : 0;
     }
-    if (kernels->winograd_rows_weights != NULL || (low && mailp_sixteen(kernels, type))) {
+    if (by_panels || (low && mailp_sixteen(kernels, type))) {
         /* products for a pair of channels, and the transform of its weights in such products as times on AVX2 have it: of floats, which
            squares are always of; of integers of 16 bits; or of 8 bits, which rows are never of */
         const int    sixteen = low && mailp_sixteen(kernels, type);
@@ -8119,11 +8174,11 @@ static size_t mailp_winograd_choose(size_t h, size_t w, const mailp_kernels *ker
         const size_t squares = 36 * four + (type == MAIL_WEIGHTS_INT8 ? 150 : 120);
         const size_t rows    = strips > MAILP_TILES(kernels->conv_group) ? SIZE_MAX :
                                sixteen ? 18 * strips * 4 / rate + 20 :
-                               mailp_by_rows4(h, w, kernels, type) ? 75 * (strips / 4) : 18 * strips + 43;
+                               mailp_by_rows4(conv, kernels) ? 75 * (strips / 4) : 18 * strips + 43;
         const size_t direct  = (low || h * w > MAILP_INSIDE ? 9 * h * w : (3 * h - 2) * (3 * w - 2)) * 4 / rate;
         return MAILP_MIN(direct, rows) > squares ? 4 : direct > rows ? 1 : 0;
     }
-    return four >= 12 ? 4 : two >= 12 ? 2 : 0;
+    return four >= 12 || mailp_quads(conv, kernels) != 0 ? 4 : mailp_by_rows4(conv, kernels) && w <= 8 ? 1 : two >= 12 ? 2 : 0;
 }
 
 /* A convolution of size x size (1, 3, or 7 for the stem), its weights at prefix + name + ".weight", and unless norm is NULL its
@@ -8150,7 +8205,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     conv->w_in  = w_in;
     conv->h_out = (h_in + stride - 1) / stride;
     conv->w_out = (w_in + stride - 1) / stride;
-    conv->tile  = size == 1 ? 0 : mailp_winograd_choose(conv->h_out, conv->w_out, loader->kernels, conv->type, conv->low, size, stride);
+    conv->tile  = size == 1 ? 0 : mailp_winograd_choose(conv, loader->kernels, size, stride);
     conv->planes = 0;
     if (conv->low && (conv->tile == MAILP_STEM || (conv->tile == 4 && loader->kernels->low_rate[conv->type] < 16))) {
         conv->low = 0;  /* so few products in float32 are less work (AVX2 alone: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
@@ -8207,12 +8262,11 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
             shape->tap[y] = y * conv->tiles_w * MAILP_LANES;
         }
     }
-    conv->quad  = conv->tile == 4 && shape->width == 4 && c_in % MAILP_QUAD_DEPTH == 0 && conv->type == MAIL_WEIGHTS_F32 &&
-                   loader->kernels->winograd_quad != NULL;
+    conv->quads = conv->tile == 4 && stride == 1 ? mailp_quads(conv, loader->kernels) : 0;
+    conv->rows4 = conv->tile == 1 && mailp_by_rows4(conv, loader->kernels);
     conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
                    conv->h_out * conv->w_out <= 16;
     conv->group  = conv->stream ? 1 : loader->kernels->conv_group;
-    conv->at_once = conv->tile == 1 && mailp_by_rows4(conv->h_out, conv->w_out, loader->kernels, conv->type) ? MAILP_ROWS4 : conv->group;
     conv->inside = conv->tile == 0 && !conv->low && !conv->stream && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
     conv->scale  = NULL;
     if (conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen)) {
@@ -8231,9 +8285,12 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
             mailp_stem_pack(w, scale, bias, from, c_out, conv->group, conv->type, sixteen ? 32767 : loader->kernels->stem_most);
         }
         conv->bias = bias;
+    } else if (conv->quads != 0) {
+        if (from != NULL && w != NULL) {
+            mailp_quad_pack((float *)w, from, c_out, c_in, loader->kernels->quad_lanes);
+        }
     } else if (from != NULL && w != NULL) {
-        const mailp_packing packing = conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) : conv->quad ? MAILP_QUAD :
-                                      conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT;
+        const mailp_packing packing = conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) : conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT;
         mailp_conv_pack(w, scale, from, c_out, c_in, size * size, conv->group, packing, conv->type, loader->kernels->low_sum);
     }
     conv->w = w;
@@ -8637,7 +8694,7 @@ static void mailp_conv_rows(const mailp_conv_job *j) {
     for (i = 0; i < j->n; i++) {
         for (b = 0; b < n_blocks; b++, w += bytes) {
             const uintptr_t ahead = (uintptr_t)w + bytes;
-            kernels->winograd_rows_weights(j->u, w, j->scale == NULL ? NULL : j->scale + i * MAILP_LANES, conv->type, ahead, first_pace);
+            kernels->winograd_rows_weights(j->u, w, MAILP_COLUMN, j->scale == NULL ? NULL : j->scale + i * MAILP_LANES, conv->type, ahead, first_pace);
             for (k = 0; k < 6; k++) {
                 const float *uk = j->u + k * MAILP_COLUMN;
                 if (conv->type == MAIL_WEIGHTS_F32 && k % 5 == 0) {
@@ -8663,22 +8720,23 @@ static void mailp_conv_rows4(const mailp_conv_job *j) {
     }
 }
 
-/* Four of Winograd's tiles of 4 x 4 */
+/* Four or eight of Winograd's tiles of 4 x 4 */
 static void mailp_conv_quad(const mailp_conv_job *j) {
     const mailp_conv *conv = j->conv;
-    const size_t      lines = 3 * MAILP_COLUMN * sizeof(float) / MAILP_ALIGN, first_lines = lines / 4;
-    const size_t      first_pace = mailp_pace(first_lines, MAILP_COLUMN / MAILP_LANES), pace = mailp_pace(lines - first_lines, 12 * MAILP_QUAD_DEPTH);
+    const size_t      lanes = j->kernels->quad_lanes, column = MAILP_QUAD_COLUMN(lanes);
+    const size_t      lines = 3 * column * sizeof(float) / MAILP_ALIGN, first_lines = lines / 4;
+    const size_t      first_pace = mailp_pace(first_lines, column / MAILP_LANES), pace = mailp_pace(lines - first_lines, 12 * MAILP_QUAD_DEPTH);
     const float      *w = (const float *)conv->w + j->begin * conv->shape.n_blocks * 3 * MAILP_COLUMN;
     size_t            i, lane, b;
     for (i = 0; i < j->n; i++) {
-        for (lane = 0; lane < MAILP_LANES; lane += MAILP_QUAD_LANES) {
-            for (b = 0; b < conv->c_in / MAILP_QUAD_DEPTH; b++, w += 3 * MAILP_COLUMN) {
-                const uintptr_t ahead = (uintptr_t)(w + 3 * MAILP_COLUMN);
-                j->kernels->winograd_rows_weights(j->u, w, NULL, MAIL_WEIGHTS_F32, ahead, first_pace);
-                j->kernels->winograd_quad(j->m + lane, j->in + b * 12 * MAILP_QUAD_PASS, j->u, w, b > 0, ahead + first_lines * MAILP_ALIGN, pace);
+        for (lane = 0; lane < MAILP_LANES; lane += lanes) {
+            for (b = 0; b < conv->c_in / MAILP_QUAD_DEPTH; b++, w += 3 * column) {
+                const uintptr_t ahead = (uintptr_t)(w + 3 * column);
+                j->kernels->winograd_rows_weights(j->u, w, column, NULL, MAIL_WEIGHTS_F32, ahead, first_pace);
+                j->kernels->winograd_quad(j->m + lane, j->in + b * 12 * conv->quads * MAILP_QUAD_PASS, conv->quads, j->u, w, b > 0, ahead + first_lines * MAILP_ALIGN, pace);
             }
         }
-        j->kernels->winograd_out(j->y + i * j->ldy, j->m, conv->h_out, conv->w_out, 4, conv->tiles_w, 0, 4);
+        j->kernels->winograd_out(j->y + i * j->ldy, j->m, conv->h_out, conv->w_out, 4, conv->tiles_w, 0, 4 * conv->quads);
     }
 }
 
@@ -8736,9 +8794,9 @@ static void mailp_conv_run(float *y, size_t ldy, float *m, float *u, const mailp
     j.group   = mailp_conv_group(&j.first, begin, conv->c_out / MAILP_LANES, conv->group);
     j.scale   = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
     if (conv->tile == 1) {
-        (conv->low ? mailp_conv_rows16 : n == MAILP_ROWS4 && n == conv->at_once ? mailp_conv_rows4 : mailp_conv_rows)(&j);
+        (conv->low ? mailp_conv_rows16 : conv->rows4 && n == MAILP_ROWS4 ? mailp_conv_rows4 : mailp_conv_rows)(&j);
     } else if (conv->tile != 0) {
-        (conv->quad ? mailp_conv_quad : mailp_conv_squares)(&j);
+        (conv->quads != 0 ? mailp_conv_quad : mailp_conv_squares)(&j);
     } else {
         (conv->stream ? mailp_conv_stream : conv->low ? mailp_conv_low : mailp_conv_direct)(&j);
     }
@@ -8806,10 +8864,10 @@ static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, float
                            mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w);
     } else if (next != NULL && next->low) {
         kernels->lower[next->type](q + b * floats * mailp_weight_bytes(next->type), q_scale + b, block, floats);
-    } else if (next != NULL && next->quad) {
-        const size_t together = MAILP_QUAD_DEPTH / MAILP_LANES;
+    } else if (next != NULL && next->quads != 0) {
+        const size_t together = MAILP_QUAD_DEPTH / MAILP_LANES, channel = 12 * next->quads;
         kernels->winograd_in(u, next->shape.plane, block, mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w, 4);
-        kernels->winograd_quad_in(v + b / together * 12 * MAILP_QUAD_PASS + b % together * MAILP_LANES * 12, u);
+        kernels->winograd_quad_in(v + b / together * channel * MAILP_QUAD_PASS + b % together * MAILP_LANES * channel, u, next->quads);
     } else if (next != NULL && next->tile != 0) {
         kernels->winograd_in(v + b * next->shape.plane, mailp_winograd_in_plane(next), block,
                              mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w, next->tile);
@@ -8828,14 +8886,14 @@ static void mailp_resnet_conv_task(void *arg, size_t i) {
     const size_t             pixels = conv->h_out * conv->w_out, columns = mailp_map_side(conv->w_out);
     const size_t             plane = mailp_map_side(conv->h_out) * columns * MAILP_LANES;
     /* winograd_rows4 rounds differently: which panels it does must not depend on the shares */
-    const size_t             panels = conv->c_out / MAILP_LANES, unit = conv->at_once > conv->group ? conv->at_once : 1;
+    const size_t             panels = conv->c_out / MAILP_LANES, unit = conv->rows4 ? MAILP_ROWS4 : 1, together = conv->rows4 ? MAILP_ROWS4 : conv->group;
     size_t                   b, begin, end, n;
     mailp_share(&begin, &end, (panels + unit - 1) / unit, i, step->n_shares);
     begin *= unit;
     end    = MAILP_MIN(end * unit, panels);
     for (; begin < end; begin += n) {
         float *raw = step->buffers.raw + begin * pixels * MAILP_LANES;
-        n = MAILP_MIN(end - begin, conv->at_once - begin % conv->at_once);
+        n = MAILP_MIN(end - begin, together - begin % together);
         mailp_conv_run(raw, pixels * MAILP_LANES, mailp_resnet_products(step, i), step->buffers.u + i * step->buffers.u_floats, conv, step->kernels,
                        step->in, step->buffers.q[step->from], step->buffers.q_scale[step->from], begin, n);
         for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {

@@ -431,14 +431,14 @@ static void test_winograd_rows(const mailp_kernels *k) {
     const size_t        h = 5;
     size_t              w, i, plane, tiles;
     int                 type;
-    for (type = MAIL_WEIGHTS_F32; k->winograd_rows_weights != NULL && type <= MAIL_WEIGHTS_INT8; type++) {
+    for (type = MAIL_WEIGHTS_F32; k->winograd_rows_weights != NULL && k->conv_group == 1 && type <= MAIL_WEIGHTS_INT8; type++) {
         for (w = 4; w <= 9; w++) {
             const size_t row = (w + 9) / 4 * 64;
             const void  *from = random_block(type, first, 1, 1, h, w, h, w, h + 2, row);
             tiles = (w + 3) / 4;
             plane = (h + 2) * tiles * 16;
             k->winograd_in(d, plane, a, row, h, tiles, 1);
-            k->winograd_rows_weights(e, from, c, (mail_weights)type, (uintptr_t)from, 0);
+            k->winograd_rows_weights(e, from, MAILP_COLUMN, c, (mail_weights)type, (uintptr_t)from, 0);
             for (i = 0; i < 6; i++) {
                 const float *u = type == MAIL_WEIGHTS_F32 && i % 5 == 0 ? b + (i == 0 ? 0 : 2 * MAILP_COLUMN) : e + i * MAILP_COLUMN;
                 k->winograd_products(f + i * MAILP_M_PLANE(1), 0, d + i * plane, tiles * 16, 3, u, h * tiles, 0, (uintptr_t)u, 0);
@@ -452,9 +452,9 @@ static void test_winograd_rows(const mailp_kernels *k) {
 /* the products of four rows of tiles of one row, of several panels and blocks at a time: what sums of the transformed weights are */
 static void test_winograd_rows4(const mailp_kernels *k, size_t tiles) {
     enum { BLOCKS = 3, FLOATS = 3 * (int)MAILP_COLUMN };
-    static float  w[MAILP_ROWS4 * BLOCKS * FLOATS], v[6 * (BLOCKS * 96 * 4 + 16)], m[6 * MAILP_M_PLANE(1)];
-    static double u[6 * MAILP_COLUMN], want[6 * MAILP_M_PLANE(1)];
-    const size_t  row = tiles * 16, plane = BLOCKS * 6 * row + 16;
+    static float  w[MAILP_ROWS4 * BLOCKS * FLOATS], v[6 * (BLOCKS * 96 * 4 + 16)], m[6 * MAILP_M_PLANE(4)];
+    static double u[6 * MAILP_COLUMN], want[6 * MAILP_M_PLANE(4)];
+    const size_t  row = tiles * 16, plane = BLOCKS * 6 * row + 16, m_plane = MAILP_M_PLANE(k->conv_group);
     size_t        p, at, i, j, t, y, h;
     if (k->winograd_rows4 == NULL) {
         return;
@@ -470,7 +470,7 @@ static void test_winograd_rows4(const mailp_kernels *k, size_t tiles) {
     }
     for (p = 0; p < MAILP_ROWS4; p++) {
         for (h = 0; h < 6; h++) {
-            memset(want + h * MAILP_M_PLANE(1) + p * 4 * row, 0, 4 * row * sizeof *want);
+            memset(want + h * m_plane + p * 4 * row, 0, 4 * row * sizeof *want);
         }
         for (at = 0; at < BLOCKS; at++) {
             const float *g = w + (p * BLOCKS + at) * FLOATS;
@@ -488,7 +488,7 @@ static void test_winograd_rows4(const mailp_kernels *k, size_t tiles) {
                     for (y = 0; y < 3; y++) {
                         for (i = 0; i < 16; i++) {
                             for (j = 0; j < 16; j++) {
-                                want[h * MAILP_M_PLANE(1) + (p * 4 * tiles + t) * 16 + j] +=
+                                want[h * m_plane + (p * 4 * tiles + t) * 16 + j] +=
                                     (double)v[h * plane + at * 6 * row + (t + y * tiles) * 16 + i] * u[h * MAILP_COLUMN + (y * 16 + i) * 16 + j];
                             }
                         }
@@ -542,34 +542,36 @@ static void test_winograd_squares(const mailp_kernels *k) {
     }
 }
 
-/* a 3 x 3 convolution of 64 channels of a map of four tiles of 4 x 4, whole ones or cut off, in whatever order they lie */
+/* a 3 x 3 convolution of 64 channels of a map of four or eight tiles of 4 x 4, whole ones or cut off, in whatever order they lie */
 static void test_winograd_quad(const mailp_kernels *k) {
-    enum { C = 64, FLOATS = 3 * (int)MAILP_COLUMN };
-    static const size_t sizes[5][2] = { { 8, 8 }, { 7, 6 }, { 5, 8 }, { 4, 14 }, { 13, 3 } };
-    static float        w[16 * C * 9], packed[16 * C * 9], map[C / 16][18 * 18 * 16], planes[36 * 64], m[36 * MAILP_M_PLANE(1)];
-    static float        v[C / MAILP_QUAD_DEPTH * 12 * MAILP_QUAD_PASS], u[6 * MAILP_COLUMN];
+    enum { C = 64 };
+    static const size_t sizes[8][2] = { { 8, 8 }, { 7, 6 }, { 5, 8 }, { 4, 14 }, { 13, 3 }, { 8, 16 }, { 13, 7 }, { 3, 30 } };
+    static float        w[16 * C * 9], packed[16 * C * 9], map[C / 16][6 * 34 * 16 + 4096], planes[36 * 128], m[36 * MAILP_M_PLANE(4)];
+    static float        v[C / MAILP_QUAD_DEPTH * 24 * MAILP_QUAD_PASS], u[6 * MAILP_QUAD_COLUMN(16)];
+    const size_t        lanes = k->quad_lanes, column = MAILP_QUAD_COLUMN(lanes);
     size_t              s, at, y, x, i, j, t;
-    for (s = 0; k->winograd_quad != NULL && s < 5; s++) {
+    for (s = 0; k->winograd_quad != NULL && s < (k->quads_most == 1 ? 5 : 8); s++) {
         const size_t high = sizes[s][0], wide = sizes[s][1], tiles_h = (high + 3) / 4, tiles_w = (wide + 3) / 4, row = (4 * tiles_w + 2) * 16;
+        const size_t quads = tiles_h * tiles_w / 4, channel = 12 * quads;
         fill(w, 16 * C * 9, -1, 1);
         fill(m, sizeof m / sizeof *m, -1, 1);
         memset(map, 0, sizeof map);
-        mailp_conv_pack(packed, NULL, w, 16, C, 9, 1, MAILP_QUAD, MAIL_WEIGHTS_F32, 0);
+        mailp_quad_pack(packed, w, 16, C, lanes);
         for (at = 0; at < C / 16; at++) {
             for (y = 1; y <= high; y++) {
                 fill(map[at] + y * row + 16, wide * 16, -1, 1);
             }
-            k->winograd_in(planes, 64, map[at], row, tiles_h, tiles_w, 4);
-            k->winograd_quad_in(v + at / 2 * 12 * MAILP_QUAD_PASS + at % 2 * 16 * 12, planes);
+            k->winograd_in(planes, quads * 64, map[at], row, tiles_h, tiles_w, 4);
+            k->winograd_quad_in(v + at / 2 * channel * MAILP_QUAD_PASS + at % 2 * 16 * channel, planes, quads);
         }
-        for (j = 0; j < 16 / MAILP_QUAD_LANES; j++) {
+        for (j = 0; j < 16 / lanes; j++) {
             for (at = 0; at < C / MAILP_QUAD_DEPTH; at++) {
-                const float *from = packed + (j * (C / MAILP_QUAD_DEPTH) + at) * FLOATS;
-                k->winograd_rows_weights(u, from, NULL, MAIL_WEIGHTS_F32, (uintptr_t)from, 0);
-                k->winograd_quad(m + j * MAILP_QUAD_LANES, v + at * 12 * MAILP_QUAD_PASS, u, from, at > 0, (uintptr_t)from, 0);
+                const float *from = packed + (j * (C / MAILP_QUAD_DEPTH) + at) * 3 * column;
+                k->winograd_rows_weights(u, from, column, NULL, MAIL_WEIGHTS_F32, (uintptr_t)from, 0);
+                k->winograd_quad(m + j * lanes, v + at * channel * MAILP_QUAD_PASS, quads, u, from, at > 0, (uintptr_t)from, 0);
             }
         }
-        k->winograd_out(out, m, high, wide, 4, tiles_w, 0, 4);
+        k->winograd_out(out, m, high, wide, 4, tiles_w, 0, 4 * quads);
         for (i = 0; i < high * wide; i++) {
             for (j = 0; j < 16; j++) {
                 double sum = 0;
