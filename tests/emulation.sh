@@ -6,7 +6,7 @@
 #
 #     --install   first install the Debian packages (as root)
 #     --short     golden cases only, on aarch64 and s390x, and one odd build
-#     TARGET      aarch64 armv7 riscv64 s390x i686 windows wasm cpu compilers; default: all
+#     TARGET      aarch64 armv7 riscv64 s390x i686 windows wasm cpu avx512 compilers; default: all
 #
 # Per target: every golden case (tests/run_case.c) and the tests of sessions, sampler, blocks, kernels, numbers, pictures, files and configuration.
 set -u
@@ -20,13 +20,14 @@ for a in "$@"; do
             apt-get install -y --no-install-recommends qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf \
                 libc6-dev-armhf-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross gcc-s390x-linux-gnu libc6-dev-s390x-cross \
                 gcc-i686-linux-gnu libc6-dev-i386-cross gcc-mingw-w64-x86-64-win32 wine wine64 tcc clang wasi-libc lld \
-                libclang-rt-14-dev-wasm32 nodejs >$out/apt.log 2>&1 || echo "some packages could not be installed, see $out/apt.log" ;;
+                libclang-rt-14-dev-wasm32 nodejs bochs bochs-term busybox-static cpio isolinux syslinux-common xorriso \
+                linux-image-cloud-amd64 >$out/apt.log 2>&1 || echo "some packages could not be installed, see $out/apt.log" ;;
         --short) short=1 ;;
         *) targets="$targets $a" ;;
     esac
 done
 if [ -z "$targets" ]; then
-    targets='aarch64 armv7 riscv64 s390x i686 windows wasm cpu compilers'
+    targets='aarch64 armv7 riscv64 s390x i686 windows wasm cpu avx512 compilers'
     [ -n "$short" ] && targets='aarch64 s390x compilers'
 fi
 suite='test_session test_sampler test_blocks test_kernels test_numbers test_images test_tensors test_config'
@@ -153,6 +154,49 @@ for target in $targets; do
                 else
                     row cpu "$cpu" FAILED "chose '$got', expected $want"
                 fi
+            done ;;
+        avx512)
+            # what the compiler makes of the AVX-512 kernels, on processors with and without its VNNI
+            for model in corei7_icelake_u corei7_skylake_x; do
+                rm -rf $out/$model
+                mkdir -p $out/$model/root/examples
+                for t in run_case test_kernels test_blocks; do
+                    cc -O2 -static -I. tests/$t.c -o $out/$model/root/$t -lm -pthread || { row avx512 $t FAILED "does not compile"; continue 2; }
+                done
+                mkdir -p $out/$model/root/tests/golden $out/$model/root/examples
+                cp -r tests/golden/cases $out/$model/root/tests/golden/
+                cp -r examples/conveyor $out/$model/root/examples/
+                cat >$out/$model/root/job <<'END'
+for t in test_kernels test_blocks; do
+    /$t >/tmp/$t
+    echo "result $t $? $(tail -n 1 /tmp/$t)"
+    grep -e FAILED -e 'avx512: not' /tmp/$t | head -n 5
+done
+for weights in f32 bf16 int8; do
+    /run_case --isa avx512 --weights $weights /tests/golden/cases/*/ >/tmp/golden
+    echo "result golden $? $weights $(grep -c ' ok$' /tmp/golden)"
+    grep -v ' ok$' /tmp/golden | head -n 5
+done
+END
+                sh tests/bochs.sh $out/$model $model >$out/$model/why.txt 2>&1
+                code=$?
+                if [ $code -eq 77 ]; then
+                    row avx512 bochs skipped "$(head -n 1 $out/$model/why.txt)"
+                    break
+                elif [ $code -ne 0 ]; then
+                    tail -n 3 $out/$model/console.txt
+                    row avx512 "$model" FAILED "Linux did not get to the end"
+                    continue
+                fi
+                tr -d '\r' <$out/$model/console.txt | sed -n 's/^result //p' >$out/$model/results
+                while read -r t code what; do
+                    if [ "$code" -eq 0 ] && ! grep -q 'avx512: not' $out/$model/console.txt; then
+                        row avx512 "$t, $model" ok "${what#*: }"
+                    else
+                        row avx512 "$t, $model" FAILED "exit status $code: $what"
+                    fi
+                done <$out/$model/results
+                [ "$(wc -l <$out/$model/results)" -eq 5 ] || row avx512 "$model" FAILED "a result is missing"
             done ;;
         compilers)
             set -- 'cc -O1 -fshort-enums -funsigned-char' 'tcc'
