@@ -13,7 +13,9 @@ syslinux=/usr/lib/syslinux/modules/bios/ldlinux.c32 bios=/usr/share/bochs
 for tool in bochs busybox cpio script timeout xorriso; do
     command -v $tool >/dev/null 2>&1 || { echo "$tool is not installed"; exit 77; }
 done
-[ -r "$linux" ] && [ -r /usr/lib/ISOLINUX/isolinux.bin ] && [ -r $syslinux ] && [ -r $bios/BIOS-bochs-latest ] || { echo "no kernel, isolinux or BIOS"; exit 77; }
+for file in "$linux" /usr/lib/ISOLINUX/isolinux.bin $syslinux $bios/BIOS-bochs-latest $bios/VGABIOS-lgpl-latest; do
+    [ -r "$file" ] || { echo "no kernel, isolinux or BIOS${file:+: $file}"; exit 77; }
+done
 
 disk=$folder/disk
 mkdir -p "$folder/root/bin" "$disk/isolinux"
@@ -27,6 +29,7 @@ for d in proc dev tmp; do /bin/busybox mkdir -p /$d; done
 export PATH=/bin
 sh /job
 echo 'the job is done'
+sleep 2  # until the serial line has it
 reboot -f
 END
 chmod +x "$folder/root/init"
