@@ -5383,14 +5383,14 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, size_
     { const mailp_vec xv = mailp_vset(x[4 * row]); MAILP_ROWS4_TAP(s, 3, g##1) MAILP_ROWS4_TAP(s, 2, g##2) }
 #define MAILP_ROWS4_LOAD(s, m, t)  mailp_vec s##t = accumulate ? mailp_vload(m + (t) * row) : mailp_vzero();
 #define MAILP_ROWS4_PUT(s, m, t)   mailp_vstore(m + (t) * row, s##t);
-#define MAILP_ROWS4_TILES(X, s, m) X(s, m, 0) X(s, m, 1) X(s, m, 2) X(s, m, 3)
+#define MAILP_TILES_4(X, s, m)     X(s, m, 0) X(s, m, 1) X(s, m, 2) X(s, m, 3)
 #define MAILP_ROWS4_PASS(name, weights, a, b)                                                                                  \
     MAILP_KERNEL void MAILP_FN(name)(float *m0, float *m1, const float *x0, const float *x1, size_t row, const float *w,      \
                                      int accumulate, uintptr_t ahead, size_t panel) {                                          \
         const mailp_vec root = mailp_vset(1.41421356f);                                                                        \
         size_t          i;                                                                                                     \
-        MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, s, m0)                                                                             \
-        MAILP_ROWS4_TILES(MAILP_ROWS4_LOAD, t, m1)                                                                             \
+        MAILP_TILES_4(MAILP_ROWS4_LOAD, s, m0)                                                                             \
+        MAILP_TILES_4(MAILP_ROWS4_LOAD, t, m1)                                                                             \
         (void)root;                                                                                                            \
         for (i = 0; i < MAILP_LANES; i++, x0++, x1++, w += MAILP_LANES) {                                                      \
             mailp_vec p0, p1, p2, q0, q1, q2;                                                                                  \
@@ -5401,8 +5401,8 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, size_
             MAILP_ROWS4_ROWS(s, x0, p)                                                                                         \
             MAILP_ROWS4_ROWS(t, x1, q)                                                                                         \
         }                                                                                                                      \
-        MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, s, m0)                                                                              \
-        MAILP_ROWS4_TILES(MAILP_ROWS4_PUT, t, m1)                                                                              \
+        MAILP_TILES_4(MAILP_ROWS4_PUT, s, m0)                                                                              \
+        MAILP_TILES_4(MAILP_ROWS4_PUT, t, m1)                                                                              \
     }
 MAILP_ROWS4_PASS(rows4_0_and_5, MAILP_ROWS4_OUTER, 0, 2)
 MAILP_ROWS4_PASS(rows4_1_and_2, MAILP_ROWS4_INNER, 0, 2)
@@ -5441,28 +5441,27 @@ MAILP_KERNEL void MAILP_FN(winograd_rows4)(float *m, const float *v, size_t plan
    cache, which gives one at a time (Zen 3: a step of 12 products takes 8.3 cycles and not 10.8).
    w  [32 channels][3 rows][MAILP_W], the second row times sqrt(2);  first, last  where the rows are that are twice and once in the sum */
 #define MAILP_QUAD_TAP(s, g, t)  s##t = mailp_vmadd(mailp_vset(x[t]), g, s##t);
-#define MAILP_QUAD_4(X, s, m)    X(s, m, 0) X(s, m, 1) X(s, m, 2) X(s, m, 3)
-#define MAILP_QUAD_8(X, s, m)    MAILP_QUAD_4(X, s, m) X(s, m, 4) X(s, m, 5) X(s, m, 6) X(s, m, 7)
+#define MAILP_TILES_8(X, s, m)   MAILP_TILES_4(X, s, m) X(s, m, 4) X(s, m, 5) X(s, m, 6) X(s, m, 7)
 #define MAILP_QUAD_TILES(tiles)                                                                                              \
     MAILP_KERNEL void MAILP_FN(quad_##tiles)(float *m0, float *m1, float *m2, const float *x, const float *w, size_t first,   \
                                              size_t last, int accumulate, uintptr_t ahead, size_t ahead_step) {              \
         const size_t row = MAILP_LANES;                                                                                      \
         size_t       i;                                                                                                      \
-        MAILP_QUAD_##tiles(MAILP_ROWS4_LOAD, r, m0)                                                                          \
-        MAILP_QUAD_##tiles(MAILP_ROWS4_LOAD, s, m1)                                                                          \
-        MAILP_QUAD_##tiles(MAILP_ROWS4_LOAD, t, m2)                                                                          \
+        MAILP_TILES_##tiles(MAILP_ROWS4_LOAD, r, m0)                                                                          \
+        MAILP_TILES_##tiles(MAILP_ROWS4_LOAD, s, m1)                                                                          \
+        MAILP_TILES_##tiles(MAILP_ROWS4_LOAD, t, m2)                                                                          \
         for (i = 0; i < MAILP_QUAD_DEPTH; i++, x += tiles, w += 3 * MAILP_W, ahead += ahead_step) {                          \
             const mailp_vec two = mailp_vload(w + first), g1 = mailp_vload(w + MAILP_W);                                     \
             const mailp_vec sum = mailp_vadd(mailp_vadd(two, two), mailp_vload(w + last));                                   \
             const mailp_vec plus = mailp_vadd(sum, g1), minus = mailp_vsub(sum, g1);                                         \
             MAILP_PREFETCH(ahead);                                                                                           \
-            MAILP_QUAD_##tiles(MAILP_QUAD_TAP, r, two) x += tiles;                                                           \
-            MAILP_QUAD_##tiles(MAILP_QUAD_TAP, s, plus) x += tiles;                                                          \
-            MAILP_QUAD_##tiles(MAILP_QUAD_TAP, t, minus)                                                                     \
+            MAILP_TILES_##tiles(MAILP_QUAD_TAP, r, two) x += tiles;                                                           \
+            MAILP_TILES_##tiles(MAILP_QUAD_TAP, s, plus) x += tiles;                                                          \
+            MAILP_TILES_##tiles(MAILP_QUAD_TAP, t, minus)                                                                     \
         }                                                                                                                    \
-        MAILP_QUAD_##tiles(MAILP_ROWS4_PUT, r, m0)                                                                           \
-        MAILP_QUAD_##tiles(MAILP_ROWS4_PUT, s, m1)                                                                           \
-        MAILP_QUAD_##tiles(MAILP_ROWS4_PUT, t, m2)                                                                           \
+        MAILP_TILES_##tiles(MAILP_ROWS4_PUT, r, m0)                                                                           \
+        MAILP_TILES_##tiles(MAILP_ROWS4_PUT, s, m1)                                                                           \
+        MAILP_TILES_##tiles(MAILP_ROWS4_PUT, t, m2)                                                                           \
     }
 MAILP_QUAD_TILES(4)
 #if MAILP_PASS == MAILP_PASS_AVX512
@@ -8270,7 +8269,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
             shape->tap[y] = y * conv->tiles_w * MAILP_LANES;
         }
     }
-    conv->quads = conv->tile == 4 && stride == 1 ? mailp_quads(conv, loader->kernels) : 0;
+    conv->quads = conv->tile == 4 ? mailp_quads(conv, loader->kernels) : 0;
     conv->rows4 = conv->tile == 1 && mailp_by_rows4(conv, loader->kernels);
     conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
                    conv->h_out * conv->w_out <= 16;

@@ -355,7 +355,7 @@ static void time_load(const char *name, const unsigned char *file, size_t size, 
     int   fd = mkstemp(path), status = 0;
     FILE *f = fd < 0 ? NULL : fdopen(fd, "wb");
     pid_t child;
-    if (f != NULL) {
+    if (fd >= 0) {
         (void)remove(path);
     }
     if (f == NULL || fwrite(file, 1, size, f) != size || fflush(f) != 0) {

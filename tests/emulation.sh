@@ -157,16 +157,15 @@ for target in $targets; do
             done ;;
         avx512)
             # what the compiler makes of the AVX-512 kernels, on processors with and without its VNNI
-            for model in corei7_icelake_u corei7_skylake_x; do
-                rm -rf $out/$model
-                mkdir -p $out/$model/root/examples
-                for t in run_case test_kernels test_blocks; do
-                    cc -O2 -static -I. tests/$t.c -o $out/$model/root/$t -lm -pthread || { row avx512 $t FAILED "does not compile"; continue 2; }
-                done
-                mkdir -p $out/$model/root/tests/golden $out/$model/root/examples
-                cp -r tests/golden/cases $out/$model/root/tests/golden/
-                cp -r examples/conveyor $out/$model/root/examples/
-                cat >$out/$model/root/job <<'END'
+            machine=$out/avx512
+            rm -rf $machine
+            mkdir -p $machine/root/tests/golden $machine/root/examples
+            for t in run_case test_kernels test_blocks; do
+                cc -O2 -static -I. tests/$t.c -o $machine/root/$t -lm -pthread || { row avx512 $t FAILED "does not compile"; continue 2; }
+            done
+            cp -r tests/golden/cases $machine/root/tests/golden/
+            cp -r examples/conveyor $machine/root/examples/
+            cat >$machine/root/job <<'END'
 for t in test_kernels test_blocks; do
     /$t >/tmp/$t
     echo "result $t $? $(tail -n 1 /tmp/$t)"
@@ -178,25 +177,26 @@ for weights in f32 bf16 int8; do
     grep -v ' ok$' /tmp/golden | head -n 5
 done
 END
-                sh tests/bochs.sh $out/$model $model >$out/$model/why.txt 2>&1
+            for model in corei7_icelake_u corei7_skylake_x; do
+                sh tests/bochs.sh $machine $model >$machine/why.txt 2>&1
                 code=$?
                 if [ $code -eq 77 ]; then
-                    row avx512 bochs skipped "$(head -n 1 $out/$model/why.txt)"
+                    row avx512 bochs skipped "$(head -n 1 $machine/why.txt)"
                     break
                 elif [ $code -ne 0 ]; then
-                    tail -n 3 $out/$model/console.txt
+                    tail -n 3 $machine/console.txt
                     row avx512 "$model" FAILED "Linux did not get to the end"
                     continue
                 fi
-                tr -d '\r' <$out/$model/console.txt | sed -n 's/^result //p' >$out/$model/results
+                tr -d '\r' <$machine/console.txt | sed -n 's/^result //p' >$machine/results
                 while read -r t code what; do
-                    if [ "$code" -eq 0 ] && ! grep -q 'avx512: not' $out/$model/console.txt; then
+                    if [ "$code" -eq 0 ] && ! grep -q 'avx512: not' $machine/console.txt; then
                         row avx512 "$t, $model" ok "${what#*: }"
                     else
                         row avx512 "$t, $model" FAILED "exit status $code: $what"
                     fi
-                done <$out/$model/results
-                [ "$(wc -l <$out/$model/results)" -eq 5 ] || row avx512 "$model" FAILED "a result is missing"
+                done <$machine/results
+                [ "$(wc -l <$machine/results)" -eq 5 ] || row avx512 "$model" FAILED "a result is missing"
             done ;;
         compilers)
             set -- 'cc -O1 -fshort-enums -funsigned-char' 'tcc'

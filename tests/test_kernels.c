@@ -546,7 +546,7 @@ static void test_winograd_squares(const mailp_kernels *k) {
 static void test_winograd_quad(const mailp_kernels *k) {
     enum { C = 64 };
     static const size_t sizes[8][2] = { { 8, 8 }, { 7, 6 }, { 5, 8 }, { 4, 14 }, { 13, 3 }, { 8, 16 }, { 13, 7 }, { 3, 30 } };
-    static float        w[16 * C * 9], packed[16 * C * 9], map[C / 16][6 * 34 * 16 + 4096], planes[36 * 128], m[36 * MAILP_M_PLANE(4)];
+    static float        w[16 * C * 9], packed[16 * C * 9], map[C / 16][18 * 18 * 16], planes[36 * 128], m[36 * MAILP_M_PLANE(4)];
     static float        v[C / MAILP_QUAD_DEPTH * 24 * MAILP_QUAD_PASS], u[6 * MAILP_QUAD_COLUMN(16)];
     const size_t        lanes = k->quad_lanes, column = MAILP_QUAD_COLUMN(lanes);
     size_t              s, at, y, x, i, j, t;
