@@ -29,9 +29,12 @@
    What holds: after mail_cuda_session_create no call allocates or prints, and none waits for the GPU as long as the caller's
    pictures, noise and actions are in device memory or page-locked memory (cudaHostAlloc): the runtime copies from and to
    other memory of the host only when the stream has come that far. Work is queued on the caller's stream, on the device
-   that was current when the policy was created, whichever is current at the call. Same input, same bits; a robot's actions
-   do not depend on the other robots of its batch.
-   Memory that is given to a call and read later (pictures, goals, noise) stays as it is until the stream has come this far.
+   that was current when the policy was created, whichever is current at the call; but in a thread whose current device is another
+   the first call makes that one's context, if it has none (cudaSetDevice does), which takes time and memory: set the policy's
+   device in such threads. Same input, same bits; a robot's actions do not depend on the other robots of its batch, but on how
+   many there are in the last bits, since other kernels may be taken.
+   Memory that is given to a call and read later (pictures, goals, noise) stays as it is until the stream has come this far, also
+   if the call fails.
 
    As in mail.h: pictures of every format, size and stride, goals, histories, horizons, DDIM, ensembling, limits, robots that are
    reset one by one. Different: errors that only the network's numbers can show come from mail_cuda_session_check, after the
@@ -40,7 +43,7 @@
 
    Measured in parts on an NVIDIA H100 (bench/RESULTS.md), not yet as a whole: the kernels are tested on a CPU stand-in and
    compiled for sm_80, sm_90a and sm_120; what that cannot show (memory ordering, inline PTX, speed) is for
-   bench/device_run.sh. Needs the CUDA Toolkit 12 or later.
+   bench/device_run.sh. Needs the CUDA Toolkit 12.1 or later.
 
    Contents: declarations, >>dev, >>linear, >>mamba, >>attention, >>tokens, >>sampler, >>scan, >>vision, >>denoise,
    >>weights, >>launch, >>api. */
@@ -2964,6 +2967,11 @@ struct mailp_cuda_keypoints_args {
    channels; then a warp has a keypoint, a lane every 32nd pixel; then a warp a feature. Pixels come in pieces: maximum and
    sums are carried on (a new maximum scales what was summed before). */
 enum { MAILP_CUDA_KEYPOINTS_NT = 512, MAILP_CUDA_KEYPOINTS_PX = 128 };
+
+/* Bytes of shared memory for n keypoints */
+static inline size_t mailp_cuda_keypoints_bytes(size_t n) {
+    return sizeof(float) * (MAILP_CUDA_KEYPOINTS_PX + 6) * n;
+}
 static __global__ void __launch_bounds__(MAILP_CUDA_KEYPOINTS_NT) mailp_cuda_keypoints(const __grid_constant__ mailp_cuda_keypoints_args p) {
     constexpr int KN = 4, PN = 8, PX = MAILP_CUDA_KEYPOINTS_PX;
     MAILP_CUDA_SHARED(float, shared);
@@ -3850,6 +3858,7 @@ static inline float mailp_cuda_pack_fragments(float *to, const float *w, size_t 
         most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
     }
     (void)frexpf(most, &exponent);
+    exponent = exponent < -120 ? -120 : exponent; /* smaller ones are nothing; the power and its inverse are to be finite */
     const float scale = ldexpf(1.0f, 4 - exponent);
     for (size_t i = 0; i < CO / 16 * steps * 32 * 4; i++) {
         const size_t r = i % 4, lane = i / 4 % 32, step = i / 128 % steps, group = i / 128 / steps;
@@ -4854,8 +4863,9 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
     const double sms = (double)s->policy->sms, steps = (double)(size * size * w.CI / 16);
     int          best = 0, best_cluster = 0, best_shared = 0; /* of both lists, counted from 1 */
     double       least = 0.0;
-    auto consider = [&](int shape, int cluster, size_t shared, double cycles) {
-        if ((!best || cycles < least) && cluster <= s->policy->max_cluster && shared <= (size_t)s->policy->smem && (!wish || wish == shape)) {
+    auto consider = [&](auto kernel, int shape, int cluster, size_t shared, double cycles) {
+        if ((!best || cycles < least) && cluster <= s->policy->max_cluster && shared <= (size_t)s->policy->smem && (!wish || wish == shape) &&
+            (cluster == 1 || mailp_cuda_active_clusters(kernel, cluster, shared, s->policy->sms) > 0)) { /* a small GPU, or a part of one, may not run it */
             best = shape;
             best_cluster = cluster;
             best_shared = (int)shared;
@@ -4876,8 +4886,9 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
         const int    places = together * mailp_cuda_fused_rows(many[i].px, HO, WO, size, stride) * cols, part = many[i].part;
         const size_t tile = (size_t)places * (size_t)(part + 8) * 4, shared = many[i].shared + (tile > many[i].out ? tile : many[i].out);
         if (w.CO % (16 * many[i].groups) == 0 && w.CI % part == 0 && places <= 65535) {
-            consider(i + 1, cluster, shared, more * mailp_cuda_many_cycles(many[i], (double)((s->B + together - 1) / together * (w.CO / 16 / many[i].groups) * cluster * large) / sms,
-                                                                           steps, places * w.CI / 1024.0, half, 2 * shared <= (size_t)s->policy->smem));
+            const double blocks = (double)((s->B + together - 1) / together * (w.CO / 16 / many[i].groups) * cluster * large) / sms;
+            consider(half ? many[i].single : many[i].split, i + 1, cluster, shared,
+                     more * mailp_cuda_many_cycles(many[i], blocks, steps, places * w.CI / 1024.0, half, 2 * shared <= (size_t)s->policy->smem));
         }
     }
     for (int i = 0; i < FEW; i++) {
@@ -4889,7 +4900,7 @@ static inline int mailp_cuda_queue_fused(mailp_cuda_queue *q, const mail_cuda_se
             parts *= 2;
         }
         if (w.CI % (16 * share) == 0 && own / share >= 8 && rows * cols <= 65535) {
-            consider(MANY + i + 1, parts * share, shared,
+            consider(half ? few[i].single : few[i].split, MANY + i + 1, parts * share, shared,
                      more * mailp_cuda_few_cycles(few[i], (double)(s->B * (w.CO / 16) * parts * share * large) / sms, steps / share, rows * cols * w.CI / share / 1024.0, half));
         }
     }
@@ -4998,7 +5009,7 @@ static inline void mailp_cuda_queue_cameras(mailp_cuda_queue *q, mail_cuda_sessi
     k.n_keypoints = cam->n_keypoints;
     k.feature_dim = cam->feature_dim;
     mailp_cuda_launch(q, mailp_cuda_keypoints, dim3((unsigned)s->B, (unsigned)n), MAILP_CUDA_KEYPOINTS_NT,
-                      sizeof(float) * (MAILP_CUDA_KEYPOINTS_PX + 6) * (size_t)k.n_keypoints, k);
+                      mailp_cuda_keypoints_bytes((size_t)k.n_keypoints), k);
 }
 
 /* How many cameras from this one on have the same sizes and can go through each launch together. */
@@ -5025,20 +5036,26 @@ static inline mail_status mailp_cuda_check(cudaError_t error, const char *doing,
                       cudaGetErrorString(error));
 }
 
-/* While it lives, the policy's device is the current one; a program with several GPUs may have left another. */
+/* While it lives, the policy's device is the current one; a program with several GPUs may have left another. And what this thread
+   asks of CUDA does not disturb a graph that another one records in cudaStreamCaptureModeGlobal. */
 struct mailp_cuda_on {
-    int         before;
-    cudaError_t error;
-    explicit mailp_cuda_on(const mail_cuda_policy *policy) : before(-1), error(cudaGetDevice(&before)) {
+    int                   before;
+    cudaError_t           error;
+    cudaStreamCaptureMode mode;
+    explicit mailp_cuda_on(const mail_cuda_policy *policy) : before(-1), error(cudaGetDevice(&before)), mode(cudaStreamCaptureModeRelaxed) {
         if (error != cudaSuccess || before == policy->device) {
             before = -1;
         } else {
             error = cudaSetDevice(policy->device);
         }
+        error = error == cudaSuccess ? cudaThreadExchangeStreamCaptureMode(&mode) : error;
     }
     mailp_cuda_on(const mailp_cuda_on &) = delete;
     mailp_cuda_on &operator=(const mailp_cuda_on &) = delete;
     ~mailp_cuda_on() {
+        if (error == cudaSuccess) {
+            (void)cudaThreadExchangeStreamCaptureMode(&mode);
+        }
         if (before >= 0) {
             (void)cudaSetDevice(before);
         }
@@ -5080,6 +5097,7 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
     p->config = *config;
     cudaError_t e = cudaGetDevice(&device);
     p->device = device;
+    const mailp_cuda_on on(p);
     if (config->algorithm == MAIL_DDPM) {
         p->ddpm_memory = (float *)malloc(MAIL_DDPM_TABLES * config->n_timesteps * sizeof(float));
         if (!p->ddpm_memory) {
@@ -5121,6 +5139,13 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
                                 config->trunk[i].name, config->trunk[i].d_inner, need, smem);
         }
     }
+    for (size_t i = 0; i < config->n_cameras && status == MAIL_OK; i++) {
+        const size_t need = mailp_cuda_keypoints_bytes(config->camera[i].n_keypoints);
+        if (need > (size_t)smem) {
+            status = mailp_fail(err, MAIL_E_UNSUPPORTED, "camera '%s' with %zu keypoints takes %zu bytes of shared memory; a block of this GPU has %d",
+                                config->camera[i].name, config->camera[i].n_keypoints, need, smem);
+        }
+    }
     p->max_cluster = p->sm >= 90 ? mailp_cuda_largest_cluster() : 1;
 
     memset(&l, 0, sizeof l);
@@ -5146,9 +5171,13 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         mailp_cuda_load_policy(&l, p);
     }
     if (l.status == MAIL_OK) {
-        cudaError_t copied = cudaMemcpy(p->memory, l.host, bytes, cudaMemcpyHostToDevice);
-        if (copied == cudaSuccess) { /* the copy may return while its last piece is still under way, and streams need not wait for it */
-            copied = cudaDeviceSynchronize();
+        cudaStream_t stream = NULL; /* our own: the default stream, or waiting for the whole device, would break into graphs that other threads record */
+        cudaError_t  copied = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+        if (copied == cudaSuccess) {
+            copied = cudaMemcpyAsync(p->memory, l.host, bytes, cudaMemcpyDefault, stream);
+            const cudaError_t waited = cudaStreamSynchronize(stream);
+            copied = copied == cudaSuccess ? waited : copied;
+            (void)cudaStreamDestroy(stream);
         }
         l.status = mailp_cuda_check(copied, "copying weights", err);
     }
@@ -5281,11 +5310,13 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
     for (size_t i = 0; i < c.n_cameras; i++) {
         const mailp_cuda_camera *cam = &p->camera[i];
         const size_t             h = ((size_t)cam->height + 1) / 2, w = ((size_t)cam->width + 1) / 2;
-        const size_t             n = B * h * w * (size_t)cam->stem.CO; /* the stem's output is the largest map */
+        /* the stem's output is the largest map, but for a few pixels, of which the last map has one with 8 times the channels */
+        const size_t             n = B * std::max(h * w, (size_t)8) * (size_t)cam->stem.CO;
         map = n > map ? n : map;
-        /* tiles of 16 pixels at least, 3 floats a group of 16 channels; later stages have fewer of pixels x channels,
-           but every image has at least one tile per group */
-        const size_t m = B * (h * w / 16 + 1) * (size_t)cam->stem.CO / 16 * 3 + B * (size_t)cam->conv2[7].CO / 16 * 3;
+        /* tiles of 16 pixels at least, or of 4 x 6 pooled ones, 3 floats a group of 16 channels; later stages have fewer of
+           pixels x channels, but every image has at least one tile per group */
+        const size_t tiles = std::max(h * w / 16 + 1, ((h + 1) / 2 + 3) / 4 * (((w + 1) / 2 + 5) / 6));
+        const size_t m = B * tiles * (size_t)cam->stem.CO / 16 * 3 + B * (size_t)cam->conv2[7].CO / 16 * 3;
         stats = m > stats ? m : stats;
         s->picture[i] = floats(B * (size_t)cam->height * (size_t)cam->width * 3);
         s->features[i] = floats(B * (size_t)cam->feature_dim);
@@ -5442,7 +5473,7 @@ MAIL_CUDA_API void mail_cuda_session_free(mail_cuda_session *session) {
         return;
     }
     const mailp_cuda_on on(session->policy);
-    (void)cudaDeviceSynchronize(); /* what is queued may still use all of this */
+    (void)cudaStreamSynchronize(session->stream); /* what is queued may still use all of this; not the device: that breaks into graphs being recorded */
     if (session->observe) {
         (void)cudaGraphExecDestroy(session->observe);
     }
@@ -5471,12 +5502,15 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset(mail_cuda_session *session, ui
     const mailp_cuda_on on(session->policy);
     mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0, 0.0};
     mailp_cuda_queue_forget(&q, session, -1);
+    if (q.error != cudaSuccess) {
+        return mailp_cuda_check(q.error, "resetting a session", err);
+    }
     session->options.seed = seed;
     session->x_T = session->noise_in = NULL;
     for (size_t b = 0; b < (size_t)session->B; b++) {
         mailp_cuda_forget_robot(session, b);
     }
-    return mailp_cuda_check(q.error, "resetting a session", err);
+    return MAIL_OK;
 }
 
 /* The same for one robot of the batch; seed and the other robots' histories and chunks are left alone, and that robot's
@@ -5488,8 +5522,9 @@ MAIL_CUDA_API mail_status mail_cuda_session_reset_robot(mail_cuda_session *sessi
     const mailp_cuda_on on(session->policy);
     mailp_cuda_queue    q = {session->stream, on.error, 0, 0, 0, 0.0};
     mailp_cuda_queue_forget(&q, session, (int)robot);
-    session->x_T = session->noise_in = NULL;
-    mailp_cuda_forget_robot(session, robot);
+    if (q.error == cudaSuccess) {
+        mailp_cuda_forget_robot(session, robot);
+    }
     return mailp_cuda_check(q.error, "resetting a robot", err);
 }
 
@@ -5605,6 +5640,7 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
         free(weight);
         return mailp_fail(err, MAIL_E_MEMORY, "%zu bytes for a session", sizeof *s);
     }
+    const mailp_cuda_on on(policy);
     s->policy = policy;
     s->stream = stream;
     s->options = o.session;
@@ -5619,7 +5655,8 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
     s->P0 = s->T + (ddpm && !s->timed);
     s->P = c.arch == MAIL_ED_MA ? s->P0 + s->A : s->P0;
     s->chunks.n_exec = (int)(o.session.ensemble ? 1 : o.session.n_action_steps ? o.session.n_action_steps : c.n_action_steps);
-    s->stage_bytes = o.picture_bytes ? o.picture_bytes : (size_t)1920 * 1080 * 4;
+    s->stage_bytes = o.picture_bytes ? std::min(o.picture_bytes, (size_t)MAIL_MAX_IMAGE * MAIL_MAX_IMAGE * 12) /* the largest that there is */
+                                     : (size_t)1920 * 1080 * 4;
     size_t own = 0; /* pictures of the cameras' own size for all robots go in one piece */
     for (size_t i = 0; i < c.n_cameras; i++) {
         own += (size_t)s->B * ((c.camera[i].height * c.camera[i].width * 3 + 15) / 16 * 16);
@@ -5688,8 +5725,9 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
 }
 
 /* A session: histories, chunks, noise and work memory of some robots, on the device that is current (the policy's). What it
-   queues goes to the caller's stream; it belongs to the caller and must not be recording a graph. Not cudaStreamPerThread, which is
-   another stream in every thread, if the session moves between threads.   options NULL: defaults.
+   queues goes to the caller's stream; it belongs to the caller, lives until mail_cuda_session_free and must not be recording a
+   graph. Not cudaStreamPerThread, which is another stream in every thread, if the session moves between threads.
+   options NULL: defaults.
    Memory: allocates here, and then never again.   The policy must outlive the session. */
 MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, const mail_cuda_policy *policy,
                                                    const mail_cuda_options *options, cudaStream_t stream, mail_error *err) {
@@ -5704,7 +5742,8 @@ MAIL_CUDA_API mail_status mail_cuda_session_create(mail_cuda_session **session, 
     return mailp_cuda_session_build(session, policy, o, stream, wish, err);
 }
 
-/* Language goal, as in mail_session_set_goal: n = lang_dim (the same for all) or batch * lang_dim floats, on host or device. */
+/* Language goal, as in mail_session_set_goal: n = lang_dim (the same for all) or batch * lang_dim floats, on host or device. Not
+   looked at here: one that is not finite is told of by mail_cuda_session_check, and makes actions so until the next goal. */
 MAIL_CUDA_API mail_status mail_cuda_session_set_goal(mail_cuda_session *session, const float *embedding, size_t n, mail_error *err) {
     if (!session || !embedding) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_set_goal: session or embedding is NULL");
@@ -5912,11 +5951,11 @@ static inline mail_status mailp_cuda_plan_now(mail_cuda_session *s, float *actio
         q.error = cudaGraphLaunch(s->plan, s->stream);
     }
     mailp_cuda_queue_commit(&q, s, all);
+    for (int b = 0; b < s->B && q.error == cudaSuccess; b++) { /* from here on the device counts so too, whatever becomes of the copy */
+        s->used[b] = all || s->used[b] >= s->chunks.n_exec ? 0 : s->used[b];
+    }
     if (q.error == cudaSuccess && actions) {
         q.error = cudaMemcpyAsync(actions, s->chunks.chunk, (size_t)s->B * s->A * s->D * sizeof(float), cudaMemcpyDefault, s->stream);
-    }
-    for (int b = 0; b < s->B && q.error == cudaSuccess; b++) {
-        s->used[b] = all || s->used[b] >= s->chunks.n_exec ? 0 : s->used[b];
     }
     s->x_T = s->noise_in = NULL;
     return mailp_cuda_check(q.error, "queueing a decision", err);
@@ -5934,7 +5973,8 @@ MAIL_CUDA_API mail_status mail_cuda_plan(mail_cuda_session *session, float *acti
 }
 
 /* Next action of every robot, as mail_act: [batch][action_dim] in the robot's units, on host or device; it is there when the
-   stream has come this far. Plans for the robots whose chunk is used up. */
+   stream has come this far. Plans for the robots whose chunk is used up. If only the copy to action fails, the action counts as
+   given, as a plan is in place whose copy failed. */
 MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *action, mail_error *err) {
     if (!session || !action) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_act: session or action is NULL");
@@ -5965,14 +6005,14 @@ MAIL_CUDA_API mail_status mail_cuda_act(mail_cuda_session *session, float *actio
 /* Is what was queued done, and did it go well? Never waits.
    Returns  MAIL_E_STATE while the stream has work to do; MAIL_E_NUMBER if since the last check or reset an observation or an
    action was not finite: those actions are not-a-number, not merely large, and stay so until the frame or the chunk that
-   brought it is forgotten (mail_cuda_session_reset, _reset_robot). */
+   brought it is forgotten (mail_cuda_session_reset, _reset_robot), or the goal replaced. One of them is told a call: ask until
+   it is MAIL_OK before other robots' actions are used. */
 MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, mail_error *err) {
     if (!session) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_cuda_session_check: session is NULL");
     }
     const mailp_cuda_on on(session->policy);
     const cudaError_t   e = on.error == cudaSuccess ? cudaStreamQuery(session->stream) : on.error;
-    mail_status         status = MAIL_OK;
     if (e == cudaErrorNotReady) {
         return mailp_fail(err, MAIL_E_STATE, "the stream has work to do");
     }
@@ -5980,12 +6020,12 @@ MAIL_CUDA_API mail_status mail_cuda_session_check(mail_cuda_session *session, ma
         return mailp_cuda_check(e, "running what was queued", err);
     }
     for (int i = 0; i < 2 * session->B; i++) {
-        if (session->fault[i] && status == MAIL_OK) {
-            status = mailp_fail(err, MAIL_E_NUMBER, "robot %d: %s is not finite", i / 2, i % 2 ? "an action" : "an observation");
+        if (session->fault[i]) {
+            session->fault[i] = 0;
+            return mailp_fail(err, MAIL_E_NUMBER, "robot %d: %s is not finite", i / 2, i % 2 ? "an action" : "an observation");
         }
-        session->fault[i] = 0;
     }
-    return status;
+    return MAIL_OK;
 }
 
 template <int DS, int CH, int NG, int TL, int CPL, int ITEMS>

@@ -16,7 +16,7 @@
        hanging;
      - global memory comes from malloc and starts as NaN, so AddressSanitizer sees every access;
      - a synchronisation can be switched off by its source line (cpucuda::skip_line), to prove that a test notices;
-     - allocations and synchronisations are counted (cpucuda::count), and an allocation can be made to fail. */
+     - allocations and synchronisations are counted (cpucuda::count), and an allocation or what queues work can be made to fail. */
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -100,6 +100,10 @@ struct Count {
 };
 inline Count count;      /* calls so far */
 inline long fail_malloc; /* when n > 0: the n-th allocation from now on fails */
+inline long fail_call;   /* the same for calls that queue a launch, a graph or a copy */
+inline bool call_fails() {
+    return fail_call > 0 && --fail_call == 0;
+}
 struct Device {          /* what the attribute queries answer */
     int major = 9, minor = 0, smem = 227 * 1024, max_cluster = 16;
     int compiled_for = 90; /* ptxVersion of every kernel */
@@ -990,7 +994,7 @@ using cudaStream_t = cpucuda::Stream *;
 using cudaGraph_t = cpucuda::Graph *;
 using cudaGraphExec_t = cpucuda::Graph *;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
 enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMajor,
     cudaDevAttrComputeCapabilityMinor,
@@ -1053,6 +1057,9 @@ static inline cudaError_t cudaMemcpy(void *d, const void *s, size_t n, cudaMemcp
     return cudaSuccess;
 }
 static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind, cudaStream_t stream) {
+    if (cpucuda::call_fails()) {
+        return cudaErrorInvalidValue;
+    }
     cpucuda::enqueue(stream, [=] {
         memcpy(d, s, n);
     });
@@ -1060,6 +1067,9 @@ static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cuda
 }
 static inline cudaError_t cudaMemcpy2DAsync(void *d, size_t d_pitch, const void *s, size_t s_pitch, size_t width, size_t height,
                                             cudaMemcpyKind, cudaStream_t stream) {
+    if (cpucuda::call_fails()) {
+        return cudaErrorInvalidValue;
+    }
     cpucuda::enqueue(stream, [=] {
         for (size_t i = 0; i < height; i++) {
             memcpy((char *)d + i * d_pitch, (const char *)s + i * s_pitch, width);
@@ -1094,6 +1104,9 @@ static inline cudaError_t cudaStreamQuery(cudaStream_t) {
 }
 static inline cudaError_t cudaDeviceSynchronize() {
     cpucuda::count.syncs++;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *) {
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
@@ -1149,6 +1162,9 @@ static inline cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
     return cudaSuccess;
 }
 static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    if (cpucuda::call_fails()) {
+        return cudaErrorInvalidValue;
+    }
     cpucuda::enqueue(stream, [=] {
         cpucuda::run_graph(*exec);
     });

@@ -411,7 +411,12 @@ static uint64_t loop_case(mail_arch arch, size_t d_state, size_t history, size_t
     fast.robots = robots;
     const mail_cuda_session *s, *before;
     const floats want = plan_for(c, p, batch, plain), got = plan_for(c, p, batch, fast), alone = plan_for(c, p, 1, fast, &s);
-    CHECK_MSG(ct_distance(got, want) < 2e-6, "%g", ct_distance(got, want));
+#ifdef MAIL_CUDA_ON_CPU
+    const double limit = 2e-6; /* the stand-in's products are exact and their sums rounded once */
+#else
+    const double limit = 1e-5; /* tensor cores cut the addends off at the largest one's last bits; what is promised beside mail.h */
+#endif
+    CHECK_MSG(ct_distance(got, want) < limit, "%g", ct_distance(got, want));
     CHECK(memcmp(got.data(), alone.data(), alone.size() * sizeof(float)) == 0);
     if (history == 1 && arch == MAIL_D_MA) {
         fast.ahead = 1;
