@@ -2648,6 +2648,10 @@ static float mailp_f16(unsigned h) {
     return mailp_f32_bits(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13);
 }
 
+MAILP_INLINE float mailp_bf16_to_float(unsigned h) {
+    return mailp_f32_bits((uint32_t)h << 16);
+}
+
 static float mailp_f64(uint64_t bits) {
     double value;
     memcpy(&value, &bits, sizeof value);
@@ -2672,7 +2676,7 @@ static void mailp_convert(float *values, const unsigned char *p, mail_dtype dtyp
 #endif
         MAILP_EACH(mailp_f32_bits(mailp_le32(p)));
     case MAIL_F16: MAILP_EACH(mailp_f16(mailp_le16(p)));
-    case MAIL_BF16: MAILP_EACH(mailp_f32_bits((uint32_t)mailp_le16(p) << 16));
+    case MAIL_BF16: MAILP_EACH(mailp_bf16_to_float(mailp_le16(p)));
     case MAIL_F64: MAILP_EACH(mailp_f64(mailp_le64(p)));
     case MAIL_I8: MAILP_EACH((float)(p[0] < 0x80 ? (int)p[0] : (int)p[0] - 0x100));
     case MAIL_I16: MAILP_EACH((float)(int16_t)mailp_le16(p));
@@ -3970,14 +3974,10 @@ MAILP_INLINE float mailp_floor1(float a) {
 }
 
 MAILP_INLINE float mailp_scale1(float a, float n) {
-    uint32_t bits;
-    float    power;
     if (!(n >= -126.0f && n <= 127.0f)) {
         return a * n;  /* NaN; the callers' ranges exclude the rest */
     }
-    bits = (uint32_t)((int32_t)n + 127) << 23;
-    memcpy(&power, &bits, sizeof power);
-    return a * power;
+    return a * mailp_f32_bits((uint32_t)((int32_t)n + 127) << 23);
 }
 
 /* Weights of a linear map, packed: output channels in panels of MAILP_LANES; lanes beyond n are zero.
@@ -4002,13 +4002,6 @@ typedef struct mailp_mat {
    crowd out the loads. At most a line a step. */
 MAILP_INLINE size_t mailp_pace(size_t lines, size_t n) {
     return MAILP_MIN((lines * MAILP_ALIGN + n - 1) / n, (size_t)MAILP_ALIGN);
-}
-
-MAILP_INLINE float mailp_bf16_to_float(uint16_t v) {
-    uint32_t bits = (uint32_t)v << 16;
-    float    f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
 }
 
 #ifdef MAILP_ARM
@@ -5809,9 +5802,8 @@ MAILP_WORD __m256i MAILP_FN(pixel16)(const float *x, mailp_vec f) {
 }
 
 MAILP_KERNEL void MAILP_FN(quantize16)(unsigned char *q, float *scale, const float *x, size_t n) {
-    mailp_vec f;
-    size_t    i;
-    f = mailp_vset(MAILP_FN(step_of)(scale, x, n, (float)MAILP_S16_MOST));
+    const mailp_vec f = mailp_vset(MAILP_FN(step_of)(scale, x, n, (float)MAILP_S16_MOST));
+    size_t          i;
     for (i = 0; i < n; i += MAILP_LANES) {
         _mm256_storeu_si256((__m256i *)(void *)(q + 2 * i), MAILP_FN(pixel16)(x + i, f));
     }
@@ -5905,7 +5897,7 @@ MAILP_KERNEL void MAILP_FN(rows16_out)(float *y, const float *m, size_t h, size_
    finite;  x [n], n <= MAILP_PAIRS_SUM */
 MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
     const __m256i bits = _mm256_set1_epi32(0x7fffffff);
-    const size_t  padded = (n + MAILP_LANES - 1) / MAILP_LANES * MAILP_LANES;
+    const size_t  padded = mailp_pad(n);
     float         copy[MAILP_PAIRS_SUM], m;
     int16_t       last[MAILP_PAIRS_SUM];
     int16_t      *to = q;
@@ -5927,7 +5919,7 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
     four    = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     four    = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
     largest = _mm_cvtsi128_si32(four);
-    memcpy(&m, &largest, sizeof m);
+    m = mailp_f32_bits((uint32_t)largest);
     f = mailp_vset(m > 1e-30f ? (float)MAILP_PAIRS_MOST / m : 0.0f);
     for (i = 0; i < padded; i += MAILP_LANES) {
         _mm256_storeu_si256((__m256i *)(void *)(to + i), MAILP_FN(pixel16)(x + i, f));
