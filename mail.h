@@ -4384,6 +4384,7 @@ typedef struct mailp_kernels {
 
 #if MAILP_W == 1
 
+#define MAILP_CONV_PANELS 1
 #define MAILP_GEMM_KIND(kind, type, load)                                                                                          \
     MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale, \
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {             \
@@ -4413,7 +4414,29 @@ typedef struct mailp_kernels {
 /* A tile of MR rows by NV vectors keeps its sums in registers; statements are written out per row and vector because
    compilers do not unroll reliably at -O2. Six rows by four vectors fill 24 of 32 registers (AVX-512, NEON); AVX2 has 16
    and takes two vectors. Compilers for NEON would begin with the loads of all rows, for which there are no registers then: a row's
-   loads stay with it (six rows by four vectors: 12 cycles and not 15; Neoverse N1 by llvm-mca). */
+   loads stay with it (six rows by four vectors: 12 cycles and not 15; Neoverse N1 by llvm-mca).
+
+   MAILP_EVERY_TILE(X, a, b, attr)  X(a, b, attr, mr, nv) for every tile that the set has: 1 to 6 rows by MAILP_CONV_PANELS panels or fewer
+   MAILP_TILE_TABLE(name)           the functions name_<mr>x<nv> that were made so: [MAILP_CONV_PANELS][6] */
+#define MAILP_TILES_WIDE(X, a, b, attr, nv) \
+    X(a, b, attr, 1, nv) X(a, b, attr, 2, nv) X(a, b, attr, 3, nv) X(a, b, attr, 4, nv) X(a, b, attr, 5, nv) X(a, b, attr, 6, nv)
+#define MAILP_TILE_ROW(name, nv)                                                     \
+    { MAILP_FN(name##_1x##nv), MAILP_FN(name##_2x##nv), MAILP_FN(name##_3x##nv),     \
+      MAILP_FN(name##_4x##nv), MAILP_FN(name##_5x##nv), MAILP_FN(name##_6x##nv) }
+#if MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_CONV_PANELS                4
+#  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 1) MAILP_TILES_WIDE(X, a, b, attr, 2) \
+                                           MAILP_TILES_WIDE(X, a, b, attr, 3) MAILP_TILES_WIDE(X, a, b, attr, 4)
+#  define MAILP_TILE_TABLE(name)           { MAILP_TILE_ROW(name, 1), MAILP_TILE_ROW(name, 2), MAILP_TILE_ROW(name, 3), MAILP_TILE_ROW(name, 4) }
+#elif MAILP_PASS == MAILP_PASS_AVX2
+#  define MAILP_CONV_PANELS                1
+#  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 2)
+#  define MAILP_TILE_TABLE(name)           { MAILP_TILE_ROW(name, 2) }
+#else
+#  define MAILP_CONV_PANELS                1
+#  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 4)
+#  define MAILP_TILE_TABLE(name)           { MAILP_TILE_ROW(name, 4) }
+#endif
 #define MAILP_C1(X, r) X(r, 0)
 #define MAILP_C2(X, r) MAILP_C1(X, r) X(r, 1)
 #define MAILP_C3(X, r) MAILP_C2(X, r) X(r, 2)
@@ -4435,10 +4458,10 @@ typedef struct mailp_kernels {
 #define MAILP_ROW_OLD(r, n)    MAILP_C##n(MAILP_OLD, r)
 #define MAILP_ROW_PUT(r, n)    MAILP_C##n(MAILP_PUT, r)
 
-#define MAILP_GEMM_TILE(kind, type, mr, nv)                                                                                     \
-    MAILP_KERNEL void MAILP_FN(gemm_##kind##_##mr##x##nv)(float *y, size_t ldy, const float *x, size_t ldx, const type *w,      \
-                                                          const float *scale, const float *bias, size_t k, int accumulate,      \
-                                                          uintptr_t ahead, size_t ahead_step) {                                 \
+#define MAILP_GEMM_TILE(kind, type, attr, mr, nv)                                                                               \
+    attr static void MAILP_FN(gemm_##kind##_##mr##x##nv)(float *y, size_t ldy, const float *x, size_t ldx, const type *w,       \
+                                                         const float *scale, const float *bias, size_t k, int accumulate,       \
+                                                         uintptr_t ahead, size_t ahead_step) {                                  \
         size_t i;                                                                                                               \
         MAILP_R##mr(MAILP_ROW_INIT, nv)                                                                                         \
         for (i = 0; i < k; i++, w += MAILP_LANES, ahead += ahead_step) {                                                        \
@@ -4457,37 +4480,16 @@ typedef struct mailp_kernels {
         }                                                                                                                       \
         MAILP_R##mr(MAILP_ROW_PUT, nv)                                                                                          \
     }
-#define MAILP_GEMM_TILES(kind, type, nv)                                                                                     \
-    MAILP_GEMM_TILE(kind, type, 1, nv) MAILP_GEMM_TILE(kind, type, 2, nv) MAILP_GEMM_TILE(kind, type, 3, nv)                 \
-    MAILP_GEMM_TILE(kind, type, 4, nv) MAILP_GEMM_TILE(kind, type, 5, nv) MAILP_GEMM_TILE(kind, type, 6, nv)
-#define MAILP_GEMM_ROW(kind, nv)                                                                                             \
-    { MAILP_FN(gemm_##kind##_1x##nv), MAILP_FN(gemm_##kind##_2x##nv), MAILP_FN(gemm_##kind##_3x##nv),                        \
-      MAILP_FN(gemm_##kind##_4x##nv), MAILP_FN(gemm_##kind##_5x##nv), MAILP_FN(gemm_##kind##_6x##nv) }
-
-#if MAILP_PASS == MAILP_PASS_AVX512
-#  define MAILP_TILE_PANELS 4
-#  define MAILP_ALL_TILES(kind, type) MAILP_GEMM_TILES(kind, type, 1) MAILP_GEMM_TILES(kind, type, 2) \
-                                      MAILP_GEMM_TILES(kind, type, 3) MAILP_GEMM_TILES(kind, type, 4)
-#  define MAILP_TILE_TABLE(kind)      { MAILP_GEMM_ROW(kind, 1), MAILP_GEMM_ROW(kind, 2), MAILP_GEMM_ROW(kind, 3), MAILP_GEMM_ROW(kind, 4) }
-#elif MAILP_PASS == MAILP_PASS_AVX2
-#  define MAILP_TILE_PANELS 1
-#  define MAILP_ALL_TILES(kind, type) MAILP_GEMM_TILES(kind, type, 2)
-#  define MAILP_TILE_TABLE(kind)      { MAILP_GEMM_ROW(kind, 2) }
-#else
-#  define MAILP_TILE_PANELS 1
-#  define MAILP_ALL_TILES(kind, type) MAILP_GEMM_TILES(kind, type, 4)
-#  define MAILP_TILE_TABLE(kind)      { MAILP_GEMM_ROW(kind, 4) }
-#endif
 
 /* Rows are shared out evenly over tiles: 10 rows are two tiles of 5, not 6 and 4. The first tile waits for its panels to come from
    afar; while the others find them in the cache, the next panels are fetched (a tenth of the time of a D-Tr denoiser). A single tile
    fetches them as well, which is nothing where the third-level cache holds all weights, and else up to a tenth. */
 #define MAILP_GEMM_KIND(kind, type, load)                                                                                           \
-    MAILP_ALL_TILES(kind, type)                                                                                                     \
+    MAILP_EVERY_TILE(MAILP_GEMM_TILE, kind, type, MAILP_ATTR)                                                                       \
     typedef void (*MAILP_FN(gemm_##kind##_tile))(float *y, size_t ldy, const float *x, size_t ldx, const type *w, const float *scale,\
                                                  const float *bias, size_t k, int accumulate, uintptr_t ahead,                       \
                                                  size_t ahead_step);                                                                \
-    static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tiles)[MAILP_TILE_PANELS][6] = MAILP_TILE_TABLE(kind);         \
+    static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tiles)[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(gemm_##kind);  \
     MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale,\
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {              \
         const type  *w     = (const type *)weights;                                                                                 \
@@ -4497,8 +4499,8 @@ typedef struct mailp_kernels {
         for (p = 0; p < panels; p += np, w += np * k * MAILP_LANES) {                                                               \
             uintptr_t ahead;                                                                                                        \
             size_t    t, m = 0, next, ahead_step = 0;                                                                               \
-            np    = MAILP_MIN(panels - p, (size_t)MAILP_TILE_PANELS);                                                               \
-            next  = MAILP_MIN(panels - p - np, (size_t)MAILP_TILE_PANELS) * k * MAILP_LANES * sizeof(type);                         \
+            np    = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);                                                               \
+            next  = MAILP_MIN(panels - p - np, (size_t)MAILP_CONV_PANELS) * k * MAILP_LANES * sizeof(type);                         \
             ahead = (uintptr_t)w;                                                                                                   \
             for (t = 0; t < tiles; t++) {                                                                                           \
                 const size_t mr = least + (t >= more);                                                                              \
@@ -4523,15 +4525,11 @@ MAILP_GEMM_KIND(bf16, uint16_t, mailp_vload_bf16)
 MAILP_GEMM_KIND(int8, int8_t, mailp_vload_i8)
 
 #undef MAILP_GEMM_KIND
-#undef MAILP_ALL_TILES
-#undef MAILP_TILE_TABLE
-#undef MAILP_TILE_PANELS
 
 /* ---- vision ------------------------------------------------------------------------------------------------------ */
 
 #if MAILP_W == 1
 
-#define MAILP_CONV_PANELS 1
 MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
                                  size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, uintptr_t ahead,
                                  size_t lines) {
@@ -4574,10 +4572,10 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
     }
 #define MAILP_CONV_ROW_PUT(r, n) MAILP_C##n(MAILP_CONV_PUT, r)
 
-#define MAILP_CONV_TILE(mr, nv)                                                                                        \
-    MAILP_KERNEL void MAILP_FN(conv_##mr##x##nv)(float *y, size_t ldy, const float *x, const size_t *at, const float *w, \
-                                                 size_t step, const mailp_conv_shape *shape, size_t tap, size_t end,   \
-                                                 int accumulate, uintptr_t ahead, size_t ahead_step) {                 \
+#define MAILP_CONV_TILE(name, type, attr, mr, nv)                                                                      \
+    attr static void MAILP_FN(name##_##mr##x##nv)(float *y, size_t ldy, const float *x, const size_t *at, const type *w, \
+                                                  size_t step, const mailp_conv_shape *shape, size_t tap, size_t end,  \
+                                                  int accumulate, uintptr_t ahead, size_t ahead_step) {                \
         const size_t depth = shape->depth, plane = shape->plane, n_blocks = shape->n_blocks;                           \
         MAILP_R##mr(MAILP_CONV_INIT, nv)                                                                               \
         for (; tap < end; tap++) {                                                                                     \
@@ -4593,34 +4591,11 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
         }                                                                                                              \
         MAILP_R##mr(MAILP_CONV_ROW_PUT, nv)                                                                            \
     }
-#define MAILP_CONV_TILES(nv) \
-    MAILP_CONV_TILE(1, nv) MAILP_CONV_TILE(2, nv) MAILP_CONV_TILE(3, nv) \
-    MAILP_CONV_TILE(4, nv) MAILP_CONV_TILE(5, nv) MAILP_CONV_TILE(6, nv)
-#define MAILP_CONV_ROW(nv) \
-    { MAILP_FN(conv_1x##nv), MAILP_FN(conv_2x##nv), MAILP_FN(conv_3x##nv), \
-      MAILP_FN(conv_4x##nv), MAILP_FN(conv_5x##nv), MAILP_FN(conv_6x##nv) }
-
+MAILP_EVERY_TILE(MAILP_CONV_TILE, conv, float, MAILP_ATTR)
 typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t step,
                                     const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate,
                                     uintptr_t ahead, size_t ahead_step);
-
-#if MAILP_PASS == MAILP_PASS_AVX512
-#  define MAILP_CONV_PANELS 4
-MAILP_CONV_TILES(1)
-MAILP_CONV_TILES(2)
-MAILP_CONV_TILES(3)
-MAILP_CONV_TILES(4)
-static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[4][6] = { MAILP_CONV_ROW(1), MAILP_CONV_ROW(2),
-                                                                MAILP_CONV_ROW(3), MAILP_CONV_ROW(4) };
-#elif MAILP_PASS == MAILP_PASS_AVX2
-#  define MAILP_CONV_PANELS 1
-MAILP_CONV_TILES(2)
-static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[1][6] = { MAILP_CONV_ROW(2) };
-#else
-#  define MAILP_CONV_PANELS 1
-MAILP_CONV_TILES(4)
-static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[1][6] = { MAILP_CONV_ROW(4) };
-#endif
+static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(conv);
 
 MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
                                  size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, uintptr_t ahead,
@@ -5695,24 +5670,7 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
             MAILP_R##mr(MAILP_ROW_PUTS_##kind, nv)                                                                         \
         }                                                                                                                  \
     }
-#define MAILP_LOW_TILES(name, kind, attr, nv)                                                                               \
-    MAILP_LOW_TILE(name, kind, attr, 1, nv) MAILP_LOW_TILE(name, kind, attr, 2, nv) MAILP_LOW_TILE(name, kind, attr, 3, nv) \
-    MAILP_LOW_TILE(name, kind, attr, 4, nv) MAILP_LOW_TILE(name, kind, attr, 5, nv) MAILP_LOW_TILE(name, kind, attr, 6, nv)
-#define MAILP_LOW_ROW(name, nv)                                                                       \
-    { MAILP_FN(conv_##name##_1x##nv), MAILP_FN(conv_##name##_2x##nv), MAILP_FN(conv_##name##_3x##nv), \
-      MAILP_FN(conv_##name##_4x##nv), MAILP_FN(conv_##name##_5x##nv), MAILP_FN(conv_##name##_6x##nv) }
 typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
-#if MAILP_PASS == MAILP_PASS_AVX512
-#  define MAILP_LOW_ALL(name, kind, attr) MAILP_LOW_TILES(name, kind, attr, 1) MAILP_LOW_TILES(name, kind, attr, 2) \
-                                          MAILP_LOW_TILES(name, kind, attr, 3) MAILP_LOW_TILES(name, kind, attr, 4)
-#  define MAILP_LOW_TABLE(name)           { MAILP_LOW_ROW(name, 1), MAILP_LOW_ROW(name, 2), MAILP_LOW_ROW(name, 3), MAILP_LOW_ROW(name, 4) }
-#elif MAILP_PASS == MAILP_PASS_AVX2
-#  define MAILP_LOW_ALL(name, kind, attr) MAILP_LOW_TILES(name, kind, attr, 2)
-#  define MAILP_LOW_TABLE(name)           { MAILP_LOW_ROW(name, 2) }
-#else
-#  define MAILP_LOW_ALL(name, kind, attr) MAILP_LOW_TILES(name, kind, attr, 4)
-#  define MAILP_LOW_TABLE(name)           { MAILP_LOW_ROW(name, 4) }
-#endif
 
 /* y[p][m][j] = (block > 0 ? y[p][m][j] : bias[p][j]) + sum over blocks block <= b < end of x_scale[b] * w_scale[p][j] *
                 sum over taps t, i < depth of x[at(m) + tap[t] + b * plane + i] * w[(b, t, i / n)][p][j][i % n]
@@ -5722,8 +5680,8 @@ typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
    w_scale, bias [panels][16];  bias NULL: zeros.
    Numbers: the inner sums are exact, so results do not depend on their order. */
 #define MAILP_LOW_CONV(name, kind, attr)                                                                                                \
-    MAILP_LOW_ALL(name, kind, attr)                                                                                                     \
-    static const MAILP_FN(conv_low_tile) MAILP_FN(conv_##name##_tiles)[MAILP_CONV_PANELS][6] = MAILP_LOW_TABLE(name);                   \
+    MAILP_EVERY_TILE(MAILP_LOW_TILE, name, kind, attr)                                                                                  \
+    static const MAILP_FN(conv_low_tile) MAILP_FN(conv_##name##_tiles)[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(conv_##name);           \
     MAILP_KERNEL void MAILP_FN(conv_##name)(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w, \
                                             const float *w_scale, const float *bias, size_t group, const mailp_conv_shape *shape,       \
                                             size_t block, size_t end, size_t pixels, size_t panels, uintptr_t ahead,                    \
@@ -5966,10 +5924,11 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
 #define MAILP_PAIRS_ROW_BIAS(r, n)  MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_BIAS)
 #define MAILP_PAIRS_ROW_NEW(r, n)   MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_NEW)
 #define MAILP_PAIRS_ROW_PLUS(r, n)  MAILP_C##n(MAILP_PAIRS_PLUS, r)
-#define MAILP_PAIRS_TILE(kind, type, name, attr, mr, nv)                                                                \
-    attr static void MAILP_FN(pairs_##name##_##mr##x##nv)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, \
-                                                          const float *scale, const float *bias, size_t k, size_t panel, \
-                                                          int accumulate, uintptr_t ahead, size_t ahead_step) {         \
+#define MAILP_PAIRS_TILE(kind, name, attr, mr, nv)                                                                      \
+    attr static void MAILP_FN(pairs_##name##_##mr##x##nv)(float *y, size_t ldy, const int16_t *q, const float *f,       \
+                                                          const kind##_t *w, const float *scale, const float *bias,     \
+                                                          size_t k, size_t panel, int accumulate, uintptr_t ahead,      \
+                                                          size_t ahead_step) {                                          \
         size_t i = 0, part, end;                                                                                        \
         MAILP_R##mr(MAILP_PAIRS_ROW_SUMS, nv)                                                                           \
         (void)panel;                                                                                                    \
@@ -5993,34 +5952,17 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
             MAILP_R##mr(MAILP_PAIRS_ROW_PLUS, nv)                                                                       \
         }                                                                                                               \
     }
-#define MAILP_PAIRS_TILES(kind, type, name, attr, nv)                                                                    \
-    MAILP_PAIRS_TILE(kind, type, name, attr, 1, nv) MAILP_PAIRS_TILE(kind, type, name, attr, 2, nv)                      \
-    MAILP_PAIRS_TILE(kind, type, name, attr, 3, nv) MAILP_PAIRS_TILE(kind, type, name, attr, 4, nv)                      \
-    MAILP_PAIRS_TILE(kind, type, name, attr, 5, nv) MAILP_PAIRS_TILE(kind, type, name, attr, 6, nv)
-#define MAILP_PAIRS_TILE_ROW(name, nv)                                                                                   \
-    { MAILP_FN(pairs_##name##_1x##nv), MAILP_FN(pairs_##name##_2x##nv), MAILP_FN(pairs_##name##_3x##nv),                 \
-      MAILP_FN(pairs_##name##_4x##nv), MAILP_FN(pairs_##name##_5x##nv), MAILP_FN(pairs_##name##_6x##nv) }
-#if MAILP_PASS == MAILP_PASS_AVX512
-#  define MAILP_PAIRS_ALL(kind, type, name, attr)                                                                        \
-      MAILP_PAIRS_TILES(kind, type, name, attr, 1) MAILP_PAIRS_TILES(kind, type, name, attr, 2)                          \
-      MAILP_PAIRS_TILES(kind, type, name, attr, 3) MAILP_PAIRS_TILES(kind, type, name, attr, 4)
-#  define MAILP_PAIRS_TABLE(name)                                                                                        \
-      { MAILP_PAIRS_TILE_ROW(name, 1), MAILP_PAIRS_TILE_ROW(name, 2), MAILP_PAIRS_TILE_ROW(name, 3), MAILP_PAIRS_TILE_ROW(name, 4) }
-#else
-#  define MAILP_PAIRS_ALL(kind, type, name, attr)  MAILP_PAIRS_TILES(kind, type, name, attr, 2)
-#  define MAILP_PAIRS_TABLE(name)                  { MAILP_PAIRS_TILE_ROW(name, 2) }
-#endif
 
 /* As gemm (mailp_kernels), for weights [panels][k / 2][16][2] of int16 or int8, k rounded up to even, the last of which are zeros; scale
    is not NULL. Numbers: sums of 128 products are exact; they are added in float32, in order, to what was in y and the bias; a result does
    not depend on how rows and panels are split into calls. While the last rows meet some panels, the next are fetched, a line a step. */
 #define MAILP_PAIRS_KIND(kind, type, name, attr)                                                                                     \
-    MAILP_PAIRS_ALL(kind, type, name, attr)                                                                                          \
+    MAILP_EVERY_TILE(MAILP_PAIRS_TILE, kind, name, attr)                                                                             \
     MAILP_KERNEL void MAILP_FN(gemm_##name)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale, \
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {               \
         typedef void (*tile)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, const float *scale,              \
                              const float *bias, size_t k, size_t panel, int accumulate, uintptr_t ahead, size_t ahead_step);         \
-        static const tile tiles[MAILP_CONV_PANELS][6] = MAILP_PAIRS_TABLE(name);                                                     \
+        static const tile tiles[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(pairs_##name);                                              \
         const size_t even = (k + 1) / 2 * 2, panel = even * MAILP_LANES, parts = MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM;                \
         int16_t      q[MAILP_PAIRS_ROWS * MAILP_PAIRS_DEPTH];                                                                        \
         float        f[MAILP_PAIRS_ROWS * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM)];                                                    \
@@ -6073,11 +6015,7 @@ MAILP_KERNEL void MAILP_FN(quantize_vnni)(unsigned char *q, float *scale, const 
 #endif
 
 #  undef MAILP_U8_W
-#  undef MAILP_LOW_ALL
-#  undef MAILP_LOW_TABLE
 #  undef MAILP_QUANTIZE16
-#  undef MAILP_PAIRS_ALL
-#  undef MAILP_PAIRS_TABLE
 #  undef mailp_ints
 #  undef mailp_izero
 #  undef mailp_iset
@@ -6619,6 +6557,8 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef mailp_vload_i8
 #undef MAILP_IN_ORDER
 #undef MAILP_CONV_PANELS
+#undef MAILP_EVERY_TILE
+#undef MAILP_TILE_TABLE
 #undef MAILP_CONV_STREAM
 #undef MAILP_WINOGRAD_PRODUCTS
 #undef MAILP_STEM_PRODUCTS
