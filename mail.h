@@ -5277,12 +5277,6 @@ MAILP_KERNEL void MAILP_FN(stem_products)(float *y, size_t ldy, const float *x, 
 #  undef MAILP_PRODUCTS_STRIDE
 #  define MAILP_WINOGRAD_PRODUCTS MAILP_FN(winograd_products)
 #  define MAILP_STEM_PRODUCTS     MAILP_FN(stem_products)
-#else
-#  define MAILP_WINOGRAD_PRODUCTS NULL
-#  define MAILP_STEM_PRODUCTS     NULL
-#endif
-
-#if MAILP_W > 1
 
 /* One dimension of G g: u[j][i] = (G g)[j] of the three columns g0[i], g1[i], g2[i], which are MAILP_COLUMN weights of one block of 16 channels
    and one panel, whose scales are `scale` if they are int8, or those of winograd_quad;
@@ -5316,6 +5310,8 @@ MAILP_KERNEL void MAILP_FN(winograd_rows_weights)(float *u, const void *w, size_
 
 #  define MAILP_WINOGRAD_ROWS     MAILP_FN(winograd_rows_weights)
 #else
+#  define MAILP_WINOGRAD_PRODUCTS NULL
+#  define MAILP_STEM_PRODUCTS     NULL
 #  define MAILP_WINOGRAD_ROWS     NULL
 #endif
 
@@ -5628,46 +5624,49 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
 #  define MAILP_U8_W mailp_ints
 #endif
 
-/* A tile of pixels by vectors of output channels for integers of 8 bits (u8) and of 16 (s16): what is said for each kind are the words
-   that the tile is made of. bytes: of an activation; a step takes four bytes of activations of every pixel. name: of the functions. */
+/* The sums of a tile of integers, of convolutions here and of matrix products below */
+#define MAILP_ISUM(r, c)         mailp_ints s##r##c;
+#define MAILP_IZERO(r, c)        s##r##c = mailp_izero();
+#define MAILP_ROW_IZERO(r, n)    MAILP_C##n(MAILP_IZERO, r)
+
+/* What differs between 8 bits (u8) and 16 (s16). BYTES: of an activation; a step takes four bytes of activations of every pixel.
+   RUN: steps at a time. */
 #define MAILP_BYTES_u8          1
 #define MAILP_RUN_u8            1
-#define MAILP_SUMS_u8(r, c)     mailp_ints s##r##c;
-#define MAILP_ZEROS_u8(r, c)    s##r##c = mailp_izero();
 #define MAILP_LOADS_u8(r, c)    const MAILP_U8_W w##c = mailp_iload((const int8_t *)(w + (c) * 4 * MAILP_W));
-#define MAILP_SCALES_u8(r, c)   const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_W));
 #define MAILP_DOTS_u8(r, c)     mailp_idot(s##r##c, xv, w##c)
 #define MAILP_STEP_u8(r, n)     { int32_t four; MAILP_U8_W xv; memcpy(&four, x##r + i, 4); xv = mailp_iset(four); MAILP_C##n(MAILP_DOTS_u8, r) MAILP_IN_ORDER }
-#define MAILP_PUTS_u8(r, c)                                                                                                \
+
+#define MAILP_LOW_SCALE(r, c)   const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_W));
+#define MAILP_LOW_PUT(r, c)                                                                                                \
     {                                                                                                                      \
         float *to = y + (size_t)((c) / MAILP_V) * ldy + (r) * MAILP_LANES + ((c) % MAILP_V) * MAILP_W;                     \
         mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c, block > 0 ? mailp_vload(to) :                            \
                                      bias != NULL ? mailp_vload(bias + (c) * MAILP_W) : mailp_vzero()));                   \
     }
-#define MAILP_LOW_SUMS(kind, r, n)  MAILP_C##n(MAILP_SUMS_##kind, r) const unsigned char *x##r = x + at[r] * MAILP_BYTES_##kind;
-#define MAILP_ROW_SUMS_u8(r, n)     MAILP_LOW_SUMS(u8, r, n)
-#define MAILP_ROW_ZEROS_u8(r, n)    MAILP_C##n(MAILP_ZEROS_u8, r)
-#define MAILP_ROW_PUTS_u8(r, n)     MAILP_C##n(MAILP_PUTS_u8, r)
+#define MAILP_LOW_ROW(r, n)     MAILP_C##n(MAILP_ISUM, r) const unsigned char *x##r = x + at[r] * bytes;
+#define MAILP_LOW_ROW_PUT(r, n) MAILP_C##n(MAILP_LOW_PUT, r)
 #define MAILP_LOW_ARGS                                                                                                     \
     float *y, size_t ldy, const unsigned char *x, const float *x_scale, const size_t *at, const unsigned char *w,          \
     const float *w_scale, const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, size_t end,         \
     uintptr_t ahead, size_t ahead_step
 #define MAILP_LOW_TILE(name, kind, attr, mr, nv)                                                                           \
     attr static void MAILP_FN(conv_##name##_##mr##x##nv)(MAILP_LOW_ARGS) {                                                 \
-        MAILP_R##mr(MAILP_ROW_SUMS_##kind, nv)                                                                             \
+        const size_t bytes = MAILP_BYTES_##kind;                                                                           \
+        MAILP_R##mr(MAILP_LOW_ROW, nv)                                                                                     \
         for (; block < end; block++) {                                                                                     \
             size_t t;                                                                                                      \
-            MAILP_C##nv(MAILP_SCALES_##kind, 0)                                                                            \
-            MAILP_R##mr(MAILP_ROW_ZEROS_##kind, nv)                                                                        \
+            MAILP_C##nv(MAILP_LOW_SCALE, 0)                                                                                \
+            MAILP_R##mr(MAILP_ROW_IZERO, nv)                                                                               \
             for (t = 0; t < shape->n_taps; t++) {                                                                          \
-                size_t i = (shape->tap[t] + block * shape->plane) * MAILP_BYTES_##kind, stop = i + shape->depth * MAILP_BYTES_##kind; \
+                size_t i = (shape->tap[t] + block * shape->plane) * bytes, stop = i + shape->depth * bytes;                \
                 for (; i < stop; i += 4 * MAILP_RUN_##kind, w += MAILP_RUN_##kind * step, ahead += MAILP_RUN_##kind * ahead_step) { \
                     MAILP_C##nv(MAILP_LOADS_##kind, 0)                                                                     \
                     MAILP_PREFETCH(ahead);                                                                                 \
                     MAILP_R##mr(MAILP_STEP_##kind, nv)                                                                     \
                 }                                                                                                          \
             }                                                                                                              \
-            MAILP_R##mr(MAILP_ROW_PUTS_##kind, nv)                                                                         \
+            MAILP_R##mr(MAILP_LOW_ROW_PUT, nv)                                                                             \
         }                                                                                                                  \
     }
 typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
@@ -5707,7 +5706,6 @@ MAILP_LOW_CONV(u8, u8, MAILP_U8_ATTR)
 #define MAILP_BYTES_u8x2        1
 #define MAILP_LOADS_u8x2(r, c) \
     const __m256i w##c = mailp_iload((const int8_t *)(w + (c) * 4 * MAILP_W)), v##c = mailp_iload((const int8_t *)(w + step + (c) * 4 * MAILP_W));
-#define MAILP_SCALES_u8x2(r, c) MAILP_SCALES_u8(r, c)
 #define MAILP_DOTS_u8x2(r, c)                                                                                          \
     s##r##c = _mm256_add_epi32(s##r##c, _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(xw, w##c),             \
                                                                            _mm256_maddubs_epi16(xv, v##c)), _mm256_set1_epi16(1)));
@@ -5720,10 +5718,6 @@ MAILP_LOW_CONV(u8, u8, MAILP_U8_ATTR)
         xv = mailp_iset(eight[1]);                                                                                     \
         MAILP_C##n(MAILP_DOTS_u8x2, r)                                                                                 \
     }
-#define MAILP_ROW_SUMS_u8x2(r, n)   MAILP_LOW_SUMS(u8x2, r, n)
-#define MAILP_SUMS_u8x2(r, c)       MAILP_SUMS_u8(r, c)
-#define MAILP_ROW_ZEROS_u8x2(r, n)  MAILP_ROW_ZEROS_u8(r, n)
-#define MAILP_ROW_PUTS_u8x2(r, n)   MAILP_ROW_PUTS_u8(r, n)
 MAILP_LOW_CONV(u8x2, u8x2, MAILP_U8_ATTR)
 
 /* The stem's rows are no blocks of 16, and its pixels would leave no weights of 8 bits that add up. */
@@ -5740,13 +5734,8 @@ MAILP_KERNEL void MAILP_FN(conv_u8_or_stem)(float *y, size_t ldy, const unsigned
 #define MAILP_BYTES_s16         2
 #define MAILP_RUN_s16           1
 #define MAILP_LOADS_s16(r, c)   MAILP_LOADS_u8(r, c)
-#define MAILP_SCALES_s16(r, c)  MAILP_SCALES_u8(r, c)
-#define MAILP_SUMS_s16(r, c)    MAILP_SUMS_u8(r, c)
 #define MAILP_DOTS_s16(r, c)    mailp_pairs(s##r##c, xv, w##c)
 #define MAILP_STEP_s16(r, n)    { int32_t two; mailp_ints xv; memcpy(&two, x##r + i, 4); xv = mailp_iset(two); MAILP_C##n(MAILP_DOTS_s16, r) }
-#define MAILP_ROW_SUMS_s16(r, n)  MAILP_LOW_SUMS(s16, r, n)
-#define MAILP_ROW_ZEROS_s16(r, n) MAILP_ROW_ZEROS_u8(r, n)
-#define MAILP_ROW_PUTS_s16(r, n)  MAILP_ROW_PUTS_u8(r, n)
 MAILP_LOW_CONV(s16, s16, MAILP_U8_ATTR)
 
 /* 16 values as 16 bits, in order: round(f * x) */
@@ -5891,9 +5880,6 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
 #define MAILP_PAIRS_AT(c)        ((size_t)((c) / MAILP_V) * panel + (size_t)((c) % MAILP_V) * 2 * MAILP_W)
 #define MAILP_PAIRS_W_int16(r, c) const mailp_ints w##c = mailp_iload(w + MAILP_PAIRS_AT(c));
 #define MAILP_PAIRS_W_int8(r, c)  const mailp_ints w##c = mailp_iload_i8(w + MAILP_PAIRS_AT(c));
-#define MAILP_PAIRS_SUMS(r, c)   mailp_ints s##r##c;
-#define MAILP_PAIRS_ZEROS(r, c)  s##r##c = mailp_izero();
-#define MAILP_PAIRS_DOTS(r, c)   mailp_pairs(s##r##c, xv, w##c)
 #define MAILP_PAIRS_PUT(r, c, add)                                                                                      \
     mailp_vstore(y + (r) * ldy + (c) * MAILP_W,                                                                         \
                  mailp_vmadd(mailp_ifloat(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)), add));
@@ -5905,15 +5891,14 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
         float *to = y + (r) * ldy + (c) * MAILP_W;                                                                      \
         mailp_vstore(to, mailp_vadd(mailp_vload(to), mailp_vload(bias + (c) * MAILP_W)));                               \
     }
-#define MAILP_PAIRS_ROW_SUMS(r, n)  MAILP_C##n(MAILP_PAIRS_SUMS, r)
-#define MAILP_PAIRS_ROW_ZEROS(r, n) MAILP_C##n(MAILP_PAIRS_ZEROS, r)
+#define MAILP_PAIRS_ROW(r, n)   MAILP_C##n(MAILP_ISUM, r)
 #define MAILP_PAIRS_ROW_STEP(r, n)                                                                                      \
     {                                                                                                                   \
         int32_t    two;                                                                                                 \
         mailp_ints xv;                                                                                                  \
         memcpy(&two, q + (r) * MAILP_PAIRS_DEPTH + i, sizeof two);                                                      \
         xv = mailp_iset(two);                                                                                           \
-        MAILP_C##n(MAILP_PAIRS_DOTS, r)                                                                                 \
+        MAILP_C##n(MAILP_DOTS_s16, r)                                                                                   \
     }
 #define MAILP_PAIRS_ROW_PUT(r, n, put)                                                                                  \
     {                                                                                                                   \
@@ -5930,11 +5915,11 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                                                           size_t k, size_t panel, int accumulate, uintptr_t ahead,      \
                                                           size_t ahead_step) {                                          \
         size_t i = 0, part, end;                                                                                        \
-        MAILP_R##mr(MAILP_PAIRS_ROW_SUMS, nv)                                                                           \
+        MAILP_R##mr(MAILP_PAIRS_ROW, nv)                                                                                \
         (void)panel;                                                                                                    \
         for (part = 0; i < k; part++) {                                                                                 \
             end = MAILP_MIN(i + MAILP_PAIRS_SUM, k);                                                                    \
-            MAILP_R##mr(MAILP_PAIRS_ROW_ZEROS, nv)                                                                      \
+            MAILP_R##mr(MAILP_ROW_IZERO, nv)                                                                            \
             for (; i < end; i += 2, w += 2 * MAILP_LANES, ahead += ahead_step) {                                        \
                 MAILP_C##nv(MAILP_PAIRS_W_##kind, 0)                                                                    \
                 MAILP_PREFETCH(ahead);                                                                                  \
