@@ -6249,27 +6249,26 @@ MAILP_KERNEL void MAILP_FN(gelu)(float *x, size_t ldx, size_t rows, size_t panel
 #  define MAILP_SCAN_LANES MAILP_W
 #endif
 
+/* state[s] = 2^(dt * A[s]) * state[s] + in * B[s] of MAILP_W channels, and its value;  in = dt * x */
+MAILP_WORD mailp_vec MAILP_FN(scan_state)(float *state, const float *A, const float *B, mailp_vec dt, mailp_vec in, size_t s) {
+    const mailp_vec h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dt, mailp_vload(A + s * MAILP_LANES))), mailp_vload(state + s * MAILP_SCAN_LANES),
+                                    mailp_vmul(in, mailp_vset(B[s])));
+    mailp_vstore(state + s * MAILP_SCAN_LANES, h);
+    return h;
+}
+
 /* One token of MAILP_W channels; operands as in scan, state [d_state][MAILP_SCAN_LANES]. */
 MAILP_WORD void MAILP_FN(scan_token)(float *y, float *state, const float *x, const float *dt, const float *A, const float *B,
                                      const float *C, const float *D, const float *z, size_t d_state) {
     const mailp_vec xv = mailp_vload(x), dv = mailp_vload(dt), in = mailp_vmul(dv, xv);
-    mailp_vec       even = mailp_vmul(mailp_vload(D), xv), odd = mailp_vzero(), h;
+    mailp_vec       even = mailp_vmul(mailp_vload(D), xv), odd = mailp_vzero();
     size_t          s;
     for (s = 0; s + 2 <= d_state; s += 2) {
-        h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + s * MAILP_LANES))), mailp_vload(state + s * MAILP_SCAN_LANES),
-                        mailp_vmul(in, mailp_vset(B[s])));
-        mailp_vstore(state + s * MAILP_SCAN_LANES, h);
-        even = mailp_vmadd(h, mailp_vset(C[s]), even);
-        h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + (s + 1) * MAILP_LANES))),
-                        mailp_vload(state + (s + 1) * MAILP_SCAN_LANES), mailp_vmul(in, mailp_vset(B[s + 1])));
-        mailp_vstore(state + (s + 1) * MAILP_SCAN_LANES, h);
-        odd = mailp_vmadd(h, mailp_vset(C[s + 1]), odd);
+        even = mailp_vmadd(MAILP_FN(scan_state)(state, A, B, dv, in, s), mailp_vset(C[s]), even);
+        odd  = mailp_vmadd(MAILP_FN(scan_state)(state, A, B, dv, in, s + 1), mailp_vset(C[s + 1]), odd);
     }
     if (s < d_state) {
-        h = mailp_vmadd(MAILP_FN(exp2)(mailp_vmul(dv, mailp_vload(A + s * MAILP_LANES))), mailp_vload(state + s * MAILP_SCAN_LANES),
-                        mailp_vmul(in, mailp_vset(B[s])));
-        mailp_vstore(state + s * MAILP_SCAN_LANES, h);
-        even = mailp_vmadd(h, mailp_vset(C[s]), even);
+        even = mailp_vmadd(MAILP_FN(scan_state)(state, A, B, dv, in, s), mailp_vset(C[s]), even);
     }
     even = mailp_vadd(even, odd);
     if (z != NULL) {
