@@ -8337,11 +8337,11 @@ typedef struct mailp_resnet_step {
     const mail_image     *image;
     mailp_resnet_buffers  buffers;
     float                *x, *d;              /* the maps that hold the block's input, and its downsampled input */
-    const mailp_conv     *conv, *next;        /* next: the convolution that reads out, if by Winograd; or NULL */
-    const float          *in;                 /* a map; Winograd's input v if conv is by Winograd */
-    size_t                from, to;           /* which of the buffers' q to read, and to make for next */
-    float                *out, *v;            /* a map; and Winograd's input for next */
-    const float          *skip;
+    const mailp_conv     *conv, *next;        /* next: the convolution that reads out; NULL: it needs nothing but the map */
+    size_t                from;               /* which of the buffers' v, q and q_scale conv reads; what next reads goes into the other */
+    const float          *in;                 /* a map */
+    float                *out;                /* a map */
+    const float          *skip;               /* a map, added to out; or NULL */
     int                   relu;
     size_t                n_shares;
 } mailp_resnet_step;
@@ -8363,19 +8363,15 @@ static void mailp_resnet_group_task(void *arg, size_t i) {
     group->task(&group->step[i % group->n], i / group->n);
 }
 
-static void mailp_resnet_step_done(mailp_resnet_group *group) {
+static void mailp_resnet_step_run(mailp_resnet_group *group, mail_task task) {
+    group->task = task;
+    mailp_parallel_run(group->parallel, group->n * group->step[0].n_shares, mailp_resnet_group_task, group);
     if (group->profile != NULL) {
         const double now = group->profile->now(group->profile->user);
         group->profile->add(group->profile->user, "vision", group->count, now - group->time);
         group->time = now;
     }
     group->count++;
-}
-
-static void mailp_resnet_step_run(mailp_resnet_group *group, mail_task task) {
-    group->task = task;
-    mailp_parallel_run(group->parallel, group->n * group->step[0].n_shares, mailp_resnet_group_task, group);
-    mailp_resnet_step_done(group);
 }
 
 /* n values of 8 bits in the second half of a line become 16 bits each and fill it. Only for sets of x86, which puts the low byte first. */
@@ -8503,18 +8499,33 @@ static void mailp_conv_add_inside(float *y, const mailp_conv *conv, const mailp_
 /* Blocks begin..begin+n-1, all of one group, of a convolution; each of the following does it in one of the ways that mailp_conv_build
    chooses from. While a piece of the weights is at work the next one is fetched; pieces lie in memory in the order of use. */
 typedef struct mailp_conv_job {
-    float               *y;        /* [n][h * w][16], block stride ldy */
-    size_t               ldy;
-    float               *m, *u;    /* scratch for Winograd's products, and for weights made ready */
     const mailp_conv    *conv;
     const mailp_kernels *kernels;
     const float         *in;       /* a bordered map, or Winograd's inputs */
     const unsigned char *q;        /* the same for integers */
     const float         *q_scale;  /* of its blocks */
+    float               *m, *u;    /* scratch for Winograd's products, and for weights made ready */
+    float               *y;        /* [n][h * w][16], block stride ldy */
+    size_t               ldy;
     size_t               begin, n;
     size_t               first, group;  /* of the panels that are packed side by side with these */
     const float         *scale;    /* of these outputs' weights, or NULL */
 } mailp_conv_job;
+
+/* What the blocks of the i-th task of a step have in common, of conv as of a step's own */
+static mailp_conv_job mailp_conv_job_of(const mailp_resnet_step *step, const mailp_conv *conv, size_t i) {
+    mailp_conv_job j;
+    memset(&j, 0, sizeof j);
+    j.conv    = conv;
+    j.kernels = step->kernels;
+    j.in      = conv->tile != 0 ? step->buffers.v[step->from] : step->in;
+    j.q       = step->buffers.q[step->from];
+    j.q_scale = step->buffers.q_scale[step->from];
+    j.m       = step->buffers.m + i * conv->planes * MAILP_M_PLANE(conv->group);
+    j.u       = step->buffers.u + i * step->buffers.u_floats;
+    j.ldy     = conv->h_out * conv->w_out * MAILP_LANES;
+    return j;
+}
 
 /* One output panel at a time, its weights read once in a stream */
 static void mailp_conv_stream(const mailp_conv_job *j) {
@@ -8702,28 +8713,19 @@ static void mailp_conv_squares(const mailp_conv_job *j) {
     }
 }
 
-static void mailp_conv_run(float *y, size_t ldy, float *m, float *u, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
-                           const unsigned char *q, const float *q_scale, size_t begin, size_t n) {
-    mailp_conv_job j;
-    j.y       = y;
-    j.ldy     = ldy;
-    j.m       = m;
-    j.u       = u;
-    j.conv    = conv;
-    j.kernels = kernels;
-    j.in      = in;
-    j.q       = q;
-    j.q_scale = q_scale;
-    j.begin   = begin;
-    j.n       = n;
-    j.group   = mailp_conv_group(&j.first, begin, conv->c_out / MAILP_LANES, conv->group);
-    j.scale   = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
+static void mailp_conv_run(mailp_conv_job *j, float *y, size_t begin, size_t n) {
+    const mailp_conv *conv = j->conv;
+    j->y     = y;
+    j->begin = begin;
+    j->n     = n;
+    j->group = mailp_conv_group(&j->first, begin, conv->c_out / MAILP_LANES, conv->group);
+    j->scale = conv->scale == NULL ? NULL : conv->scale + begin * MAILP_LANES;
     if (conv->tile == 1) {
-        (conv->low ? mailp_conv_rows16 : conv->rows4 && n == MAILP_ROWS4 ? mailp_conv_rows4 : mailp_conv_rows)(&j);
+        (conv->low ? mailp_conv_rows16 : conv->rows4 && n == MAILP_ROWS4 ? mailp_conv_rows4 : mailp_conv_rows)(j);
     } else if (conv->tile != 0) {
-        (conv->quads != 0 ? mailp_conv_quad : mailp_conv_squares)(&j);
+        (conv->quads != 0 ? mailp_conv_quad : mailp_conv_squares)(j);
     } else {
-        (conv->stream ? mailp_conv_stream : conv->low ? mailp_conv_low : mailp_conv_direct)(&j);
+        (conv->stream ? mailp_conv_stream : conv->low ? mailp_conv_low : mailp_conv_direct)(j);
     }
 }
 
@@ -8779,57 +8781,59 @@ static void mailp_stem_pool(float *out, size_t row, mailp_moments *moments, cons
     }
 }
 
-/* What the convolution `next` reads beside the bordered map `block`, the b-th, that has just been made: Winograd's input, or
-   8 bits. */
-static void mailp_conv_prepare(float *v, unsigned char *q, float *q_scale, float *u, const mailp_conv *next, const mailp_kernels *kernels,
-                               const float *block, size_t b) {
-    const size_t floats = next == NULL ? 0 : mailp_map_side(next->h_in) * mailp_map_side(next->w_in) * MAILP_LANES;
-    if (next != NULL && next->low && next->tile == 1) {
-        kernels->rows16_in((int16_t *)(void *)q + b * next->shape.plane, q_scale + b, mailp_winograd_in_plane(next), block, floats,
-                           mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w);
-    } else if (next != NULL && next->low) {
-        kernels->lower[next->type](q + b * floats * mailp_weight_bytes(next->type), q_scale + b, block, floats);
-    } else if (next != NULL && next->quads != 0) {
-        const size_t together = MAILP_QUAD_DEPTH / MAILP_LANES, channel = 12 * next->quads;
-        kernels->winograd_in(u, next->shape.plane, block, mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w, 4);
-        kernels->winograd_quad_in(v + b / together * channel * MAILP_QUAD_PASS + b % together * MAILP_LANES * channel, u, next->quads);
-    } else if (next != NULL && next->tile != 0) {
-        kernels->winograd_in(v + b * next->shape.plane, mailp_winograd_in_plane(next), block,
-                             mailp_map_side(next->w_in) * MAILP_LANES, next->tiles_h, next->tiles_w, next->tile);
+/* What the next convolution reads beside the bordered map step->out, whose block b has just been made by the i-th task: Winograd's
+   input, or integers. */
+static void mailp_conv_prepare(const mailp_resnet_step *step, size_t i, size_t b) {
+    const mailp_conv    *next = step->next;
+    const mailp_kernels *kernels = step->kernels;
+    float               *u = step->buffers.u + i * step->buffers.u_floats, *v = step->buffers.v[1 - step->from];
+    unsigned char       *q = step->buffers.q[1 - step->from];
+    float               *q_scale = step->buffers.q_scale[1 - step->from] + b;
+    const float         *block;
+    size_t               row, floats;
+    if (next == NULL) {
+        return;
     }
-}
-
-/* Scratch for the products of the i-th task */
-static float *mailp_resnet_products(const mailp_resnet_step *step, size_t i) {
-    return step->buffers.m + i * step->conv->planes * MAILP_M_PLANE(step->conv->group);
+    row    = mailp_map_side(next->w_in) * MAILP_LANES;
+    floats = mailp_map_side(next->h_in) * row;
+    block  = step->out + b * floats;
+    if (next->low && next->tile == 1) {
+        kernels->rows16_in((int16_t *)(void *)q + b * next->shape.plane, q_scale, mailp_winograd_in_plane(next), block, floats, row,
+                           next->tiles_h, next->tiles_w);
+    } else if (next->low) {
+        kernels->lower[next->type](q + b * floats * mailp_weight_bytes(next->type), q_scale, block, floats);
+    } else if (next->quads != 0) {
+        const size_t together = MAILP_QUAD_DEPTH / MAILP_LANES, channel = 12 * next->quads;
+        kernels->winograd_in(u, next->shape.plane, block, row, next->tiles_h, next->tiles_w, 4);
+        kernels->winograd_quad_in(v + b / together * channel * MAILP_QUAD_PASS + b % together * MAILP_LANES * channel, u, next->quads);
+    } else if (next->tile != 0) {
+        kernels->winograd_in(v + b * next->shape.plane, mailp_winograd_in_plane(next), block, row, next->tiles_h, next->tiles_w, next->tile);
+    }
 }
 
 /* Convolution, GroupNorm, skip, relu for a share of the output blocks. */
 static void mailp_resnet_conv_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
     const mailp_conv        *conv = step->conv;
-    const size_t             pixels = conv->h_out * conv->w_out, columns = mailp_map_side(conv->w_out);
-    const size_t             plane = mailp_map_side(conv->h_out) * columns * MAILP_LANES;
+    const size_t             columns = mailp_map_side(conv->w_out), plane = mailp_map_side(conv->h_out) * columns * MAILP_LANES;
     /* winograd_rows4 rounds differently: which panels it does must not depend on the shares */
     const size_t             panels = conv->c_out / MAILP_LANES, unit = conv->rows4 ? MAILP_ROWS4 : 1, together = conv->rows4 ? MAILP_ROWS4 : conv->group;
+    mailp_conv_job           job = mailp_conv_job_of(step, conv, i);
     size_t                   b, begin, end, n;
     mailp_share(&begin, &end, (panels + unit - 1) / unit, i, step->n_shares);
     begin *= unit;
     end    = MAILP_MIN(end * unit, panels);
     for (; begin < end; begin += n) {
-        float *raw = step->buffers.raw + begin * pixels * MAILP_LANES;
+        float *raw = step->buffers.raw + begin * job.ldy;
         n = MAILP_MIN(end - begin, together - begin % together);
-        mailp_conv_run(raw, pixels * MAILP_LANES, mailp_resnet_products(step, i), step->buffers.u + i * step->buffers.u_floats, conv, step->kernels,
-                       step->in, step->buffers.q[step->from], step->buffers.q_scale[step->from], begin, n);
-        for (b = begin; b < begin + n; b++, raw += pixels * MAILP_LANES) {
+        mailp_conv_run(&job, raw, begin, n);
+        for (b = begin; b < begin + n; b++, raw += job.ldy) {
             const size_t at = b * plane + (columns + 1) * MAILP_LANES;
             mailp_map_border(step->out + b * plane, conv->h_out, conv->w_out);
             step->kernels->group_norm(step->out + at, columns * MAILP_LANES, raw, step->skip == NULL ? NULL : step->skip + at,
                                       conv->gamma + b * MAILP_LANES, conv->beta + b * MAILP_LANES, conv->h_out, conv->w_out,
                                       step->relu);
-            mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to],
-                               step->buffers.u + i * step->buffers.u_floats, step->next, step->kernels,
-                               step->out + b * plane, b);
+            mailp_conv_prepare(step, i, b);
         }
     }
 }
@@ -8842,22 +8846,26 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
     const size_t             columns = mailp_map_side(w), plane = mailp_map_side(h) * columns * MAILP_LANES;
     const size_t             image_row = conv->shape.row_step * mailp_weight_bytes(conv->type);
     const float              one = 1.0f;
+    mailp_conv               strip = *conv;  /* as many rows as are done at a time */
+    mailp_conv_job           job = mailp_conv_job_of(step, &strip, i);
     mailp_moments            moments[MAILP_STEM_PANELS];
     size_t                   b, begin, end, n, y, rows;
+    job.ldy     = block;
+    job.q_scale = &one;
     mailp_share(&begin, &end, conv->c_out / MAILP_LANES, i, step->n_shares);
     memset(moments, 0, sizeof moments);
     for (y = 0; y < conv->h_out; y += rows) {
         rows = MAILP_MIN(conv->h_out - y, (size_t)MAILP_STEM_RING / 2);
         if (conv->tile == MAILP_STEM) {
-            mailp_stem_run(step->buffers.ring + begin * block + y % MAILP_STEM_RING * row, block, mailp_resnet_products(step, i),
-                           step->buffers.u + i * step->buffers.u_floats, conv, step->kernels, step->in, y, rows, begin, end);
+            mailp_stem_run(step->buffers.ring + begin * block + y % MAILP_STEM_RING * row, block, job.m, job.u, conv, step->kernels,
+                           step->buffers.image, y, rows, begin, end);
         } else {
-            mailp_conv strip = *conv;
             strip.h_out = rows;
+            job.in      = step->buffers.image + y * conv->shape.row_step;
+            job.q       = conv->low ? step->buffers.image_u8 + y * image_row : NULL;
             for (b = begin; b < end; b += n) {
                 n = MAILP_MIN(end - b, conv->group - b % conv->group);
-                mailp_conv_run(step->buffers.ring + b * block + y % MAILP_STEM_RING * row, block, NULL, NULL, &strip, step->kernels,
-                               step->in + y * conv->shape.row_step, conv->low ? step->buffers.image_u8 + y * image_row : NULL, &one, b, n);
+                mailp_conv_run(&job, step->buffers.ring + b * block + y % MAILP_STEM_RING * row, b, n);
             }
         }
         for (b = begin; b < end; b++) {
@@ -8869,8 +8877,7 @@ static void mailp_resnet_stem_task(void *arg, size_t i) {
         mailp_map_border(step->out + b * plane, h, w);
         step->kernels->pool_norm(step->out + b * plane + (columns + 1) * MAILP_LANES, columns * MAILP_LANES, &moments[b], conv->gamma + b * MAILP_LANES,
                                  conv->beta + b * MAILP_LANES, h, w);
-        mailp_conv_prepare(step->v, step->buffers.q[step->to], step->buffers.q_scale[step->to],
-                               step->buffers.u + i * step->buffers.u_floats, step->next, step->kernels, step->out + b * plane, b);
+        mailp_conv_prepare(step, i, b);
     }
 }
 
@@ -8918,12 +8925,14 @@ static void mailp_resnet_last_task(void *arg, size_t i) {
     const mailp_resnet         *net  = step->net;
     const mailp_resnet_buffers *b    = &step->buffers;
     const size_t                pixels = net->keypoint_conv.h_out * net->keypoint_conv.w_out, n = 2 * net->n_keypoints;
+    mailp_conv_job              job;
     size_t                      panel;
     if (i > 0) {
         return;
     }
+    job = mailp_conv_job_of(step, &net->keypoint_conv, 0);
     for (panel = 0; panel < net->keypoint_conv.c_out / MAILP_LANES; panel++) {
-        mailp_conv_run(b->raw + panel * pixels * MAILP_LANES, 0, NULL, NULL, &net->keypoint_conv, step->kernels, step->x, NULL, NULL, panel, 1);
+        mailp_conv_run(&job, b->raw + panel * job.ldy, panel, 1);
     }
     mailp_spatial_softmax(b->keypoints, b->raw, net, pixels);
     step->kernels->gemm[MAIL_WEIGHTS_F32](b->features, mailp_pad(net->feature_dim), b->keypoints, n, net->linear_w, NULL, net->linear_bias,
@@ -8960,26 +8969,18 @@ static void mailp_resnet_encode(const mailp_resnet_work *work, size_t n, const m
         step[k].d    = step[k].buffers.map[2];
         step[k].conv = &step[k].net->stem;
         step[k].next = &step[k].net->block[0].conv1;
-        step[k].in   = step[k].buffers.image;
         step[k].from = 1;
-        step[k].to   = 0;
+        step[k].in   = NULL;
         step[k].out  = step[k].x;
-        step[k].v    = step[k].buffers.v[0];
-        step[k].skip = NULL;
-        step[k].relu = 1;
     }
     mailp_resnet_step_run(&group, mailp_resnet_stem_task);
     for (i = 0; i < 8; i++) {
-        /* conv1 reads x, v[0] or q[0] and leaves t and v[1] or q[1]; conv2 reads one of these and leaves x and v[0] or q[0] */
         for (k = 0; k < n; k++) {
-            const mailp_basic_block *block = &step[k].net->block[i];
-            step[k].conv = &block->conv1;
-            step[k].next = &block->conv2;
-            step[k].in   = block->conv1.tile != 0 ? step[k].buffers.v[0] : step[k].x;
-            step[k].out  = step[k].buffers.map[1];
-            step[k].v    = step[k].buffers.v[1];
+            step[k].conv = &step[k].net->block[i].conv1;
+            step[k].next = &step[k].net->block[i].conv2;
             step[k].from = 0;
-            step[k].to   = 1;
+            step[k].in   = step[k].x;
+            step[k].out  = step[k].buffers.map[1];
             step[k].skip = NULL;
             step[k].relu = 1;
         }
@@ -8988,7 +8989,6 @@ static void mailp_resnet_encode(const mailp_resnet_work *work, size_t n, const m
             for (k = 0; k < n; k++) {
                 step[k].conv = &step[k].net->block[i].downsample;
                 step[k].next = NULL;
-                step[k].in   = step[k].x;
                 step[k].out  = step[k].d;
                 step[k].relu = 0;
             }
@@ -8996,23 +8996,23 @@ static void mailp_resnet_encode(const mailp_resnet_work *work, size_t n, const m
         }
         /* a task reads skip only where it writes, so the sum may replace it */
         for (k = 0; k < n; k++) {
-            const mailp_basic_block *block = &step[k].net->block[i];
-            if (block->has_downsample) {
+            if (step[k].net->block[i].has_downsample) {
                 float *swap = step[k].x;
                 step[k].x = step[k].d;
                 step[k].d = swap;
             }
-            step[k].conv = &block->conv2;
+            step[k].conv = &step[k].net->block[i].conv2;
             step[k].next = i < 7 ? &step[k].net->block[i + 1].conv1 : NULL;
-            step[k].in   = block->conv2.tile != 0 ? step[k].buffers.v[1] : step[k].buffers.map[1];
-            step[k].out  = step[k].x;
-            step[k].v    = step[k].buffers.v[0];
-            step[k].skip = step[k].x;
             step[k].from = 1;
-            step[k].to   = 0;
+            step[k].in   = step[k].buffers.map[1];
+            step[k].out  = step[k].x;
+            step[k].skip = step[k].x;
             step[k].relu = 1;
         }
         mailp_resnet_step_run(&group, mailp_resnet_conv_task);
+    }
+    for (k = 0; k < n; k++) {
+        step[k].in = step[k].x;
     }
     mailp_resnet_step_run(&group, mailp_resnet_last_task);
     for (k = 0; k < n; k++) {
