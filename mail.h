@@ -7705,7 +7705,7 @@ typedef struct mailp_resnet {
     const float      *keypoint_bias;  /* [n_keypoints] */
     const float      *pos_x, *pos_y;  /* [map_height * map_width] */
     float             temperature;
-    const float      *linear_w, *linear_bias;  /* panels of feature_dim, depth 2 * n_keypoints */
+    mailp_mat         linear;         /* 2 * n_keypoints -> feature_dim */
     const float      *table;          /* [3][256] normalised pixel values */
 } mailp_resnet;
 
@@ -7845,21 +7845,6 @@ static size_t mailp_resnet_scratch(const mailp_resnet *net, size_t n_threads) {
     arena.used = 0;
     mailp_resnet_layout(&buffers, &arena, net, MAILP_MAX(n_threads, (size_t)1));
     return arena.used;
-}
-
-/* Load n floats named prefix + name (one dimension) into memory of their own, padded with zeros to whole panels. */
-static const float *mailp_resnet_vector(mailp_loader *loader, const char *prefix, const char *name, size_t n) {
-    char         full[256];
-    const float *from;
-    float       *to;
-    (void)snprintf(full, sizeof full, "%s%s", prefix, name);
-    from = mailp_load(loader, full, 1, n, 0, 0, 0);
-    to   = mailp_take_floats(&loader->arena, mailp_pad(n));
-    if (from != NULL && to != NULL) {
-        memset(to, 0, mailp_pad(n) * sizeof(float));
-        memcpy(to, from, n * sizeof(float));
-    }
-    return to;
 }
 
 /* Panels that lie side by side with this one: `group` of them, fewer at the end of a layer.   *first: the first of them */
@@ -8108,7 +8093,7 @@ static size_t mailp_winograd_choose(const mailp_conv *conv, const mailp_kernels 
    GroupNorm at prefix + norm. */
 static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char *prefix, const char *name, const char *norm,
                              size_t c_out, size_t c_in, size_t h_in, size_t w_in, size_t size, size_t stride) {
-    char              full[256], text[64];
+    mailp_name        full;
     const float      *from;
     float            *scale = NULL;
     void             *w;
@@ -8167,8 +8152,7 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
         }
     }
 
-    (void)snprintf(full, sizeof full, "%s%s.weight", prefix, name);
-    from = mailp_load(loader, full, 4, c_out, c_in, size, size);
+    from = mailp_load(loader, mailp_cat(&full, mailp_cat(&full, prefix, name), ".weight"), 4, c_out, c_in, size, size);
     if (conv->tile != 0) {
         const size_t high = mailp_tile_height(conv->tile), wide = mailp_tile_width(conv->tile);
         conv->tiles_h = (conv->h_out + high - 1) / high;
@@ -8220,20 +8204,18 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     conv->w = w;
     conv->gamma = conv->beta = NULL;
     if (norm != NULL) {
-        (void)snprintf(text, sizeof text, "%s.weight", norm);
-        conv->gamma = mailp_resnet_vector(loader, prefix, text, c_out);
-        (void)snprintf(text, sizeof text, "%s.bias", norm);
-        conv->beta = mailp_resnet_vector(loader, prefix, text, c_out);
+        conv->gamma = mailp_vector(loader, mailp_cat(&full, mailp_cat(&full, prefix, norm), ".weight"), c_out);
+        conv->beta  = mailp_vector(loader, mailp_cat(&full, mailp_cat(&full, prefix, norm), ".bias"), c_out);
     }
 }
 
 /* Bind the tensors below prefix ("obs_encoder.key_model_map.<camera>.") and pack them; camera says sizes that are valid. Errors
    stay in the loader. */
 static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const char *prefix, const mailp_camera_config *camera) {
-    char         name[256], conv[32], norm[32];
+    mailp_name   name;
     const float *from;
     float       *to;
-    size_t       h, w, c, i, stage, n;
+    size_t       h, w, c, i;
 
     memset(net, 0, sizeof *net);
     if (camera->height == 0 || camera->width == 0 || camera->height > MAIL_MAX_IMAGE || camera->width > MAIL_MAX_IMAGE ||
@@ -8261,29 +8243,22 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
     net->feature_dim = camera->feature_dim;
     net->n_keypoints = camera->n_keypoints;
 
-    (void)snprintf(name, sizeof name, "%.200sbackbone.", prefix);
     c = camera->res_width;
-    mailp_conv_build(&net->stem, loader, name, "nets.0", "nets.1", c, 3, net->height, net->width, 7, 2);
+    mailp_conv_build(&net->stem, loader, prefix, "backbone.nets.0", "backbone.nets.1", c, 3, net->height, net->width, 7, 2);
     h = (net->stem.h_out + 1) / 2;  /* after the maximum */
     w = (net->stem.w_out + 1) / 2;
     for (i = 0; i < 8; i++) {
         mailp_basic_block *block = &net->block[i];
         const size_t       c_in = i > 0 && i % 2 == 0 ? c / 2 : c, stride = c_in == c ? 1 : 2;
-        stage = 4 + i / 2;
-        (void)snprintf(conv, sizeof conv, "nets.%d.%d.conv1", (int)stage, (int)(i % 2));
-        (void)snprintf(norm, sizeof norm, "nets.%d.%d.bn1", (int)stage, (int)(i % 2));
-        mailp_conv_build(&block->conv1, loader, name, conv, norm, c, c_in, h, w, 3, stride);
+        (void)snprintf(name.text, sizeof name.text, "%.200sbackbone.nets.%d.%d.", prefix, (int)(4 + i / 2), (int)(i % 2));
+        mailp_conv_build(&block->conv1, loader, name.text, "conv1", "bn1", c, c_in, h, w, 3, stride);
         block->has_downsample = stride == 2;
         if (block->has_downsample) {
-            (void)snprintf(conv, sizeof conv, "nets.%d.%d.downsample.0", (int)stage, (int)(i % 2));
-            (void)snprintf(norm, sizeof norm, "nets.%d.%d.downsample.1", (int)stage, (int)(i % 2));
-            mailp_conv_build(&block->downsample, loader, name, conv, norm, c, c_in, h, w, 1, stride);
+            mailp_conv_build(&block->downsample, loader, name.text, "downsample.0", "downsample.1", c, c_in, h, w, 1, stride);
         }
         h = block->conv1.h_out;
         w = block->conv1.w_out;
-        (void)snprintf(conv, sizeof conv, "nets.%d.%d.conv2", (int)stage, (int)(i % 2));
-        (void)snprintf(norm, sizeof norm, "nets.%d.%d.bn2", (int)stage, (int)(i % 2));
-        mailp_conv_build(&block->conv2, loader, name, conv, norm, c, c, h, w, 3, 1);
+        mailp_conv_build(&block->conv2, loader, name.text, "conv2", "bn2", c, c, h, w, 3, 1);
         if (i % 2 == 1 && i < 7) {
             c *= 2;
         }
@@ -8291,20 +8266,18 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
 
     mailp_conv_build(&net->keypoint_conv, loader, prefix, "pool.nets", NULL, net->n_keypoints, c, h, w, 1, 1);
     net->keypoint_conv.c_out = mailp_pad(net->n_keypoints);
-    net->keypoint_bias = mailp_resnet_vector(loader, prefix, "pool.nets.bias", net->n_keypoints);
+    net->keypoint_bias = mailp_vector(loader, mailp_cat(&name, prefix, "pool.nets.bias"), net->n_keypoints);
 
-    (void)snprintf(name, sizeof name, "%.200spool.temperature", prefix);
-    from = mailp_load(loader, name, 1, 1, 0, 0, 0);
+    from = mailp_load(loader, mailp_cat(&name, prefix, "pool.temperature"), 1, 1, 0, 0, 0);
     if (from != NULL) {
         net->temperature = from[0];
         if (!(net->temperature > 0.0f)) {
-            loader->status = mailp_fail(loader->err, MAIL_E_TENSOR, "tensor '%s' is %g, expected a positive number", name,
+            loader->status = mailp_fail(loader->err, MAIL_E_TENSOR, "tensor '%s' is %g, expected a positive number", name.text,
                                         (double)net->temperature);
         }
     }
     for (i = 0; i < 2; i++) {
-        (void)snprintf(name, sizeof name, "%.200spool.pos_%c", prefix, i == 0 ? 'x' : 'y');
-        from = mailp_load(loader, name, 2, 1, h * w, 0, 0);
+        from = mailp_load(loader, mailp_cat(&name, prefix, i == 0 ? "pool.pos_x" : "pool.pos_y"), 2, 1, h * w, 0, 0);
         to   = mailp_take_floats(&loader->arena, h * w);
         if (from != NULL && to != NULL) {
             memcpy(to, from, h * w * sizeof(float));
@@ -8312,15 +8285,7 @@ static void mailp_resnet_build(mailp_resnet *net, mailp_loader *loader, const ch
         *(i == 0 ? &net->pos_x : &net->pos_y) = to;
     }
 
-    n = 2 * net->n_keypoints;
-    (void)snprintf(name, sizeof name, "%.200snets.3.weight", prefix);
-    from = mailp_load(loader, name, 2, net->feature_dim, n, 0, 0);
-    to   = mailp_take_floats(&loader->arena, (uint64_t)mailp_pad(net->feature_dim) * n);
-    if (from != NULL && to != NULL) {
-        mailp_conv_pack(to, NULL, from, net->feature_dim, n, 1, 1, MAILP_DIRECT, MAIL_WEIGHTS_F32, 0);
-    }
-    net->linear_w    = to;
-    net->linear_bias = mailp_resnet_vector(loader, prefix, "nets.3.bias", net->feature_dim);
+    mailp_linear_build(loader, &net->linear, mailp_cat(&name, prefix, "nets.3"), net->feature_dim, 2 * net->n_keypoints, MAIL_WEIGHTS_F32);
 
     to = mailp_take_floats(&loader->arena, 3 * 256);
     for (i = 0; to != NULL && i < 3 * 256; i++) {
@@ -8924,7 +8889,6 @@ static void mailp_resnet_last_task(void *arg, size_t i) {
     const mailp_resnet_step    *step = (const mailp_resnet_step *)arg;
     const mailp_resnet         *net  = step->net;
     const mailp_resnet_buffers *b    = &step->buffers;
-    const size_t                pixels = net->keypoint_conv.h_out * net->keypoint_conv.w_out, n = 2 * net->n_keypoints;
     mailp_conv_job              job;
     size_t                      panel;
     if (i > 0) {
@@ -8934,9 +8898,9 @@ static void mailp_resnet_last_task(void *arg, size_t i) {
     for (panel = 0; panel < net->keypoint_conv.c_out / MAILP_LANES; panel++) {
         mailp_conv_run(&job, b->raw + panel * job.ldy, panel, 1);
     }
-    mailp_spatial_softmax(b->keypoints, b->raw, net, pixels);
-    step->kernels->gemm[MAIL_WEIGHTS_F32](b->features, mailp_pad(net->feature_dim), b->keypoints, n, net->linear_w, NULL, net->linear_bias,
-                                          1, n, mailp_panels(net->feature_dim), 0);
+    mailp_spatial_softmax(b->keypoints, b->raw, net, net->keypoint_conv.h_out * net->keypoint_conv.w_out);
+    step->kernels->gemm[MAIL_WEIGHTS_F32](b->features, mailp_pad(net->feature_dim), b->keypoints, net->linear.k, net->linear.w, NULL,
+                                          net->linear.bias, 1, net->linear.k, net->linear.panels, 0);
 }
 
 /* Encode n <= MAIL_MAX_CAMERAS pictures together.
@@ -9287,7 +9251,7 @@ static void mailp_policy_build(mailp_loader *l, mail_policy *p) {
     mailp_name          name;
     size_t              i;
     for (i = 0; i < c->n_cameras && l->status == MAIL_OK; i++) {
-        (void)snprintf(name.text, sizeof name.text, "obs_encoder.key_model_map.%s.", c->camera[i].name);
+        (void)snprintf(name.text, sizeof name.text, MAILP_CAMERA_NAMES "%s.", c->camera[i].name);
         mailp_resnet_build(&p->resnet[i], l, name.text, &c->camera[i]);
     }
     if (c->lang) {
