@@ -7929,7 +7929,9 @@ static float mailp_conv_step(const float *v, size_t c_in, size_t taps, mailp_pac
    scale  out, [c_out] for weights that become integers, int8 or with bf16 int16: steps, see mailp_conv_step; or NULL */
 static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_out, size_t c_in, size_t taps, size_t group,
                             mailp_packing packing, mail_weights type, int sum) {
-    const size_t together = 4 / mailp_weight_bytes(type);  /* values in four bytes */
+    const int    by_columns = packing == MAILP_ROWS || packing == MAILP_ROWS16;
+    const size_t shift = packing != MAILP_LOW && packing != MAILP_ROWS16 ? 0 : type == MAIL_WEIGHTS_INT8 ? 2 : 1;
+    const size_t together = (size_t)1 << shift;  /* input channels side by side */
     size_t       o, t, i, first;
     for (o = 0; o < mailp_pad(c_out); o++) {
         const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), packing == MAILP_ROWS ? 1 : group);
@@ -7940,17 +7942,10 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
         }
         for (t = 0; t < taps; t++) {
             for (i = 0; i < c_in; i++) {
+                const size_t place = by_columns ? t % 3 * 3 + t / 3 : t, block = (i / MAILP_LANES * taps + place) * MAILP_LANES + i % MAILP_LANES;
                 const size_t k = packing == MAILP_WINOGRAD ? (i * n + panel - first) * taps + t :
-                                 packing == MAILP_ROWS || packing == MAILP_ROWS16 ?
-                                 ((i / MAILP_LANES * 3 + t % 3) * 3 + t / 3) * MAILP_LANES + i % MAILP_LANES :
-                                 (t * c_in + i) * n + panel - first;
-                const size_t low = (i / MAILP_LANES * taps + t) * (MAILP_LANES / together) + i % MAILP_LANES / together;
-                const size_t at = packing == MAILP_LOW ?
-                                  first * taps * c_in * MAILP_LANES +
-                                  ((low * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * together + i % together :
-                                  packing == MAILP_ROWS16 ? first * taps * c_in * MAILP_LANES +
-                                                            ((k / 2 * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * 2 + i % 2 :
-                                  (first * taps * c_in + k) * MAILP_LANES + o % MAILP_LANES;
+                                 (packing == MAILP_DIRECT ? t * c_in + i : block >> shift) * n + panel - first;
+                const size_t at = first * taps * c_in * MAILP_LANES + (k * MAILP_LANES + o % MAILP_LANES) * together + (i & (together - 1));
                 const float  value = o < c_out ? v[i * taps + t] : 0.0f;
                 if (type == MAIL_WEIGHTS_F32) {
                     ((float *)to)[at] = value;
@@ -8089,24 +8084,67 @@ static size_t mailp_winograd_choose(const mailp_conv *conv, const mailp_kernels 
     return four >= 12 || mailp_quads(conv, kernels) != 0 ? 4 : mailp_by_rows4(conv, kernels) && w <= 8 ? 1 : two >= 12 ? 2 : 0;
 }
 
+/* Where a convolution whose tile is chosen finds its inputs: see mailp_conv_shape */
+static void mailp_conv_geometry(mailp_conv *conv, size_t size, size_t stride) {
+    mailp_conv_shape *shape = &conv->shape;
+    size_t            y, x;
+    if (conv->tile != 0) {  /* the products of each of the planes: rows are tiles, all in one row of the picture */
+        const size_t high = mailp_tile_height(conv->tile), wide = mailp_tile_width(conv->tile);
+        conv->tiles_h = (conv->h_out + high - 1) / high;
+        conv->tiles_w = (conv->w_out + wide - 1) / wide;
+        conv->planes  = conv->tile == 1 ? 6 : conv->tile == MAILP_PHASES ? 25 : conv->tile == 2 ? 16 : 36;
+        shape->n_taps     = conv->tile == 1 ? 3 : 1;
+        shape->n_blocks   = mailp_panels(conv->c_in);
+        shape->depth      = MAILP_LANES;
+        shape->width      = conv->tiles_h * conv->tiles_w;
+        shape->pixel_step = MAILP_LANES;
+        shape->row_step   = 0;
+        shape->plane      = (conv->tiles_h + shape->n_taps - 1) * conv->tiles_w * MAILP_LANES;
+        for (y = 0; y < shape->n_taps; y++) {
+            shape->tap[y] = y * conv->tiles_w * MAILP_LANES;
+        }
+    } else if (size == 7) {
+        const size_t row = (conv->w_in + 6) * conv->c_in;
+        shape->n_taps     = 7;
+        shape->n_blocks   = 1;
+        shape->depth      = conv->low ? mailp_stem_depth(conv->type) : 7 * conv->c_in;
+        shape->width      = conv->w_out;
+        shape->pixel_step = stride * conv->c_in;
+        shape->row_step   = stride * row;
+        shape->plane      = 0;
+        for (y = 0; y < 7; y++) {
+            shape->tap[y] = y * row;
+        }
+    } else {
+        const size_t columns = mailp_map_side(conv->w_in);
+        shape->n_taps     = size * size;
+        shape->n_blocks   = conv->c_in / MAILP_LANES;
+        shape->depth      = MAILP_LANES;
+        shape->width      = conv->w_out;
+        shape->pixel_step = stride * MAILP_LANES;
+        shape->row_step   = stride * columns * MAILP_LANES;
+        shape->plane      = mailp_map_side(conv->h_in) * columns * MAILP_LANES;
+        for (y = 0; y < size; y++) {
+            for (x = 0; x < size; x++) {
+                shape->tap[y * size + x] = ((y + (3 - size) / 2) * columns + x + (3 - size) / 2) * MAILP_LANES;
+            }
+        }
+    }
+}
+
 /* A convolution of size x size (1, 3, or 7 for the stem), its weights at prefix + name + ".weight", and unless norm is NULL its
    GroupNorm at prefix + norm. */
 static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char *prefix, const char *name, const char *norm,
                              size_t c_out, size_t c_in, size_t h_in, size_t w_in, size_t size, size_t stride) {
-    mailp_name        full;
-    const float      *from;
-    float            *scale = NULL;
-    void             *w;
-    mailp_conv_shape *shape = &conv->shape;
-    const size_t      columns = mailp_map_side(w_in);
-    size_t            y, x;
-    int               sixteen;
-
+    mailp_name   full;
+    const float *from;
+    float       *scale, *bias;
+    void        *w;
+    int          sixteen;
     conv->type  = norm == NULL ? MAIL_WEIGHTS_F32 : loader->weights;  /* the keypoints' keep all bits */
     sixteen     = mailp_sixteen(loader->kernels, conv->type);
     conv->low   = mailp_cpu_low(loader->kernels, conv->type) &&
                   (size != 7 || sixteen || (conv->type == MAIL_WEIGHTS_INT8 && loader->kernels->stem_most > 0)) && !(size == 1 && sixteen);
-    conv->bias  = NULL;
     conv->c_in  = c_in;
     conv->c_out = c_out;
     conv->h_in  = h_in;
@@ -8114,7 +8152,6 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     conv->h_out = (h_in + stride - 1) / stride;
     conv->w_out = (w_in + stride - 1) / stride;
     conv->tile  = size == 1 ? 0 : mailp_winograd_choose(conv, loader->kernels, size, stride);
-    conv->planes = 0;
     if (conv->low && (conv->tile == MAILP_STEM || (conv->tile == 4 && loader->kernels->low_rate[conv->type] < 16))) {
         conv->low = 0;  /* so few products in float32 are less work (AVX2 alone: 0.37 against 0.47 ms for 64 channels of 32 x 32) */
     }
@@ -8124,84 +8161,35 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     if (size == 7 && !conv->low) {
         conv->type = MAIL_WEIGHTS_F32;
     }
-    shape->width = conv->w_out;
-    if (size == 7) {
-        shape->pixel_step = stride * c_in;
-        shape->row_step   = stride * (w_in + 6) * c_in;
-        shape->plane      = 0;
-        shape->depth      = 7 * c_in;
-        shape->n_blocks   = 1;
-        shape->n_taps     = 7;
-        for (y = 0; y < 7; y++) {
-            shape->tap[y] = y * (w_in + 6) * c_in;
-        }
-        if (conv->low) {
-            shape->depth = mailp_stem_depth(conv->type);
-        }
-    } else {
-        shape->pixel_step = stride * MAILP_LANES;
-        shape->row_step   = stride * columns * MAILP_LANES;
-        shape->plane      = mailp_map_side(h_in) * columns * MAILP_LANES;
-        shape->depth      = MAILP_LANES;
-        shape->n_blocks   = c_in / MAILP_LANES;
-        shape->n_taps     = size * size;
-        for (y = 0; y < size; y++) {
-            for (x = 0; x < size; x++) {
-                shape->tap[y * size + x] = ((y + (3 - size) / 2) * columns + x + (3 - size) / 2) * MAILP_LANES;
-            }
-        }
-    }
-
+    mailp_conv_geometry(conv, size, stride);
     from = mailp_load(loader, mailp_cat(&full, mailp_cat(&full, prefix, name), ".weight"), 4, c_out, c_in, size, size);
-    if (conv->tile != 0) {
-        const size_t high = mailp_tile_height(conv->tile), wide = mailp_tile_width(conv->tile);
-        conv->tiles_h = (conv->h_out + high - 1) / high;
-        conv->tiles_w = (conv->w_out + wide - 1) / wide;
-        conv->planes  = conv->tile == 1 ? 6 : conv->tile == MAILP_PHASES ? 25 : conv->tile == 2 ? 16 : 36;
-        /* the products of each of the planes: rows are tiles, all in one row of the picture */
-        shape->n_taps     = conv->tile == 1 ? 3 : 1;
-        shape->n_blocks   = size == 7 ? 1 : c_in / MAILP_LANES;
-        shape->width      = conv->tiles_h * conv->tiles_w;
-        shape->pixel_step = MAILP_LANES;
-        shape->row_step   = 0;
-        shape->plane      = (conv->tiles_h + shape->n_taps - 1) * conv->tiles_w * MAILP_LANES;
-        for (y = 0; y < shape->n_taps; y++) {
-            shape->tap[y] = y * conv->tiles_w * MAILP_LANES;
-        }
-    }
     conv->quads = conv->tile == 4 ? mailp_quads(conv, loader->kernels) : 0;
     conv->rows4 = conv->tile == 1 && mailp_by_rows4(conv, loader->kernels);
     conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
                    conv->h_out * conv->w_out <= 16;
     conv->group  = conv->stream ? 1 : loader->kernels->conv_group;
     conv->inside = conv->tile == 0 && !conv->low && !conv->stream && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
-    conv->scale  = NULL;
-    if (conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen)) {
-        conv->scale = scale = mailp_take_floats(&loader->arena, mailp_pad(c_out));
-    }
-    w = mailp_take(&loader->arena, mailp_weight_bytes(conv->type) * (size == 7 && conv->low ? c_out * 7 * shape->depth :
+    scale = conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen) ? mailp_take_floats(&loader->arena, mailp_pad(c_out)) : NULL;
+    w = mailp_take(&loader->arena, mailp_weight_bytes(conv->type) * (size == 7 && conv->low ? c_out * 7 * conv->shape.depth :
                                                                      conv->tile == MAILP_STEM ? c_out * 36 * MAILP_STEM_DEPTH :
                                                                      mailp_pad(c_out) * c_in * size * size));
-    if (conv->tile == MAILP_STEM) {
-        if (from != NULL && w != NULL) {
+    bias = size == 7 && conv->low ? mailp_take_floats(&loader->arena, c_out) : NULL;
+    if (from != NULL && w != NULL) {
+        if (conv->tile == MAILP_STEM) {
             mailp_stem_transform((float *)w, from, c_out, conv->group);
-        }
-    } else if (size == 7 && conv->low) {
-        float *bias = mailp_take_floats(&loader->arena, c_out);
-        if (from != NULL && w != NULL) {
+        } else if (size == 7 && conv->low) {
             mailp_stem_pack(w, scale, bias, from, c_out, conv->group, conv->type, sixteen ? 32767 : loader->kernels->stem_most);
-        }
-        conv->bias = bias;
-    } else if (conv->quads != 0) {
-        if (from != NULL && w != NULL) {
+        } else if (conv->quads != 0) {
             mailp_quad_pack((float *)w, from, c_out, c_in, loader->kernels->quad_lanes);
+        } else {
+            const mailp_packing packing = conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) :
+                                          conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT;
+            mailp_conv_pack(w, scale, from, c_out, c_in, size * size, conv->group, packing, conv->type, loader->kernels->low_sum);
         }
-    } else if (from != NULL && w != NULL) {
-        const mailp_packing packing = conv->tile == 1 ? (conv->low ? MAILP_ROWS16 : MAILP_ROWS) :
-                                      conv->tile != 0 ? MAILP_WINOGRAD : conv->low ? MAILP_LOW : MAILP_DIRECT;
-        mailp_conv_pack(w, scale, from, c_out, c_in, size * size, conv->group, packing, conv->type, loader->kernels->low_sum);
     }
-    conv->w = w;
+    conv->w     = w;
+    conv->scale = scale;
+    conv->bias  = bias;
     conv->gamma = conv->beta = NULL;
     if (norm != NULL) {
         conv->gamma = mailp_vector(loader, mailp_cat(&full, mailp_cat(&full, prefix, norm), ".weight"), c_out);
