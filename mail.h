@@ -6654,19 +6654,59 @@ MAILP_UNUSED static const mailp_kernels *mailp_kernels_choose(const char *isa) {
 /* Loading runs twice over the same code (see mailp_arena): first shapes are checked and sizes added up, then tensors are
    read and packed. The first failure sticks in status, and everything after it does nothing. */
 typedef struct mailp_loader {
-    const mail_tensors  *tensors;
-    const mailp_kernels *kernels;
-    mail_weights         weights;
-    mailp_arena          arena;    /* packed weights */
-    float               *tmp;      /* one tensor at a time, as float32; NULL while measuring */
-    size_t               tmp_need; /* floats; grows while measuring */
-    const mail_tensor   *held;     /* the tensor whose values were given out last, or NULL */
-    const mail_tensor   *twin;     /* what the file has under the other name of the tensor that was found last, or NULL */
-    unsigned char       *used;     /* [mail_tensors_count] tensors that were asked for */
-    size_t               n_parameters;
-    mail_status          status;
-    mail_error          *err;
+    const mail_tensors   *tensors;
+    const mail_allocator *allocator;
+    const mailp_kernels  *kernels;
+    mail_weights          weights;
+    mailp_arena           arena;    /* packed weights */
+    size_t                measured; /* bytes of them */
+    float                *tmp;      /* one tensor at a time, as float32; NULL while measuring */
+    size_t                tmp_need; /* floats; grows while measuring */
+    const mail_tensor    *held;     /* the tensor whose values were given out last, or NULL */
+    const mail_tensor    *twin;     /* what the file has under the other name of the tensor that was found last, or NULL */
+    unsigned char        *used;     /* [mail_tensors_count] tensors that were asked for */
+    size_t                n_parameters;
+    mail_status           status;
+    mail_error           *err;
 } mailp_loader;
+
+/* Begin with the weights, instruction set and allocator of options, which must outlive the loader. What this takes, mailp_loader_end
+   gives back; after a failure there is nothing. */
+static mail_status mailp_loader_begin(mailp_loader *l, const mail_tensors *tensors, const mail_options *options, mail_error *err) {
+    const size_t n = mail_tensors_count(tensors) + 1;
+    memset(l, 0, sizeof *l);
+    l->tensors   = tensors;
+    l->allocator = &options->allocator;
+    l->kernels   = mailp_kernels_choose(options->isa);
+    l->weights   = options->weights;
+    l->err       = err;
+    if ((unsigned)options->weights > MAIL_WEIGHTS_INT8) {
+        l->status = mailp_fail(err, MAIL_E_ARGUMENT, "weights %d are none of f32, bf16 and int8", (int)options->weights);
+    } else if (l->kernels == NULL) {
+        l->status = mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", options->isa);
+    } else if ((l->used = (unsigned char *)mailp_alloc(l->allocator, n)) == NULL) {
+        l->status = mailp_fail(err, MAIL_E_MEMORY, "no memory to mark %llu tensors", MAILP_LLU(n));
+    } else {
+        memset(l->used, 0, n);
+    }
+    return l->status;
+}
+
+/* All has been measured: memory for a tensor at a time, and for the weights, which is the caller's to free, also if this fails. NULL:
+   something failed before. */
+static void *mailp_loader_block(mailp_loader *l) {
+    void *block = l->status == MAIL_OK ? mailp_alloc(l->allocator, l->arena.used) : NULL;
+    if (block != NULL) {
+        l->tmp = (float *)mailp_alloc(l->allocator, mailp_bytes((uint64_t)l->tmp_need + MAILP_LANES, sizeof(float)));
+    }
+    if (l->status == MAIL_OK && l->tmp == NULL) {
+        l->status = mailp_fail(l->err, MAIL_E_MEMORY, "no memory for %llu bytes of weights", MAILP_LLU(l->arena.used));
+    }
+    l->measured   = l->arena.used;
+    l->arena.base = (unsigned char *)block;
+    l->arena.used = 0;
+    return block;
+}
 
 /* name with the first occurrence of from replaced by to, in out; 0 if from is not there */
 static int mailp_alias(char *out, size_t size, const char *name, const char *from, const char *to) {
@@ -6704,12 +6744,27 @@ static void mailp_loader_release(mailp_loader *l) {
     }
 }
 
+static void mailp_loader_end(mailp_loader *l) {
+    assert(l->status != MAIL_OK || l->arena.used == l->measured);
+    mailp_loader_release(l);
+    mailp_free(l->allocator, l->tmp);
+    mailp_free(l->allocator, l->used);
+}
+
+/* Where the first value that is not finite stands, or n. */
+static size_t mailp_not_finite(const float *x, size_t n) {
+    size_t i;
+    for (i = 0; i < n && fabsf(x[i]) <= FLT_MAX; i++) {
+    }
+    return i;
+}
+
 /* Fetch a weight as float32, row-major, with exactly this shape. While measuring only the shape is checked.
    Returns values that hold until the next call, or NULL while measuring and after a failure. */
 static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dims, size_t d0, size_t d1, size_t d2, size_t d3) {
     const mail_tensor *t;
     const float       *values;
-    size_t             want[4], n = 1, i;
+    size_t             want[4], n = 1, bad;
     unsigned           d;
     int                same;
     want[0] = d0;
@@ -6762,11 +6817,10 @@ static const float *mailp_load(mailp_loader *l, const char *name, unsigned n_dim
         values    = l->tmp;
         l->status = mail_tensor_read(t, l->tmp, n, l->err);
     }
-    for (i = 0; l->status == MAIL_OK && i < n; i++) {
-        if (!(fabsf(values[i]) <= FLT_MAX)) {
-            l->status = mailp_fail(l->err, MAIL_E_NUMBER, "tensor '%s' holds a value that is not a finite float32 at index %llu", name,
-                                   (unsigned long long)i);
-        }
+    bad = l->status == MAIL_OK ? mailp_not_finite(values, n) : n;
+    if (bad < n) {
+        l->status = mailp_fail(l->err, MAIL_E_NUMBER, "tensor '%s' holds a value that is not a finite float32 at index %llu", name,
+                               MAILP_LLU(bad));
     }
     return l->status == MAIL_OK ? values : NULL;
 }
@@ -8986,56 +9040,30 @@ struct mail_encoder {
 
 MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tensors *tensors, const char *prefix, size_t width,
                                          size_t height, const mail_options *options, mail_error *err) {
-    static const char    missing[] = "mail_encoder_create: tensors, prefix or result is NULL";
-    mail_allocator       none;
-    const mail_allocator *allocator = &none;
-    mailp_camera_config  camera;
-    mailp_loader         loader;
-    mail_encoder        *made;
-    const mail_tensor   *stem, *pool, *linear;
-    char                 name[256];
-    void                *memory;
-
-    memset(&none, 0, sizeof none);
-    memset(&camera, 0, sizeof camera);
-    memset(&loader, 0, sizeof loader);
+    const mail_options  o = options == NULL ? mail_options_init() : *options;
+    mailp_camera_config camera;
+    mailp_resnet        net;
+    mailp_loader        l;
+    mailp_name          name;
+    mail_encoder       *made;
+    const mail_tensor  *stem, *pool, *linear;
     if (encoder != NULL) {
         *encoder = NULL;
     }
     if (encoder == NULL || tensors == NULL || prefix == NULL) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "%s", missing);
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_encoder_create: tensors, prefix or result is NULL");
     }
-    if (options != NULL) {
-        allocator      = &options->allocator;
-        loader.weights = options->weights;
+    if (mailp_loader_begin(&l, tensors, &o, err) != MAIL_OK) {
+        return l.status;
     }
-    loader.tensors = tensors;
-    loader.err     = err;
-    loader.kernels = mailp_kernels_choose(options == NULL ? NULL : options->isa);
-    if (loader.kernels == NULL) {
-        return mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not available here", options->isa);
-    }
-    if ((unsigned)loader.weights > MAIL_WEIGHTS_INT8) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "weights %d are none of f32, bf16 and int8", (int)loader.weights);
-    }
-    loader.used = (unsigned char *)mailp_alloc(allocator, mail_tensors_count(tensors) + 1);
-    if (loader.used == NULL) {
-        return mailp_fail(err, MAIL_E_MEMORY, "out of memory");
-    }
-    memset(loader.used, 0, mail_tensors_count(tensors) + 1);
-
-    (void)snprintf(name, sizeof name, "%sbackbone.nets.0.weight", prefix);
-    stem = mailp_find(&loader, name);
-    (void)snprintf(name, sizeof name, "%spool.nets.weight", prefix);
-    pool = mailp_find(&loader, name);
-    (void)snprintf(name, sizeof name, "%snets.3.weight", prefix);
-    linear = mailp_find(&loader, name);
-    if (loader.status == MAIL_OK && (stem == NULL || pool == NULL || linear == NULL || stem->n_dims != 4 || pool->n_dims != 4 ||
-                                     linear->n_dims != 2)) {
-        loader.status = mailp_fail(err, MAIL_E_TENSOR, "'%sbackbone.nets.0.weight', '...pool.nets.weight' or '...nets.3.weight' is "
-                                   "missing or has not 4, 4 and 2 dimensions", prefix);
-    }
-    if (loader.status == MAIL_OK) {
+    stem   = mailp_find(&l, mailp_cat(&name, prefix, "backbone.nets.0.weight"));
+    pool   = mailp_find(&l, mailp_cat(&name, prefix, "pool.nets.weight"));
+    linear = mailp_find(&l, mailp_cat(&name, prefix, "nets.3.weight"));
+    if (stem == NULL || pool == NULL || linear == NULL || stem->n_dims != 4 || pool->n_dims != 4 || linear->n_dims != 2) {
+        l.status = mailp_fail(err, MAIL_E_TENSOR, "'%sbackbone.nets.0.weight', '...pool.nets.weight' or '...nets.3.weight' is "
+                              "missing or has not 4, 4 and 2 dimensions", prefix);
+    } else {
+        memset(&camera, 0, sizeof camera);
         (void)snprintf(camera.name, sizeof camera.name, "%.60s", prefix);
         camera.height      = height;
         camera.width       = width;
@@ -9044,44 +9072,32 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
         camera.res_width   = (size_t)MAILP_MIN(stem->shape[0], (uint64_t)SIZE_MAX);
         camera.n_keypoints = (size_t)MAILP_MIN(pool->shape[0], (uint64_t)SIZE_MAX);
         camera.feature_dim = (size_t)MAILP_MIN(linear->shape[0], (uint64_t)SIZE_MAX);
-        (void)mailp_take(&loader.arena, sizeof *made);
-        {
-            mailp_resnet net;
-            mailp_resnet_build(&net, &loader, prefix, &camera);
-        }
+        (void)mailp_take(&l.arena, sizeof *made);
+        mailp_resnet_build(&net, &l, prefix, &camera);
     }
-    if (loader.status == MAIL_OK) {
-        memory     = mailp_alloc(allocator, loader.arena.used);
-        loader.tmp = (float *)mailp_alloc(allocator, mailp_bytes(loader.tmp_need, sizeof(float)));
-        if (memory == NULL || loader.tmp == NULL) {
-            loader.status = mailp_fail(err, MAIL_E_MEMORY, "out of memory");
-        } else {
-            loader.arena.base = (unsigned char *)memory;
-            loader.arena.used = 0;
-            made = (mail_encoder *)mailp_take(&loader.arena, sizeof *made);
-            memset(made, 0, sizeof *made);
-            mailp_resnet_build(&made->net, &loader, prefix, &camera);
-            made->kernels          = loader.kernels;
-            made->allocator        = *allocator;
-            made->info.width       = width;
-            made->info.height      = height;
-            made->info.feature_dim = camera.feature_dim;
-            made->info.n_keypoints = camera.n_keypoints;
-            made->info.n_parameters = loader.n_parameters;
-            made->info.weight_bytes = loader.arena.used - sizeof *made;
-            made->info.isa         = loader.kernels->name;
-            made->info.weights     = loader.weights;
-            *encoder               = made;
-        }
-        mailp_loader_release(&loader);
-        mailp_free(allocator, loader.tmp);
-        if (loader.status != MAIL_OK) {
-            mailp_free(allocator, memory);
-            *encoder = NULL;
-        }
+    made = (mail_encoder *)mailp_loader_block(&l);
+    if (l.status == MAIL_OK) {
+        (void)mailp_take(&l.arena, sizeof *made);
+        memset(made, 0, sizeof *made);
+        mailp_resnet_build(&made->net, &l, prefix, &camera);
+        made->kernels           = l.kernels;
+        made->allocator         = o.allocator;
+        made->info.width        = width;
+        made->info.height       = height;
+        made->info.feature_dim  = camera.feature_dim;
+        made->info.n_keypoints  = camera.n_keypoints;
+        made->info.n_parameters = l.n_parameters;
+        made->info.weight_bytes = l.arena.used - sizeof *made;
+        made->info.isa          = l.kernels->name;
+        made->info.weights      = l.weights;
     }
-    mailp_free(allocator, loader.used);
-    return loader.status;
+    mailp_loader_end(&l);
+    if (l.status != MAIL_OK) {
+        mailp_free(&o.allocator, made);
+    } else {
+        *encoder = made;
+    }
+    return l.status;
 }
 
 MAIL_API void mail_encoder_free(mail_encoder *encoder) {
@@ -9103,7 +9119,7 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
                                          void *scratch, size_t size, const mail_parallel *parallel, mail_error *err) {
     mailp_resnet_work work;
     mail_status       status;
-    size_t            need, i;
+    size_t            need, bad;
     if (encoder == NULL || features == NULL || scratch == NULL || (uintptr_t)scratch % MAILP_ALIGN != 0) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_encoder_encode: encoder, features or scratch is NULL, or scratch is not aligned to %d",
                           MAILP_ALIGN);
@@ -9123,12 +9139,8 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
     work.keypoints = keypoints;
     work.scratch   = scratch;
     mailp_resnet_encode(&work, 1, encoder->kernels, parallel, NULL);
-    for (i = 0; i < encoder->net.feature_dim; i++) {
-        if (!(fabsf(features[i]) <= FLT_MAX)) {
-            return mailp_fail(err, MAIL_E_NUMBER, "feature %llu is not finite", (unsigned long long)i);
-        }
-    }
-    return MAIL_OK;
+    bad = mailp_not_finite(features, encoder->net.feature_dim);
+    return bad < encoder->net.feature_dim ? mailp_fail(err, MAIL_E_NUMBER, "feature %llu is not finite", MAILP_LLU(bad)) : MAIL_OK;
 }
 
 /* ================================================================================================================
@@ -9909,14 +9921,6 @@ static mail_status mailp_plan_start(mail_session *s, mail_error *err) {
     return MAIL_OK;
 }
 
-/* Where the first value that is not finite stands, or n. */
-static size_t mailp_not_finite(const float *x, size_t n) {
-    size_t i;
-    for (i = 0; i < n && fabsf(x[i]) <= FLT_MAX; i++) {
-    }
-    return i;
-}
-
 static mail_status mailp_plan_step(mail_session *s, mail_error *err) {
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
@@ -10060,7 +10064,7 @@ static void mailp_check_surplus(mailp_loader *l) {
     }
 }
 
-static void mailp_info_fill(mail_policy *p, const mailp_loader *l, mail_weights weights) {
+static void mailp_info_fill(mail_policy *p, const mailp_loader *l) {
     static const char *const names[] = { "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" };
     const mailp_config *c = &p->cfg;
     mail_info          *i = &p->info;
@@ -10096,26 +10100,24 @@ static void mailp_info_fill(mail_policy *p, const mailp_loader *l, mail_weights 
     i->action_min     = c->min;
     i->action_max     = c->max;
     i->description    = c->description[0] ? c->description : NULL;
-    i->weights        = weights;
+    i->weights        = l->weights;
     i->isa            = p->kernels->name;
     i->n_parameters   = l->n_parameters;
     i->weight_bytes   = l->arena.used;
 }
 
-/* Everything but opening the file. Takes tensors over: the caller frees the policy on failure. */
+/* Everything but opening the files. json: what a file beside the checkpoint says, or NULL; options->config_json takes its place. */
 static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t json_size, const mail_options *options, mail_error *err) {
     mailp_loader l;
-    size_t       n = mail_tensors_count(p->tensors), j;
-    mail_status  status = mailp_config_read(&p->cfg, p->tensors, json, json_size, err);
+    size_t       j;
+    mail_status  status;
+    if (options->config_json != NULL) {
+        json      = options->config_json;
+        json_size = options->config_size ? options->config_size : strlen(json);
+    }
+    status = mailp_config_read(&p->cfg, p->tensors, json, json_size, err);
     if (status != MAIL_OK) {
         return status;
-    }
-    if (options->weights != MAIL_WEIGHTS_F32 && options->weights != MAIL_WEIGHTS_BF16 && options->weights != MAIL_WEIGHTS_INT8) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "weights %d are none of f32, bf16 and int8", (int)options->weights);
-    }
-    p->kernels = mailp_kernels_choose(options->isa);
-    if (p->kernels == NULL) {
-        return mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", options->isa);
     }
     p->dp    = mailp_pad(p->cfg.d_model);
     p->max_t = p->cfg.obs_seq + (p->cfg.lang ? 1u : 0u);
@@ -10131,83 +10133,29 @@ static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t js
         p->lo[j] = p->cfg.scale_data ? (float)((double)(p->cfg.min[j] - p->cfg.mean[j]) / s) : p->cfg.min[j];
         p->hi[j] = p->cfg.scale_data ? (float)((double)(p->cfg.max[j] - p->cfg.mean[j]) / s) : p->cfg.max[j];
     }
-    memset(&l, 0, sizeof l);
-    l.tensors = p->tensors;
-    l.kernels = p->kernels;
-    l.weights = options->weights;
-    l.err     = err;
-    l.used    = (unsigned char *)mailp_alloc(&p->allocator, n + 1);
-    if (l.used == NULL) {
-        return mailp_fail(err, MAIL_E_MEMORY, "no memory to load the policy");
+    status = mailp_loader_begin(&l, p->tensors, options, err);
+    if (status != MAIL_OK) {
+        return status;
     }
-    memset(l.used, 0, n + 1);
+    p->kernels = l.kernels;
     mailp_policy_build(&l, p);
+    mailp_check_surplus(&l);
+    p->block = mailp_loader_block(&l);
     if (l.status == MAIL_OK) {
-        mailp_check_surplus(&l);
+        mailp_policy_build(&l, p);
     }
-    if (l.status == MAIL_OK) {
-        const size_t bytes = l.arena.used;
-        p->block = mailp_alloc(&p->allocator, bytes);
-        l.tmp    = (float *)mailp_alloc(&p->allocator, mailp_bytes((uint64_t)l.tmp_need + MAILP_LANES, sizeof(float)));
-        if (p->block == NULL || l.tmp == NULL) {
-            l.status = mailp_fail(err, MAIL_E_MEMORY, "no memory for %llu bytes of weights", (unsigned long long)bytes);
-        } else {
-            l.arena.base = (unsigned char *)p->block;
-            l.arena.used = 0;
-            mailp_policy_build(&l, p);
-            assert(l.status != MAIL_OK || l.arena.used == bytes);
-        }
-    }
-    mailp_loader_release(&l);
-    mailp_free(&p->allocator, l.tmp);
-    mailp_free(&p->allocator, l.used);
+    mailp_loader_end(&l);
     if (l.status == MAIL_OK && p->ahead) {
         l.status = mailp_time_ahead(p, err);
     }
     if (l.status == MAIL_OK) {
-        mailp_info_fill(p, &l, options->weights);
+        mailp_info_fill(p, &l);
         if (options->drop_source) {
             mail_tensors_close(p->tensors);
             p->tensors = NULL;
         }
     }
     return l.status;
-}
-
-static mail_policy *mailp_policy_new(const mail_options *options) {
-    mail_policy *p = (mail_policy *)mailp_alloc(&options->allocator, sizeof *p);
-    if (p != NULL) {
-        memset(p, 0, sizeof *p);
-        p->allocator = options->allocator;
-    }
-    return p;
-}
-
-MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *data, size_t size,
-                                             const mail_options *options, mail_error *err) {
-    const mail_options o = options == NULL ? mail_options_init() : *options;
-    mail_policy       *p;
-    mail_status        status;
-    if (policy != NULL) {
-        *policy = NULL;
-    }
-    if (policy == NULL || (data == NULL && size != 0)) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load_memory: policy or data is NULL");
-    }
-    p = mailp_policy_new(&o);
-    if (p == NULL) {
-        return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
-    }
-    status = mail_tensors_open_memory(&p->tensors, data, size, &o.allocator, err);
-    if (status == MAIL_OK) {
-        status = mailp_policy_bind(p, o.config_json, o.config_json == NULL ? 0 : o.config_size ? o.config_size : strlen(o.config_json), &o, err);
-    }
-    if (status != MAIL_OK) {
-        mail_policy_free(p);
-        return status;
-    }
-    *policy = p;
-    return MAIL_OK;
 }
 
 #ifndef MAIL_NO_STDIO
@@ -10245,41 +10193,61 @@ static mail_status mailp_open_beside(mailp_file *file, const char *path, const m
     mailp_free(allocator, name);
     return status;
 }
+#endif
 
-MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err) {
+/* A policy from a file, or if path is NULL from data. */
+static mail_status mailp_policy_load(mail_policy **policy, const char *path, const void *data, size_t size, const mail_options *options,
+                                     mail_error *err) {
     const mail_options o = options == NULL ? mail_options_init() : *options;
-    mail_policy       *p;
+    mail_policy       *p = (mail_policy *)mailp_alloc(&o.allocator, sizeof *p);
     mail_status        status;
     mailp_file         beside;
-    if (policy != NULL) {
-        *policy = NULL;
-    }
-    if (policy == NULL || path == NULL) {
-        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load: policy or path is NULL");
-    }
-    p = mailp_policy_new(&o);
     if (p == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
     }
+    memset(p, 0, sizeof *p);
     memset(&beside, 0, sizeof beside);
-    status = mail_tensors_open(&p->tensors, path, &o.allocator, err);
-    if (status == MAIL_OK && o.config_json == NULL && mail_tensors_metadata(p->tensors, "mail.obs_seq") == NULL) {
+    p->allocator = o.allocator;
+    status = mailp_tensors_open(&p->tensors, path, data, size, &o.allocator, err);
+#ifndef MAIL_NO_STDIO
+    if (status == MAIL_OK && path != NULL && o.config_json == NULL && mail_tensors_metadata(p->tensors, "mail.obs_seq") == NULL) {
         status = mailp_open_beside(&beside, path, &o.allocator, err);
     }
+#endif
     if (status == MAIL_OK) {
-        if (o.config_json != NULL) {
-            status = mailp_policy_bind(p, o.config_json, o.config_size ? o.config_size : strlen(o.config_json), &o, err);
-        } else {
-            status = mailp_policy_bind(p, (const char *)beside.data, beside.size, &o, err);
-        }
+        status = mailp_policy_bind(p, (const char *)beside.data, beside.size, &o, err);
     }
+#ifndef MAIL_NO_STDIO
     mailp_file_close(&beside, &o.allocator);
+#endif
     if (status != MAIL_OK) {
         mail_policy_free(p);
         return status;
     }
     *policy = p;
     return MAIL_OK;
+}
+
+MAIL_API mail_status mail_policy_load_memory(mail_policy **policy, const void *data, size_t size,
+                                             const mail_options *options, mail_error *err) {
+    if (policy != NULL) {
+        *policy = NULL;
+    }
+    if (policy == NULL || data == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load_memory: policy or data is NULL");
+    }
+    return mailp_policy_load(policy, NULL, data, size, options, err);
+}
+
+#ifndef MAIL_NO_STDIO
+MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err) {
+    if (policy != NULL) {
+        *policy = NULL;
+    }
+    if (policy == NULL || path == NULL) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_policy_load: policy or path is NULL");
+    }
+    return mailp_policy_load(policy, path, NULL, 0, options, err);
 }
 
 MAIL_API mail_status mail_policy_save(const mail_policy *policy, const char *path, mail_dtype dtype, mail_error *err) {
@@ -11107,33 +11075,23 @@ MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *t
     const mail_options o = options == NULL ? mail_options_init() : *options;
     mail_mamba        *b;
     mailp_loader       l;
-    int                pass;
     if (block != NULL) {
         *block = NULL;
     }
     if (block == NULL || tensors == NULL || prefix == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_mamba_create: a pointer is NULL");
     }
-    memset(&l, 0, sizeof l);
-    b      = (mail_mamba *)mailp_alloc(&o.allocator, sizeof *b);
-    l.used = (unsigned char *)mailp_alloc(&o.allocator, mail_tensors_count(tensors) + 1);
-    if (b == NULL || l.used == NULL) {
-        mailp_free(&o.allocator, b);
-        mailp_free(&o.allocator, l.used);
+    b = (mail_mamba *)mailp_alloc(&o.allocator, sizeof *b);
+    if (b == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a Mamba block");
     }
     memset(b, 0, sizeof *b);
     b->allocator = o.allocator;
-    b->kernels   = mailp_kernels_choose(o.isa);
-    l.tensors    = tensors;
-    l.kernels    = b->kernels;
-    l.err        = err;
-    if (b->kernels == NULL) {
-        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "instruction set '%s' is not known or this machine does not have it", o.isa);
-    } else if ((unsigned)o.weights > MAIL_WEIGHTS_INT8) {
-        l.status = mailp_fail(err, MAIL_E_ARGUMENT, "weights %d are none of f32, bf16 and int8", (int)o.weights);
+    if (mailp_loader_begin(&l, tensors, &o, err) != MAIL_OK) {
+        mail_mamba_free(b);
+        return l.status;
     }
-    l.weights = o.weights;
+    b->kernels        = l.kernels;
     b->m.n_layers     = 1;
     b->m.d_inner      = mailp_dim(&l, prefix, "A_log", 2, 0);
     b->m.d_state      = mailp_dim(&l, prefix, "A_log", 2, 1);
@@ -11145,24 +11103,14 @@ MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *t
     b->m.layers       = &b->layer;
     b->m.state_floats = (b->m.d_conv - 1 + b->m.d_state) * b->m.ep;
     if (l.status == MAIL_OK && b->m.d_state > MAILP_MAX_STATE) {
-        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "d_state is %llu, at most %d is supported", (unsigned long long)b->m.d_state, MAILP_MAX_STATE);
+        l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "d_state is %llu, at most %d is supported", MAILP_LLU(b->m.d_state), MAILP_MAX_STATE);
     }
-    for (pass = 0; pass < 2 && l.status == MAIL_OK; pass++) {
-        if (pass == 1) {
-            b->block     = mailp_alloc(&o.allocator, l.arena.used);
-            l.tmp        = (float *)mailp_alloc(&o.allocator, mailp_bytes(l.tmp_need, sizeof(float)));
-            l.arena.base = (unsigned char *)b->block;
-            l.arena.used = 0;
-            if (b->block == NULL || l.tmp == NULL) {
-                l.status = mailp_fail(err, MAIL_E_MEMORY, "no memory for the weights of a Mamba block");
-                break;
-            }
-        }
+    mailp_mixer_build(&l, &b->m, &b->layer, prefix);
+    b->block = mailp_loader_block(&l);
+    if (l.status == MAIL_OK) {
         mailp_mixer_build(&l, &b->m, &b->layer, prefix);
     }
-    mailp_loader_release(&l);
-    mailp_free(&o.allocator, l.tmp);
-    mailp_free(&o.allocator, l.used);
+    mailp_loader_end(&l);
     if (l.status != MAIL_OK) {
         mail_mamba_free(b);
         return l.status;
