@@ -9295,6 +9295,13 @@ static void mailp_policy_build(mailp_loader *l, mail_policy *p) {
     }
 }
 
+/* The norm after the last layer of a trunk: y [rows][dp] of x [rows][dp] */
+static void mailp_trunk_norm(const mail_policy *p, size_t trunk, float *y, const float *x, size_t rows) {
+    const int mamba = mailp_is_mamba(&p->cfg);
+    p->kernels->layer_norm(y, p->dp, x, p->dp, mamba ? p->mamba[trunk].norm_f_weight : p->transformer[trunk].ln,
+                           mamba ? p->mamba[trunk].norm_f_bias : NULL, rows, p->cfg.d_model);
+}
+
 /* Run the time token of every step through the first trunk: it is token 0 of a causal model, so what it leaves behind depends on
    the weights alone. */
 static mail_status mailp_time_ahead(mail_policy *p, mail_error *err) {
@@ -9326,11 +9333,10 @@ static mail_status mailp_time_ahead(mail_policy *p, mail_error *err) {
     }
     if (mailp_is_mamba(c)) {
         mailp_mamba_run(&ctx, &p->mamba[0], r, T, seqs, T, NULL, c->n_trunks == 1, r + T * p->dp);
-        p->kernels->layer_norm(p->time_out, p->dp, r, p->dp, p->mamba[0].norm_f_weight, p->mamba[0].norm_f_bias, T, c->d_model);
     } else {
         mailp_transformer_run(&ctx, &p->transformer[0], r, T, seqs, T, 1, c->n_trunks == 1, r + T * p->dp);
-        p->kernels->layer_norm(p->time_out, p->dp, r, p->dp, p->transformer[0].ln, NULL, T, c->d_model);
     }
+    mailp_trunk_norm(p, 0, p->time_out, r, T);
     mailp_free(&p->allocator, r);
     mailp_free(&p->allocator, seqs);
     return MAIL_OK;
@@ -9452,7 +9458,7 @@ static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
 
 /* ---- a decision ---------------------------------------------------------------------------------------------------------- */
 
-static const float *mailp_slot(const mail_session *s, size_t robot, size_t slot) {
+static float *mailp_slot(const mail_session *s, size_t robot, size_t slot) {
     const size_t slots = MAILP_MIN(s->policy->cfg.n_timesteps, (size_t)MAILP_SLOTS);
     return s->slots + (robot * MAILP_MAX(slots, (size_t)1) + slot) * s->slot_floats;
 }
@@ -9508,6 +9514,21 @@ static size_t mailp_time_and_states(mail_session *s, mailp_seq *q, float *r, siz
     return first + s->t[robot];
 }
 
+/* ED-Tr: the decoder's keys and values of the encoder's output in s->cond, [n][rows][dp], into n slots of a robot */
+static void mailp_cross_kv(mail_session *s, size_t robot, size_t n, size_t rows) {
+    const mailp_transformer *m = &s->policy->transformer[1];
+    const size_t             dp = m->dp;
+    size_t                   layer, i;
+    for (layer = 0; layer < m->n_layers; layer++) {
+        mailp_linear(&s->ctx, s->scratch, 2 * dp, s->cond, dp, &m->blocks[layer].cross_kv, n * rows, 0);
+        for (i = 0; i < n * rows; i++) {
+            float *kv = mailp_slot(s, robot, i / rows) + (layer * 2 * rows + i % rows) * dp;
+            mailp_copy_rows(kv, s->scratch + i * 2 * dp, 1, dp);
+            mailp_copy_rows(kv + rows * dp, s->scratch + i * 2 * dp + dp, 1, dp);
+        }
+    }
+}
+
 /* ED: the encoder, for one robot and all steps in slot_step as one batch of sequences; its output is left in the slots. */
 static void mailp_encode_robot(mail_session *s, size_t robot) {
     const mail_policy  *p = s->policy;
@@ -9515,7 +9536,7 @@ static void mailp_encode_robot(mail_session *s, size_t robot) {
     const size_t        dp = p->dp, t = s->t[robot], A = c->act_seq, n = s->n_slots, first = p->ahead ? 0 : 1;
     const size_t        len = first + t + (c->arch == MAIL_ED_MA ? A : 0);
     float              *scratch = s->scratch;
-    size_t              i, layer;
+    size_t              i;
     s->ctx.part = "encoder";
     memset(s->seqs, 0, n * sizeof(mailp_seq));
     for (i = 0; i < n; i++) {
@@ -9532,26 +9553,20 @@ static void mailp_encode_robot(mail_session *s, size_t robot) {
     }
     if (c->arch == MAIL_ED_MA) {
         mailp_mamba_run(&s->ctx, &p->mamba[0], s->r, n * len, s->seqs, n, NULL, 0, scratch);
-        p->kernels->layer_norm(s->normed, dp, s->r, dp, p->mamba[0].norm_f_weight, p->mamba[0].norm_f_bias, n * len, c->d_model);
     } else {
         mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, n * len, s->seqs, n, s->longest, 0,
                               scratch + n * p->transformer[0].n_layers * 2 * (1 + t) * dp);
-        p->kernels->layer_norm(s->normed, dp, s->r, dp, p->transformer[0].ln, NULL, n * len, c->d_model);
     }
+    mailp_trunk_norm(p, 0, s->normed, s->r, n * len);
     for (i = 0; i < n; i++) {  /* with the row of the time token in front */
-        float *out = c->arch == MAIL_ED_MA ? (float *)(uintptr_t)mailp_slot(s, robot, i) : s->cond + i * (1 + t) * dp;
+        float *out = c->arch == MAIL_ED_MA ? mailp_slot(s, robot, i) : s->cond + i * (1 + t) * dp;
         if (!first) {
             mailp_copy_rows(out, p->time_out + s->slot_step[i] * dp, 1, dp);
         }
         mailp_copy_rows(out + (1 - first) * dp, s->normed + i * len * dp, len, dp);
     }
-    for (layer = 0; c->arch == MAIL_ED_TR && layer < p->transformer[1].n_layers; layer++) {
-        mailp_linear(&s->ctx, scratch, 2 * dp, s->cond, dp, &p->transformer[1].blocks[layer].cross_kv, n * (1 + t), 0);
-        for (i = 0; i < n * (1 + t); i++) {
-            float *own = (float *)(uintptr_t)mailp_slot(s, robot, i / (1 + t)) + layer * 2 * (1 + t) * dp;
-            mailp_copy_rows(own + i % (1 + t) * dp, scratch + i * 2 * dp, 1, dp);
-            mailp_copy_rows(own + (1 + t + i % (1 + t)) * dp, scratch + i * 2 * dp + dp, 1, dp);
-        }
+    if (c->arch == MAIL_ED_TR) {
+        mailp_cross_kv(s, robot, n, 1 + t);
     }
 }
 
@@ -9582,15 +9597,25 @@ static size_t mailp_slot_of_step(mail_session *s) {
     return 0;
 }
 
+/* The head's last layer: the first rows of s->normed -> actions [rows][action_dim] */
+static void mailp_predict(mail_session *s, float *actions, size_t rows) {
+    const size_t D = s->policy->cfg.action_dim, ld = mailp_pad(D);
+    size_t       i;
+    mailp_linear(&s->ctx, s->pred, ld, s->normed, s->policy->dp, &s->policy->action_pred, rows, 0);
+    for (i = 0; i < rows; i++) {
+        memcpy(actions + i * D, s->pred + i * ld, D * sizeof(float));
+    }
+}
+
 /* One call of the DDPM head: s->x at step order[at] -> s->noise_pred, for the active robots as one batch. Tokens before the
    actions are computed again in every step, because the time token stands before them; beside the actions they cost no more
    reading of weights, and weights are what a step waits for. */
 static void mailp_denoise(mail_session *s) {
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
-    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, ldp = mailp_pad(D), k = s->order[s->at];
+    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, k = s->order[s->at];
     const size_t        slot = c->n_trunks == 2 ? mailp_slot_of_step(s) : 0;
-    size_t              a, i, rows = 0;
+    size_t              a, rows = 0;
     s->ctx.part = "denoise";
     memset(s->seqs, 0, s->n_active * sizeof(mailp_seq));
     for (a = 0; a < s->n_active; a++) {
@@ -9623,23 +9648,17 @@ static void mailp_denoise(mail_session *s) {
         mailp_transformer_run(&s->ctx, &p->transformer[c->n_trunks - 1], s->r, rows, s->seqs, s->n_active, s->longest, 0, s->scratch);
     }
     for (a = 0; a < s->n_active; a++) {
-        const mailp_mamba *m = &p->mamba[c->n_trunks - 1];
-        const float       *r = s->r + (s->seqs[a].row + s->seqs[a].len - A) * dp;
-        p->kernels->layer_norm(s->normed + a * A * dp, dp, r, dp, mailp_is_mamba(c) ? m->norm_f_weight : p->transformer[c->n_trunks - 1].ln,
-                               mailp_is_mamba(c) ? m->norm_f_bias : NULL, A, c->d_model);
+        mailp_trunk_norm(p, c->n_trunks - 1, s->normed + a * A * dp, s->r + (s->seqs[a].row + s->seqs[a].len - A) * dp, A);
     }
-    mailp_linear(&s->ctx, s->pred, ldp, s->normed, dp, &p->action_pred, s->n_active * A, 0);
-    for (i = 0; i < s->n_active * A; i++) {
-        memcpy(s->noise_pred + i * D, s->pred + i * ldp, D * sizeof(float));
-    }
+    mailp_predict(s, s->noise_pred, s->n_active * A);
 }
 
 /* The BC head: states -> normalised actions in s->x, robot by robot. */
 static void mailp_regress(mail_session *s) {
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
-    const size_t        dp = p->dp, A = c->act_seq, D = c->action_dim, ldp = mailp_pad(D);
-    size_t              a, i;
+    const size_t        dp = p->dp, A = c->act_seq;
+    size_t              a;
     for (a = 0; a < s->n_active; a++) {
         const size_t robot = s->active[a], t = s->t[robot], len = t + (c->arch == MAIL_ED_TR ? 0 : A);
         mailp_seq   *q = s->seqs;
@@ -9653,54 +9672,35 @@ static void mailp_regress(mail_session *s) {
         }
         rows = s->r + t * dp;
         if (mailp_is_mamba(c)) {
-            const mailp_mamba *m = &p->mamba[0];
-            mailp_mamba_run(&s->ctx, m, s->r, len, q, 1, NULL, 0, s->scratch);
+            mailp_mamba_run(&s->ctx, &p->mamba[0], s->r, len, q, 1, NULL, 0, s->scratch);
             if (c->arch == MAIL_ED_MA) {
-                p->kernels->layer_norm(s->cond, dp, s->r, dp, m->norm_f_weight, m->norm_f_bias, len, c->d_model);
-                m = &p->mamba[1];
+                mailp_trunk_norm(p, 0, s->cond, s->r, len);
                 s->ctx.part = "decoder";
                 mailp_copy_rows(s->r, p->state_tokens, t, dp);
                 mailp_copy_rows(s->r + t * dp, p->noise_tokens, A, dp);
-                mailp_mamba_run(&s->ctx, m, s->r, len, q, 1, s->cond, 0, s->scratch);
+                mailp_mamba_run(&s->ctx, &p->mamba[1], s->r, len, q, 1, s->cond, 0, s->scratch);
             }
-            p->kernels->layer_norm(s->normed, dp, rows, dp, m->norm_f_weight, m->norm_f_bias, A, c->d_model);
         } else {
-            const mailp_transformer *m = &p->transformer[0];
-            float                   *work = s->scratch;
+            const size_t kv_floats = c->arch == MAIL_ED_TR ? p->transformer[0].n_layers * 2 * len * dp : 0;  /* the encoder's: in scratch */
             q->capacity = len;
-            q->kv       = c->arch == MAIL_D_TR ? s->kv : s->scratch;
+            q->kv       = c->arch == MAIL_ED_TR ? s->scratch : s->kv;
+            mailp_transformer_run(&s->ctx, &p->transformer[0], s->r, len, q, 1, s->longest, 0, s->scratch + kv_floats);
             if (c->arch == MAIL_ED_TR) {
-                work += m->n_layers * 2 * len * dp;
-            }
-            mailp_transformer_run(&s->ctx, m, s->r, len, q, 1, s->longest, 0, work);
-            if (c->arch == MAIL_ED_TR) {
-                size_t layer;
-                p->kernels->layer_norm(s->cond, dp, s->r, dp, m->ln, NULL, t, c->d_model);
-                m = &p->transformer[1];
-                for (layer = 0; layer < m->n_layers; layer++) {
-                    float *kv = s->slots + layer * 2 * t * dp;
-                    mailp_linear(&s->ctx, s->scratch, 2 * dp, s->cond, dp, &m->blocks[layer].cross_kv, t, 0);
-                    for (i = 0; i < t; i++) {
-                        mailp_copy_rows(kv + i * dp, s->scratch + i * 2 * dp, 1, dp);
-                        mailp_copy_rows(kv + (t + i) * dp, s->scratch + i * 2 * dp + dp, 1, dp);
-                    }
-                }
+                mailp_trunk_norm(p, 0, s->cond, s->r, t);
+                mailp_cross_kv(s, robot, 1, t);
                 rows        = s->r;
                 q->len      = A;
                 q->capacity = A;
                 q->kv       = s->kv;
-                q->memory   = s->slots;
+                q->memory   = mailp_slot(s, robot, 0);
                 q->n_memory = t;
                 mailp_copy_rows(rows, p->act_tokens, A, dp);
                 s->ctx.part = "decoder";
-                mailp_transformer_run(&s->ctx, m, rows, A, q, 1, s->longest, 0, s->scratch);
+                mailp_transformer_run(&s->ctx, &p->transformer[1], rows, A, q, 1, s->longest, 0, s->scratch);
             }
-            p->kernels->layer_norm(s->normed, dp, rows, dp, m->ln, NULL, A, c->d_model);
         }
-        mailp_linear(&s->ctx, s->pred, ldp, s->normed, dp, &p->action_pred, A, 0);
-        for (i = 0; i < A; i++) {
-            memcpy(s->x + (a * A + i) * D, s->pred + i * ldp, D * sizeof(float));
-        }
+        mailp_trunk_norm(p, c->n_trunks - 1, s->normed, rows, A);
+        mailp_predict(s, s->x + a * A * c->action_dim, A);
     }
 }
 
