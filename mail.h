@@ -605,6 +605,15 @@ MAILP_UNUSED static float *mailp_take_floats(mailp_arena *arena, uint64_t n) {
     return (float *)mailp_take(arena, mailp_bytes(n, sizeof(float)));
 }
 
+MAILP_UNUSED static void *mailp_take_zeros(mailp_arena *arena, uint64_t n, size_t element) {
+    const size_t bytes = mailp_bytes(n, element);
+    void        *zeros = mailp_take(arena, bytes);
+    if (zeros != NULL) {
+        memset(zeros, 0, bytes);
+    }
+    return zeros;
+}
+
 /* Numbers below 2^-126 are taken as zero while kernels run: on many processors each costs a hundred cycles or more, and an action
    never hangs on one. The caller's setting is restored; other processors than these keep theirs. */
 #if defined(__SSE__) || defined(_M_X64)
@@ -2977,6 +2986,11 @@ static int mailp_ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* 1 if a tensor holds no weights: robomimic's empty placeholder, or a causal mask, which is known */
+static int mailp_weightless(const mail_tensor *x) {
+    return strcmp(x->name, "obs_encoder._dummy_variable") == 0 || mailp_ends_with(x->name, ".attn.mask");
+}
+
 /* Algorithm, architecture and trunks from the names of tensors; see the head keys of each system in the official code. */
 static void mailp_config_arch(mailp_config_reader *r) {
     mailp_config *cfg = r->cfg;
@@ -3739,14 +3753,13 @@ static const mail_tensor *mailp_first_name(const mail_tensors *t, const mail_ten
     return mail_tensors_find(t, name);
 }
 
-/* The k-th of 2 * t->n tensors to save, in the order of the file: those of float32, then the others, so that all are aligned to
-   their size. NULL: none here, as of what a policy can do without (the second name of a vision tensor, causal masks, the encoder's dummy).
+/* The k-th of 2 * t->n tensors to save, in the order of their names: those of float32, then the others, so that all are aligned to
+   their size. NULL: none here, as of what a policy can do without (the second name of a vision tensor, and what holds no weights).
    bf16 (dtype) is for the large weights, where it halves the file; vectors, A_log, positions and pixel coordinates keep float32. */
 static const mail_tensor *mailp_save_at(mail_dtype *as, const mail_tensors *t, size_t k, mail_dtype dtype) {
     const mail_tensor *x = mail_tensors_at(t, k % t->n);
     *as = x->n_dims >= 2 && mailp_ends_with(x->name, ".weight") ? dtype : MAIL_F32;
-    return (*as == MAIL_F32) == (k < t->n) && strcmp(x->name, "obs_encoder._dummy_variable") != 0 && !mailp_ends_with(x->name, ".attn.mask") &&
-           mailp_first_name(t, x) == NULL ? x : NULL;
+    return (*as == MAIL_F32) == (k < t->n) && !mailp_weightless(x) && mailp_first_name(t, x) == NULL ? x : NULL;
 }
 
 static void mailp_put_tensor(mailp_writer *w, const mail_tensor *x, mail_dtype as) {
@@ -6863,26 +6876,13 @@ static size_t mailp_mat_depth(const mailp_mat *mat) {
 /* Room for a linear map of k inputs and lanes outputs (whole panels), zeros until filled. Rounding rows to integers pays where many
    outputs share it. */
 static void mailp_mat_take(mailp_loader *l, mailp_mat *mat, size_t lanes, size_t k, int has_bias, mail_weights type) {
-    size_t bytes;
-    void  *w;
-    float *bias, *scale;
     mat->k      = k;
     mat->panels = lanes / MAILP_LANES;
     mat->type   = type;
     mat->low    = l->kernels->gemm_low[type] != NULL && k >= 32 && lanes >= 4 * MAILP_LANES;
-    bytes       = mailp_bytes((uint64_t)lanes * mailp_mat_depth(mat), mailp_weight_bytes(type));
-    mat->w      = w     = mailp_take(&l->arena, bytes);
-    mat->bias   = bias  = has_bias ? mailp_take_floats(&l->arena, lanes) : NULL;
-    mat->scale  = scale = type == MAIL_WEIGHTS_INT8 || mat->low ? mailp_take_floats(&l->arena, lanes) : NULL;
-    if (w != NULL) {
-        memset(w, 0, bytes);
-    }
-    if (bias != NULL) {
-        memset(bias, 0, lanes * sizeof(float));
-    }
-    if (scale != NULL) {
-        memset(scale, 0, lanes * sizeof(float));
-    }
+    mat->w      = mailp_take_zeros(&l->arena, (uint64_t)lanes * mailp_mat_depth(mat), mailp_weight_bytes(type));
+    mat->bias   = has_bias ? (float *)mailp_take_zeros(&l->arena, lanes, sizeof(float)) : NULL;
+    mat->scale  = type == MAIL_WEIGHTS_INT8 || mat->low ? (float *)mailp_take_zeros(&l->arena, lanes, sizeof(float)) : NULL;
 }
 
 /* The step of integers that hold weights v [k] of one output: the largest is +-127, or with bf16, which becomes 16 bits, so large
@@ -6940,10 +6940,7 @@ static void mailp_vector_fill(mailp_loader *l, const float *to, const char *name
 }
 
 static const float *mailp_vector(mailp_loader *l, const char *name, size_t n) {
-    float *to = mailp_take_floats(&l->arena, mailp_pad(n));
-    if (to != NULL) {
-        memset(to, 0, mailp_pad(n) * sizeof(float));
-    }
+    float *to = (float *)mailp_take_zeros(&l->arena, mailp_pad(n), sizeof(float));
     mailp_vector_fill(l, to, name, n);
     return to;
 }
@@ -6951,10 +6948,9 @@ static const float *mailp_vector(mailp_loader *l, const char *name, size_t n) {
 /* A table of rows of n values each, every row padded to whole panels. name: [rows][n], or [1][rows][n] if lead is 1. */
 static const float *mailp_table(mailp_loader *l, const char *name, int lead, size_t rows, size_t n) {
     size_t       ld = mailp_pad(n), i;
-    float       *to = mailp_take_floats(&l->arena, (uint64_t)rows * ld);
+    float       *to = (float *)mailp_take_zeros(&l->arena, (uint64_t)rows * ld, sizeof(float));
     const float *from = lead ? mailp_load(l, name, 3, 1, rows, n, 0) : mailp_load(l, name, 2, rows, n, 0, 0);
     if (from != NULL && to != NULL) {
-        memset(to, 0, rows * ld * sizeof(float));
         for (i = 0; i < rows; i++) {
             memcpy(to + i * ld, from + i * n, n * sizeof(float));
         }
@@ -7032,11 +7028,10 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
     if (l->tmp == NULL) {
         l->n_parameters -= 2 * m->d_inner * m->d_model;  /* asked for twice, counted once */
     }
-    conv           = mailp_take_floats(&l->arena, (uint64_t)m->d_conv * m->ep);
-    layer->conv_w  = conv;
+    conv          = (float *)mailp_take_zeros(&l->arena, (uint64_t)m->d_conv * m->ep, sizeof(float));
+    layer->conv_w = conv;
     from = mailp_load(l, mailp_cat(&name, prefix, "conv1d.weight"), 3, m->d_inner, 1, m->d_conv, 0);
     if (from != NULL && conv != NULL) {
-        memset(conv, 0, m->d_conv * m->ep * sizeof(float));
         for (e = 0; e < m->d_inner; e++) {
             for (s = 0; s < m->d_conv; s++) {
                 conv[s * m->ep + e] = from[e * m->d_conv + s];
@@ -7048,11 +7043,10 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
     mailp_mat_rows(l, &layer->x_proj, 0, mailp_cat(&name, prefix, "x_proj.weight"), m->dt_rank + 2 * m->d_state, 0,
                    m->dt_rank + 2 * m->d_state);
     mailp_linear_build(l, &layer->dt_proj, mailp_cat(&name, prefix, "dt_proj"), m->d_inner, m->dt_rank, MAIL_WEIGHTS_F32);  /* few bytes, and all of dt hangs on it */
-    A        = mailp_take_floats(&l->arena, (uint64_t)m->d_state * m->ep);
+    A        = (float *)mailp_take_zeros(&l->arena, (uint64_t)m->d_state * m->ep, sizeof(float));
     layer->A = A;
     from = mailp_load(l, mailp_cat(&name, prefix, "A_log"), 2, m->d_inner, m->d_state, 0, 0);
     if (from != NULL && A != NULL) {
-        memset(A, 0, m->d_state * m->ep * sizeof(float));
         for (e = 0; e < m->d_inner; e++) {
             for (s = 0; s < m->d_state; s++) {
                 double a = -exp((double)from[e * m->d_state + s]) * 1.4426950408889634;
@@ -9191,7 +9185,7 @@ static int mailp_is_mamba(const mailp_config *c) {
 static void mailp_time_emb_build(mailp_loader *l, mail_policy *p, const char *prefix) {
     const size_t d = p->cfg.d_model, half = d / 2, T = p->cfg.n_timesteps, hidden = 2 * d;
     mailp_name   name;
-    float       *h    = mailp_take_floats(&l->arena, (uint64_t)T * hidden), *out = mailp_take_floats(&l->arena, (uint64_t)T * p->dp);
+    float       *h    = mailp_take_floats(&l->arena, (uint64_t)T * hidden), *out = (float *)mailp_take_zeros(&l->arena, (uint64_t)T * p->dp, sizeof(float));
     double      *code = (double *)mailp_take(&l->arena, d * sizeof *code);
     const float *from;
     size_t       k, o, i;
@@ -9222,7 +9216,6 @@ static void mailp_time_emb_build(mailp_loader *l, mail_policy *p, const char *pr
     }
     from = mailp_load(l, mailp_cat(&name, prefix, "time_emb.3.weight"), 2, d, hidden, 0, 0);
     if (from != NULL) {
-        memset(out, 0, T * p->dp * sizeof(float));
         for (k = 0; k < T; k++) {
             for (o = 0; o < d; o++) {
                 double s = 0;
@@ -10050,17 +10043,14 @@ MAIL_API mail_options mail_options_init(void) {
     return o;
 }
 
-/* Every tensor must have been asked for, but for what carries no weights. */
+/* Every tensor must have been asked for, but for what holds no weights. */
 static void mailp_check_surplus(mailp_loader *l) {
-    size_t i, n = mail_tensors_count(l->tensors);
-    for (i = 0; i < n && l->status == MAIL_OK; i++) {
-        const mail_tensor *t   = mail_tensors_at(l->tensors, i);
-        const size_t       len = strlen(t->name);
-        if (l->used[t - l->tensors->tensor] || strcmp(t->name, "obs_encoder._dummy_variable") == 0 ||
-            (len >= 10 && strcmp(t->name + len - 10, ".attn.mask") == 0)) {
-            continue;  /* an empty placeholder of robomimic; causal masks, which are known */
+    size_t i;
+    for (i = 0; i < l->tensors->n && l->status == MAIL_OK; i++) {
+        const mail_tensor *t = mail_tensors_at(l->tensors, i);
+        if (!l->used[t - l->tensors->tensor] && !mailp_weightless(t)) {
+            l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' belongs to no part of this policy", t->name);
         }
-        l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' belongs to no part of this policy", t->name);
     }
 }
 
@@ -10333,9 +10323,9 @@ static mail_status mailp_session_check(const mail_policy *p, const mail_session_
 
 /* Set up what layout needs to know, then lay out: the session itself, copies of the limits, everything else. */
 static void mailp_session_place(mail_session *s, const mail_policy *policy, const mail_session_options *o, mailp_arena *arena) {
-    const size_t D = policy->cfg.action_dim;
-    float       *limit[3];
-    size_t       i;
+    const size_t  D = policy->cfg.action_dim;
+    const float **limit[3];
+    size_t        i;
     memset(s, 0, sizeof *s);
     s->policy  = policy;
     s->options = *o;
@@ -10345,24 +10335,15 @@ static void mailp_session_place(mail_session *s, const mail_policy *policy, cons
     s->ctx.parallel  = o->parallel.run == NULL ? NULL : &s->options.parallel;
     s->ctx.n_threads = mailp_threads(&o->parallel);
     s->ctx.profile   = o->profile.now == NULL || o->profile.add == NULL ? NULL : &s->options.profile;
+    limit[0] = &s->options.action_min;
+    limit[1] = &s->options.action_max;
+    limit[2] = &s->options.action_max_step;
     for (i = 0; i < 3; i++) {
-        limit[i] = mailp_take_floats(arena, D);
-    }
-    if (arena->base != NULL) {
-        const float *from[3];
-        from[0] = o->action_min;
-        from[1] = o->action_max;
-        from[2] = o->action_max_step;
-        for (i = 0; i < 3; i++) {
-            if (from[i] != NULL) {
-                memcpy(limit[i], from[i], D * sizeof(float));
-            } else {
-                limit[i] = NULL;
-            }
+        float *copy = mailp_take_floats(arena, D);
+        if (copy != NULL && *limit[i] != NULL) {
+            memcpy(copy, *limit[i], D * sizeof(float));
+            *limit[i] = copy;
         }
-        s->options.action_min      = limit[0];
-        s->options.action_max      = limit[1];
-        s->options.action_max_step = limit[2];
     }
     mailp_session_layout(s, arena);
 }
