@@ -491,13 +491,11 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
 #  define MAILP_INLINE          static inline __attribute__((always_inline, unused))
 #  define MAILP_NOINLINE        __attribute__((noinline))
 #  define MAILP_PRINTF(f, a)    __attribute__((format(printf, f, a)))
-#  define MAILP_RESTRICT        __restrict__
 #else
 #  define MAILP_UNUSED
 #  define MAILP_INLINE          static __inline
 #  define MAILP_NOINLINE
 #  define MAILP_PRINTF(f, a)
-#  define MAILP_RESTRICT        __restrict
 #endif
 
 #define MAILP_LANES 16  /* channels are padded with zeros to a multiple of this and weights packed in panels of this width;
@@ -4003,7 +4001,7 @@ typedef struct mailp_mat {
     int          low;          /* 1: by gemm_low; k is rounded up to even in w */
 } mailp_mat;
 
-/* Convolutions in 16 bits: largest activation. Sums of 9 x 16 products with weights have to fit into 32 bits: see mailp_conv_step. */
+/* Convolutions in 16 bits: largest activation. Sums of 9 x 16 products with weights have to fit into 32 bits: see mailp_conv_step16. */
 #define MAILP_S16_MOST    8191
 #define MAILP_ROWS16_MOST 4095  /* by Winograd's rows, whose planes have numbers eight times as large */
 
@@ -4290,7 +4288,6 @@ typedef struct mailp_kernels {
 #  define mailp_vdiv(a, b)      ((a) / (b))
 #  define mailp_vmax(a, b)      ((a) > (b) ? (a) : (b))
 #  define mailp_vmin(a, b)      ((a) < (b) ? (a) : (b))
-#  define mailp_vsqrt(a)        sqrtf(a)
 #  define mailp_vmadd(a, b, c)  ((a) * (b) + (c))          /* a * b + c */
 #  define mailp_vnmadd(a, b, c) ((c) - (a) * (b))          /* c - a * b */
 #  define mailp_vround(a)       mailp_round1(a)
@@ -4314,7 +4311,6 @@ typedef struct mailp_kernels {
 #  define mailp_vdiv(a, b)      _mm256_div_ps(a, b)
 #  define mailp_vmax(a, b)      _mm256_max_ps(a, b)
 #  define mailp_vmin(a, b)      _mm256_min_ps(a, b)
-#  define mailp_vsqrt(a)        _mm256_sqrt_ps(a)
 #  define mailp_vmadd(a, b, c)  _mm256_fmadd_ps(a, b, c)
 #  define mailp_vnmadd(a, b, c) _mm256_fnmadd_ps(a, b, c)
 #  define mailp_vround(a)       _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
@@ -4338,7 +4334,6 @@ typedef struct mailp_kernels {
 #  define mailp_vdiv(a, b)      _mm512_div_ps(a, b)
 #  define mailp_vmax(a, b)      _mm512_max_ps(a, b)
 #  define mailp_vmin(a, b)      _mm512_min_ps(a, b)
-#  define mailp_vsqrt(a)        _mm512_sqrt_ps(a)
 #  define mailp_vmadd(a, b, c)  _mm512_fmadd_ps(a, b, c)
 #  define mailp_vnmadd(a, b, c) _mm512_fnmadd_ps(a, b, c)
 #  define mailp_vround(a)       mailp_round512(a)
@@ -4361,7 +4356,6 @@ typedef struct mailp_kernels {
 #  define mailp_vdiv(a, b)      vdivq_f32(a, b)
 #  define mailp_vmax(a, b)      vmaxq_f32(a, b)
 #  define mailp_vmin(a, b)      vminq_f32(a, b)
-#  define mailp_vsqrt(a)        vsqrtq_f32(a)
 #  define mailp_vmadd(a, b, c)  vfmaq_f32(c, a, b)
 #  define mailp_vnmadd(a, b, c) vfmsq_f32(c, a, b)
 #  define mailp_vround(a)       vrndnq_f32(a)
@@ -6544,7 +6538,6 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef mailp_vdiv
 #undef mailp_vmax
 #undef mailp_vmin
-#undef mailp_vsqrt
 #undef mailp_vmadd
 #undef mailp_vnmadd
 #undef mailp_vround
@@ -6991,9 +6984,8 @@ static void mailp_linear_part(const mailp_ctx *ctx, float *y, size_t ldy, const 
     }
 }
 
-static void mailp_linear(const mailp_ctx *ctx, float *y, size_t ldy, const float *x, size_t ldx, const mailp_mat *mat,
-                         size_t rows, int accumulate) {
-    mailp_linear_part(ctx, y, ldy, x, ldx, mat, rows, 0, mat->panels, accumulate);
+static void mailp_linear(const mailp_ctx *ctx, float *y, size_t ldy, const float *x, size_t ldx, const mailp_mat *mat, size_t rows) {
+    mailp_linear_part(ctx, y, ldy, x, ldx, mat, rows, 0, mat->panels, 0);
 }
 
 /* ---- Mamba (MODEL of the paper's D-Ma and ED-Ma; block of arXiv 2312.00752, section 3.4) --------------------------------- */
@@ -7165,7 +7157,7 @@ static void mailp_mamba_scan(void *arg, size_t t) {
     if (from == to) {
         return;
     }
-    mailp_linear(j->ctx, dbc, ldbc, j->xc, m->ep, &y->x_proj, j->rows, 0);
+    mailp_linear(j->ctx, dbc, ldbc, j->xc, m->ep, &y->x_proj, j->rows);
     mailp_linear_part(j->ctx, j->dt, m->ep, dbc, ldbc, &y->dt_proj, j->rows, from, to, 0);
     j->ctx->kernels->softplus(j->dt + from * MAILP_LANES, m->ep, j->rows, to - from);
     from *= MAILP_LANES;
@@ -9471,13 +9463,13 @@ static void mailp_tokens(mail_session *s) {
         size_t       row   = 0;
         s->t[robot] = f + (c->lang ? 1u : 0u);
         if (c->lang) {
-            mailp_linear(&s->ctx, out, p->dp, s->goal + robot * c->state_dim, c->state_dim, &p->tok_emb, 1, 0);
+            mailp_linear(&s->ctx, out, p->dp, s->goal + robot * c->state_dim, c->state_dim, &p->tok_emb, 1);
             row = 1;
         }
         for (i = 0; i < f; i++, row++) {
             const size_t at = (s->newest[robot] + c->obs_seq - f + i) % c->obs_seq;
             mailp_linear(&s->ctx, out + row * p->dp, p->dp, s->features + (robot * c->obs_seq + at) * c->state_dim, c->state_dim,
-                         &p->tok_emb, 1, 0);
+                         &p->tok_emb, 1);
         }
         p->kernels->add(out, p->dp, p->pos_emb, p->dp, row, p->dp / MAILP_LANES);
     }
@@ -9513,7 +9505,7 @@ static void mailp_cross_kv(mail_session *s, size_t robot, size_t n, size_t rows)
     const size_t             dp = m->dp;
     size_t                   layer, i;
     for (layer = 0; layer < m->n_layers; layer++) {
-        mailp_linear(&s->ctx, s->scratch, 2 * dp, s->cond, dp, &m->blocks[layer].cross_kv, n * rows, 0);
+        mailp_linear(&s->ctx, s->scratch, 2 * dp, s->cond, dp, &m->blocks[layer].cross_kv, n * rows);
         for (i = 0; i < n * rows; i++) {
             float *kv = mailp_slot(s, robot, i / rows) + (layer * 2 * rows + i % rows) * dp;
             mailp_copy_rows(kv, s->scratch + i * 2 * dp, 1, dp);
@@ -9594,7 +9586,7 @@ static size_t mailp_slot_of_step(mail_session *s) {
 static void mailp_predict(mail_session *s, float *actions, size_t rows) {
     const size_t D = s->policy->cfg.action_dim, ld = mailp_pad(D);
     size_t       i;
-    mailp_linear(&s->ctx, s->pred, ld, s->normed, s->policy->dp, &s->policy->action_pred, rows, 0);
+    mailp_linear(&s->ctx, s->pred, ld, s->normed, s->policy->dp, &s->policy->action_pred, rows);
     for (i = 0; i < rows; i++) {
         memcpy(actions + i * D, s->pred + i * ld, D * sizeof(float));
     }
@@ -9629,7 +9621,7 @@ static void mailp_denoise(mail_session *s) {
             q->memory   = mailp_slot(s, robot, slot);
             q->n_memory = 1 + t;
         }
-        mailp_linear(&s->ctx, r + before * dp, dp, s->x + a * A * D, D, &p->action_emb, A, 0);
+        mailp_linear(&s->ctx, r + before * dp, dp, s->x + a * A * D, D, &p->action_emb, A);
         p->kernels->add(r + before * dp, dp, p->pos_emb + (t - 1) * dp, dp, A, dp / MAILP_LANES);
         q->len = before + A;
         rows  += before + A;
@@ -10483,7 +10475,7 @@ MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *e
     for (pass = 0; pass < 2; pass++) {  /* check all, then take them */
         for (robot = 0; robot < session->batch; robot++) {
             mailp_linear(&session->ctx, session->incoming, mailp_pad(c->state_dim), embedding + (n == c->lang_dim ? 0 : robot * c->lang_dim),
-                         c->lang_dim, &session->policy->lang, 1, 0);  /* whole panels are written; incoming has room for them */
+                         c->lang_dim, &session->policy->lang, 1);  /* whole panels are written; incoming has room for them */
             if (pass == 0 && mailp_not_finite(session->incoming, c->state_dim) < c->state_dim) {
                 return mailp_fail(err, MAIL_E_NUMBER, "the goal of robot %llu is so large that its token is not finite", (unsigned long long)robot);
             }
