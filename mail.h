@@ -7819,31 +7819,29 @@ static size_t mailp_stem_in_floats(const mailp_conv *stem) {
 
 static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *arena, const mailp_resnet *net, size_t n_threads) {
     const int by_phases = net->stem.tile == MAILP_STEM;
-    size_t    i, at, end, raw = 0, map = 0, v = 0, m = 0, q = 0, blocks = 0;
-    for (i = 0; i < 16; i++) {
-        const mailp_conv *conv = i % 2 == 0 ? &net->block[i / 2].conv1 : &net->block[i / 2].conv2;
-        if (conv->tile != 0) {
-            v = MAILP_MAX(v, conv->planes * mailp_winograd_in_plane(conv));
-            m = MAILP_MAX(m, conv->planes * MAILP_M_PLANE(conv->group));
-        }
-        if (conv->low) {
-            const size_t values = conv->tile != 0 ? conv->planes * mailp_winograd_in_plane(conv) :
-                                  conv->c_in * mailp_map_side(conv->h_in) * mailp_map_side(conv->w_in);
-            q      = MAILP_MAX(q, values * mailp_weight_bytes(conv->type));
-            blocks = MAILP_MAX(blocks, conv->c_in / MAILP_LANES);
-        }
+    size_t    i, k, at, end, raw = 0, map = 0, v = 0, m = 0, u = 0, q = 0, blocks = 0;
+    if (by_phases) {
+        m = net->stem.planes * MAILP_M_PLANE(net->stem.group);
+        u = mailp_stem_in_floats(&net->stem);
     }
-    buffers->u_floats = by_phases ? mailp_stem_in_floats(&net->stem) : 0;
-    m = by_phases ? MAILP_MAX(m, net->stem.planes * MAILP_M_PLANE(net->stem.group)) : m;
     for (i = 0; i < 8; i++) {
-        buffers->u_floats = MAILP_MAX(buffers->u_floats, mailp_conv_u_floats(&net->block[i].conv1));
-        buffers->u_floats = MAILP_MAX(buffers->u_floats, mailp_conv_u_floats(&net->block[i].conv2));
-        if (net->block[i].has_downsample) {
-            buffers->u_floats = MAILP_MAX(buffers->u_floats, mailp_conv_u_floats(&net->block[i].downsample));
+        const mailp_basic_block *block = &net->block[i];
+        for (k = 0; k < 3; k++) {
+            const mailp_conv *conv = k == 0 ? &block->conv1 : k == 1 ? &block->conv2 : &block->downsample;  /* zeros if there is none */
+            const size_t      v_floats = conv->planes * mailp_winograd_in_plane(conv);
+            if (conv->tile != 0) {
+                v = MAILP_MAX(v, v_floats);
+                m = MAILP_MAX(m, conv->planes * MAILP_M_PLANE(conv->group));
+            }
+            if (conv->low) {
+                const size_t values = conv->tile != 0 ? v_floats : conv->c_in * mailp_map_side(conv->h_in) * mailp_map_side(conv->w_in);
+                q      = MAILP_MAX(q, values * mailp_weight_bytes(conv->type));
+                blocks = MAILP_MAX(blocks, conv->c_in / MAILP_LANES);
+            }
+            u = MAILP_MAX(u, mailp_conv_u_floats(conv));
         }
-        /* the first block's input is as large as its output */
-        map = MAILP_MAX(map, mailp_conv_map(&net->block[i].conv2));
-        raw = MAILP_MAX(raw, net->block[i].conv2.c_out * net->block[i].conv2.h_out * net->block[i].conv2.w_out);
+        map = MAILP_MAX(map, mailp_conv_map(&block->conv2));  /* the first block's input is as large as its output */
+        raw = MAILP_MAX(raw, block->conv2.c_out * block->conv2.h_out * block->conv2.w_out);
     }
     raw = MAILP_MAX(raw, net->keypoint_conv.c_out * net->keypoint_conv.h_out * net->keypoint_conv.w_out);
     /* What is needed only after the stem takes the place of its inputs and outputs, which are in the cache by then. */
@@ -7860,7 +7858,8 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->raw       = mailp_take_floats(arena, raw);
     arena->used = MAILP_MAX(arena->used, end);
     buffers->m         = mailp_take_floats(arena, n_threads * m);
-    buffers->u         = mailp_take_floats(arena, n_threads * buffers->u_floats);
+    buffers->u         = mailp_take_floats(arena, n_threads * u);
+    buffers->u_floats  = u;
     buffers->map[0]    = mailp_take_floats(arena, map);
     buffers->map[1]    = mailp_take_floats(arena, map);
     buffers->map[2]    = mailp_take_floats(arena, map);
@@ -9379,14 +9378,18 @@ struct mail_session {
     void                *vision[MAIL_MAX_CAMERAS];
 };
 
+/* ED: steps that the encoder runs for as one batch; 1 for BC */
+static size_t mailp_n_slots(const mailp_config *c) {
+    return MAILP_MAX(MAILP_MIN(c->n_timesteps, (size_t)MAILP_SLOTS), (size_t)1);
+}
+
 /* Lay a session out in the arena; with base NULL it only measures. */
 static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
     const mail_policy  *p = s->policy;
     const mailp_config *c = &p->cfg;
-    const int           ddpm = c->algorithm == MAIL_DDPM;
     const uint64_t      B = s->batch, A = c->act_seq, D = c->action_dim, dp = p->dp, t = p->max_t, n = s->ctx.n_threads;  /* see mailp_bytes */
-    const uint64_t      slots = ddpm ? MAILP_MIN(c->n_timesteps, (size_t)MAILP_SLOTS) : 0, one = 1;
-    uint64_t            scratch = 0, rows;
+    const uint64_t      slots = mailp_n_slots(c), rows = MAILP_MAX(B, c->n_trunks == 2 ? slots : (uint64_t)1) * (1 + t + A);
+    uint64_t            scratch = 0, floats;
     size_t              vision = 0, i;
     s->features   = mailp_take_floats(arena, B * c->obs_seq * c->state_dim);
     s->incoming   = mailp_take_floats(arena, B * c->state_dim + MAILP_LANES);
@@ -9405,19 +9408,18 @@ static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
     s->t          = (size_t *)mailp_take(arena, mailp_bytes(B, sizeof(size_t)));
     s->tokens     = mailp_take_floats(arena, B * t * dp);
     s->order      = (size_t *)mailp_take(arena, (c->n_timesteps + c->diffusion_x + 1) * sizeof(size_t));
-    rows           = c->arch == MAIL_ED_MA ? (1 + t + A) * dp : c->arch == MAIL_ED_TR ? p->transformer[1].n_layers * 2 * (1 + t) * dp : 0;
-    s->slot_floats = (size_t)rows;
-    s->slots       = mailp_take_floats(arena, B * MAILP_MAX(slots, one) * rows);
+    floats         = c->arch == MAIL_ED_MA ? (1 + t + A) * dp : c->arch == MAIL_ED_TR ? p->transformer[1].n_layers * 2 * (1 + t) * dp : 0;
+    s->slot_floats = (size_t)floats;
+    s->slots       = mailp_take_floats(arena, B * slots * floats);
     s->kv_capacity = (size_t)(c->arch == MAIL_ED_TR ? A : 1 + t + A);
-    rows           = mailp_is_mamba(c) ? 0 : p->transformer[c->n_trunks - 1].n_layers * 2 * s->kv_capacity * dp;
-    s->kv_floats   = (size_t)rows;
-    s->kv          = mailp_take_floats(arena, B * rows);
+    floats         = mailp_is_mamba(c) ? 0 : p->transformer[c->n_trunks - 1].n_layers * 2 * s->kv_capacity * dp;
+    s->kv_floats   = (size_t)floats;
+    s->kv          = mailp_take_floats(arena, B * floats);
     s->x          = mailp_take_floats(arena, B * A * D + MAILP_LANES);
     s->noise_pred = mailp_take_floats(arena, B * A * D);
     s->out        = mailp_take_floats(arena, B * A * D);
     s->longest  = (size_t)(1 + t + A);
-    rows        = MAILP_MAX(B, c->n_trunks == 2 ? slots : one) * (1 + t + A);
-    s->seqs     = (mailp_seq *)mailp_take(arena, mailp_bytes(MAILP_MAX(B, MAILP_MAX(slots, one)), sizeof(mailp_seq)));
+    s->seqs     = (mailp_seq *)mailp_take(arena, mailp_bytes(MAILP_MAX(B, slots), sizeof(mailp_seq)));
     s->r        = mailp_take_floats(arena, rows * dp);
     s->cond     = mailp_take_floats(arena, rows * dp);
     s->normed   = mailp_take_floats(arena, rows * dp);
@@ -9428,7 +9430,7 @@ static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
         scratch = MAILP_MAX(scratch, need);
     }
     if (c->arch == MAIL_ED_TR) {  /* keys and values of the encoder, and of the memory on their way to the slots */
-        scratch += MAILP_MAX(slots, one) * p->transformer[0].n_layers * 2 * (1 + t) * dp;
+        scratch += slots * p->transformer[0].n_layers * 2 * (1 + t) * dp;
         scratch  = MAILP_MAX(scratch, rows * 2 * dp);
     }
     s->scratch = mailp_take_floats(arena, scratch);
@@ -9444,8 +9446,7 @@ static void mailp_session_layout(mail_session *s, mailp_arena *arena) {
 /* ---- a decision ---------------------------------------------------------------------------------------------------------- */
 
 static float *mailp_slot(const mail_session *s, size_t robot, size_t slot) {
-    const size_t slots = MAILP_MIN(s->policy->cfg.n_timesteps, (size_t)MAILP_SLOTS);
-    return s->slots + (robot * MAILP_MAX(slots, (size_t)1) + slot) * s->slot_floats;
+    return s->slots + (robot * mailp_n_slots(&s->policy->cfg) + slot) * s->slot_floats;
 }
 
 static void mailp_copy_rows(float *to, const float *from, size_t rows, size_t dp) {
@@ -10572,20 +10573,20 @@ MAIL_API int mail_observe_due(const mail_session *session) {
     return session != NULL && mail_actions_left(session) < session->policy->cfg.obs_seq;
 }
 
-/* Plan for all robots whose chunk is used up (all: for every robot), in one go. */
-static mail_status mailp_plan_now(mail_session *s, float *actions, int all, mail_error *err) {
-    mail_status status;
-    size_t      robot;
+/* A plan is for the robots whose chunk is used up (all: for every robot). */
+static void mailp_activate(mail_session *s, int all) {
+    size_t robot;
     s->n_active = 0;
     for (robot = 0; robot < s->batch; robot++) {
         if (all || s->next[robot] >= s->due[robot]) {
             s->active[s->n_active++] = robot;
         }
     }
-    if (s->n_active == 0) {
-        return MAIL_OK;
-    }
-    status = mailp_plan_start(s, err);
+}
+
+/* Plan for the active robots, in one go. */
+static mail_status mailp_plan_now(mail_session *s, float *actions, mail_error *err) {
+    mail_status status = mailp_plan_start(s, err);
     while (status == MAIL_OK && s->plan == MAILP_PLAN_STEPS) {
         status = mailp_plan_step(s, err);
     }
@@ -10605,7 +10606,8 @@ MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error 
             return mailp_fail(err, MAIL_E_STATE, "the chunk is used up while a plan is in progress: finish it with mail_plan_step and "
                               "mail_plan_end, or cancel it with mail_plan_cancel");
         }
-        status = mailp_plan_now(session, NULL, 0, err);
+        mailp_activate(session, 0);
+        status = mailp_plan_now(session, NULL, err);
         if (status != MAIL_OK) {
             return status;
         }
@@ -10642,18 +10644,15 @@ MAIL_API mail_status mail_plan(mail_session *session, float *actions, mail_error
     if (session == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan: session is NULL");
     }
-    return mailp_plan_now(session, actions, 1, err);
+    mailp_activate(session, 1);
+    return mailp_plan_now(session, actions, err);
 }
 
 MAIL_API mail_status mail_plan_begin(mail_session *session, mail_error *err) {
-    size_t robot;
     if (session == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_plan_begin: session is NULL");
     }
-    for (robot = 0; robot < session->batch; robot++) {
-        session->active[robot] = robot;
-    }
-    session->n_active = session->batch;
+    mailp_activate(session, 1);
     return mailp_plan_start(session, err);
 }
 
