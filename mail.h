@@ -2405,7 +2405,7 @@ static uint64_t mailp_pickle_choose(const mailp_pickle *vm, uint64_t top) {
     return top;
 }
 
-/* Says in which member of top there are tensors, if in one. */
+/* There are no tensors where they are expected: an error that says in which member of top they are, if in one. */
 static mail_status mailp_pickle_empty(const mailp_pickle *vm, uint64_t top, mail_error *err) {
     const mailp_pickle_item *item, *end = vm->item + vm->n_items, *tensor = NULL;
     for (item = vm->item; item < end && tensor == NULL; item++) {
@@ -4069,14 +4069,14 @@ MAILP_INLINE size_t mailp_tile_weights(size_t tile, size_t k) {
 
 /* The stem's input channels are the four phases of three colours: pixels of odd column and even row, both even, even column and odd row,
    both odd. Odd rows (and columns) meet three weights, a fourth of 0, and nothing in the planes of infinity.
-   -> how many of them the k-th plane has, from *from on: all or 8, a surplus of which has weight 0 */
+   Returns how many channels the k-th plane takes, from *from on: all, or 8, some of which may have weight 0. */
 #define MAILP_STEM_DEPTH 12
 MAILP_INLINE size_t mailp_stem_inputs(size_t *from, size_t k) {
     *from = k % 6 == 5 ? 2 : 0;
     return k % 6 == 5 || k / 6 == 5 ? 8 : MAILP_STEM_DEPTH;
 }
 
-/* n, or what fives and sixes add up to */
+/* n, or the next number above it that is a sum of fives and sixes */
 MAILP_INLINE size_t mailp_stem_pixels(size_t n) {
     return MAILP_MAX(n, (n + 5) / 6 * 5);
 }
@@ -4490,7 +4490,7 @@ typedef struct mailp_kernels {
 
 /* Rows are shared out evenly over tiles: 10 rows are two tiles of 5, not 6 and 4. The first tile waits for its panels to come from
    afar; while the others find them in the cache, the next panels are fetched (a tenth of the time of a D-Tr denoiser). A single tile
-   fetches them as well, which is nothing where the third-level cache holds all weights, and else up to a tenth. */
+   fetches them as well, which gains nothing where the third-level cache holds all weights, and up to a tenth elsewhere. */
 #define MAILP_GEMM_KIND(kind, type, load)                                                                                           \
     MAILP_EVERY_TILE(MAILP_GEMM_TILE, kind, type, MAILP_ATTR)                                                                       \
     typedef void (*MAILP_FN(gemm_##kind##_tile))(float *y, size_t ldy, const float *x, size_t ldx, const type *w, const float *scale,\
@@ -5707,8 +5707,8 @@ typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
 MAILP_LOW_CONV(u8, u8, MAILP_U8_ATTR)
 
 #if MAILP_PASS == MAILP_PASS_AVX2
-/* Two steps at once: their products add up in 16 bits before they are widened, which mailp_conv_pack sees to that they can. Three
-   products for four leave 0.85 of the time (Zen 3). */
+/* Two steps at once: their products are summed in 16 bits before they are widened; mailp_conv_pack makes the weights small enough for
+   that. Three instructions in place of four take 0.85 of the time (Zen 3). */
 #define MAILP_RUN_u8x2          2
 #define MAILP_BYTES_u8x2        1
 #define MAILP_LOADS_u8x2(r, c) \
@@ -5727,7 +5727,8 @@ MAILP_LOW_CONV(u8, u8, MAILP_U8_ATTR)
     }
 MAILP_LOW_CONV(u8x2, u8x2, MAILP_U8_ATTR)
 
-/* The stem's rows are no blocks of 16, and its pixels would leave no weights of 8 bits that add up. */
+/* The stem takes one step at a time: its rows are not blocks of 16, and its pixels have 8 bits, so that sums of four products in 16 would
+   leave few bits to its weights. */
 MAILP_KERNEL void MAILP_FN(conv_u8_or_stem)(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w,
                                             const float *w_scale, const float *bias, size_t group, const mailp_conv_shape *shape,
                                             size_t block, size_t end, size_t pixels, size_t panels, uintptr_t ahead, size_t lines) {
@@ -6068,7 +6069,7 @@ MAILP_WORD mailp_vec MAILP_FN(exp2)(mailp_vec x) {
 
 #if MAILP_PASS == MAILP_PASS_AVX2
 /* 2^(dt A) for -125 <= dt A <= 0. A sum with 1.5 * 2^20 rounds it to an eighth, n + j / 8, whose j and n are then the sum's lowest
-   bits: 2^(j/8) comes from a table, from which the j that ends up below the exponent was taken away, and a polynomial of degree 3
+   bits: 2^(j/8) comes from a table, whose entries make up for the j that is added below the exponent, and a polynomial of degree 3
    does the rest, which is at most 1/16 (relative error 3e-8). Two thirds of the time of exp2. */
 MAILP_WORD mailp_vec MAILP_FN(decay)(mailp_vec dt, mailp_vec A) {
     const __m256i   table = _mm256_setr_epi32(0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7, 0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7);
@@ -7900,7 +7901,7 @@ static int mailp_sixteen(const mailp_kernels *kernels, mail_weights type) {
 }
 
 /* Largest sum of weights v [c_in][taps] of one sign among the four whose products meet in 16 bits: of a tap and eight channels, either
-   the first two or the last two of every four. It is half of the sum of magnitudes and the magnitude of the sum. */
+   the first two or the last two of every four. It is half of what the sum of the magnitudes and the magnitude of the sum add up to. */
 static float mailp_conv_meet(const float *v, size_t c_in, size_t taps) {
     float  most = 0;
     size_t c, t;
@@ -8460,7 +8461,7 @@ static void mailp_map_border(float *block, size_t h, size_t w) {
     memset(block + (h + 1) * columns * MAILP_LANES, 0, (rows - h - 1) * columns * MAILP_LANES * sizeof(float));
 }
 
-/* Outputs *from..*end-1 of `outputs` find their tap of 3 among the inputs, the tap - 1 steps away from stride * output. */
+/* The outputs that find their tap, 0 to 2, inside the picture are *from..*end-1: output o looks for it at input stride * o + tap - 1. */
 static void mailp_conv_inside(size_t *from, size_t *end, size_t inputs, size_t outputs, size_t stride, size_t tap) {
     *from = tap == 0 ? 1 : 0;
     *end  = MAILP_MIN((inputs + stride - tap) / stride, outputs);
@@ -8759,8 +8760,8 @@ static void mailp_stem_run(float *y, size_t ldy, float *m, float *v, const mailp
     }
 }
 
-/* Rows from..end-1 of a block of the stem's h x w outputs are new in a ring of MAILP_STEM_RING rows, [w][16] each: add them to the moments, and
-   take those maxima to out, row stride row, for which they were missing. */
+/* Rows from..end-1 of a block of the stem's h x w outputs are new in a ring of MAILP_STEM_RING rows, [w][16] each: add them to the moments,
+   and write the rows of maxima that waited for them to out, row stride row. */
 static void mailp_stem_pool(float *out, size_t row, mailp_moments *moments, const mailp_kernels *kernels, const float *ring, const float *gamma,
                             size_t from, size_t end, size_t h, size_t w) {
     size_t y;
@@ -10760,7 +10761,7 @@ static double mailp_fit(const mail_session *s, double seconds, size_t ready) {
                                      : (double)ready + (seconds - (double)ready * s->step_seconds) / (s->step_seconds + s->encode_seconds);
 }
 
-/* Shorten the plan if it does not fit: from the present step down in as many strides as do, DDIM between them. */
+/* Shorten the plan if it does not fit: from the present step down in as many strides as fit, DDIM between them. */
 static void mailp_shorten(mail_session *s, double seconds) {
     const size_t left = s->n_order - s->at, from = s->order[s->at];
     size_t       ready = 0, k = 0, n;
