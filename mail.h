@@ -2845,6 +2845,10 @@ typedef struct mailp_config {
     char                description[MAILP_MOST_TEXT];
 } mailp_config;
 
+static int mailp_is_mamba(const mailp_config *c) {
+    return c->arch == MAIL_D_MA || c->arch == MAIL_ED_MA;
+}
+
 /* ---- settings: their names and where they were given --------------------------------------------------------------- */
 
 #define MAILP_TRUTH "false or true"
@@ -3495,7 +3499,7 @@ static void mailp_config_sequence(mailp_config_reader *r) {
 static void mailp_config_trunks(mailp_config_reader *r) {
     static const mailp_setting first[3] = { MAILP_S_N_LAYERS, MAILP_S_ENC_LAYERS, MAILP_S_DEC_LAYERS };  /* d_state and d_conv follow */
     mailp_config *cfg = r->cfg;
-    int           mamba = cfg->arch == MAIL_D_MA || cfg->arch == MAIL_ED_MA;
+    int           mamba = mailp_is_mamba(cfg);
     size_t        i;
     assert(cfg->n_trunks <= 2);
     for (i = 0; i < cfg->n_trunks; i++) {
@@ -3700,7 +3704,7 @@ static void mailp_put_config(mailp_writer *w, const mailp_config *cfg) {
     mailp_put_setting(w, MAILP_S_OBS_SEQ, cfg->obs_seq);
     mailp_put_setting(w, MAILP_S_ACT_SEQ, cfg->act_seq);
     mailp_put_setting(w, MAILP_S_N_ACTION_STEPS, cfg->n_action_steps);
-    if (cfg->arch == MAIL_D_TR || cfg->arch == MAIL_ED_TR) {
+    if (!mailp_is_mamba(cfg)) {
         mailp_put_setting(w, MAILP_S_N_HEADS, cfg->n_heads);
     }
     if (cfg->algorithm == MAIL_DDPM) {
@@ -6862,6 +6866,20 @@ static size_t mailp_weight_bytes(mail_weights type) {
     return type == MAIL_WEIGHTS_F32 ? sizeof(float) : type == MAIL_WEIGHTS_BF16 ? sizeof(uint16_t) : sizeof(int8_t);
 }
 
+/* Element `at` of packed weights: value as it is, rounded to bf16, or as an integer the nearest multiple of step. With bf16, step 0
+   means that there is none; otherwise the integers have 16 bits. */
+MAILP_INLINE void mailp_weight_put(void *to, size_t at, float value, mail_weights type, float step) {
+    if (type == MAIL_WEIGHTS_F32) {
+        ((float *)to)[at] = value;
+    } else if (type == MAIL_WEIGHTS_INT8) {
+        ((int8_t *)to)[at] = (int8_t)floorf(value / step + 0.5f);
+    } else if (step > 0) {
+        ((int16_t *)to)[at] = (int16_t)floorf(value / step + 0.5f);
+    } else {
+        ((uint16_t *)to)[at] = (uint16_t)mailp_bf16(value);
+    }
+}
+
 /* Depth of a linear map's packed weights */
 static size_t mailp_mat_depth(const mailp_mat *mat) {
     return mat->low ? (mat->k + 1) / 2 * 2 : mat->k;
@@ -6912,15 +6930,7 @@ static void mailp_mat_rows(mailp_loader *l, mailp_mat *mat, size_t at, const cha
         }
         for (i = 0; i < mat->k; i++) {
             const size_t to = first + (mat->low ? (i / 2 * MAILP_LANES + lane) * 2 + i % 2 : i * MAILP_LANES + lane);
-            if (mat->type == MAIL_WEIGHTS_F32) {
-                ((float *)w)[to] = v[i];
-            } else if (mat->type == MAIL_WEIGHTS_INT8) {
-                ((int8_t *)w)[to] = (int8_t)floorf(v[i] / step + 0.5f);
-            } else if (mat->low) {
-                ((int16_t *)w)[to] = (int16_t)floorf(v[i] / step + 0.5f);
-            } else {
-                ((uint16_t *)w)[to] = (uint16_t)mailp_bf16(v[i]);
-            }
+            mailp_weight_put(w, to, v[i], mat->type, step);
         }
     }
 }
@@ -7053,7 +7063,7 @@ static void mailp_mixer_build(mailp_loader *l, const mailp_mamba *m, mailp_mamba
 }
 
 static void mailp_mamba_build(mailp_loader *l, mailp_mamba *m, const char *prefix, const mailp_trunk_config *c, size_t d_model) {
-    mailp_name name;
+    mailp_name name, at;
     size_t     i;
     m->n_layers = c->n_layers;
     m->d_model  = d_model;
@@ -7068,17 +7078,14 @@ static void mailp_mamba_build(mailp_loader *l, mailp_mamba *m, const char *prefi
     for (i = 0; i < c->n_layers && l->status == MAIL_OK; i++) {
         mailp_mamba_layer unplaced;
         mailp_mamba_layer *y = m->layers == NULL ? &unplaced : &m->layers[i];
-        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.mixer.", prefix, c->name, (unsigned long)i);
-        mailp_mixer_build(l, m, y, name.text);
-        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.norm.weight", prefix, c->name, (unsigned long)i);
-        y->norm_weight = mailp_vector(l, name.text, d_model);
-        (void)snprintf(name.text, sizeof name.text, "%s%s.layers.%lu.norm.bias", prefix, c->name, (unsigned long)i);
-        y->norm_bias = mailp_vector(l, name.text, d_model);
+        (void)snprintf(at.text, sizeof at.text, "%s%s.layers.%lu.", prefix, c->name, (unsigned long)i);
+        mailp_mixer_build(l, m, y, mailp_cat(&name, at.text, "mixer."));
+        y->norm_weight = mailp_vector(l, mailp_cat(&name, at.text, "norm.weight"), d_model);
+        y->norm_bias   = mailp_vector(l, mailp_cat(&name, at.text, "norm.bias"), d_model);
     }
-    (void)snprintf(name.text, sizeof name.text, "%s%s.norm_f.weight", prefix, c->name);
-    m->norm_f_weight = mailp_vector(l, name.text, d_model);
-    (void)snprintf(name.text, sizeof name.text, "%s%s.norm_f.bias", prefix, c->name);
-    m->norm_f_bias = mailp_vector(l, name.text, d_model);
+    (void)snprintf(at.text, sizeof at.text, "%s%s.norm_f.", prefix, c->name);
+    m->norm_f_weight = mailp_vector(l, mailp_cat(&name, at.text, "weight"), d_model);
+    m->norm_f_bias   = mailp_vector(l, mailp_cat(&name, at.text, "bias"), d_model);
 }
 
 /* A run of consecutive rows that belong to one sequence, and what stands before it. */
@@ -7976,7 +7983,7 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
     for (o = 0; o < mailp_pad(c_out); o++) {
         const size_t panel = o / MAILP_LANES, n = mailp_conv_group(&first, panel, mailp_panels(c_out), packing == MAILP_ROWS ? 1 : group);
         const float *v = from + o * c_in * taps;
-        float        step = 1.0f;
+        float        step = 0;
         if (scale != NULL) {
             step = scale[o] = o < c_out ? mailp_conv_step(v, c_in, taps, packing, type, sum) : 1.0f;
         }
@@ -7986,16 +7993,7 @@ static void mailp_conv_pack(void *to, float *scale, const float *from, size_t c_
                 const size_t k = packing == MAILP_WINOGRAD ? (i * n + panel - first) * taps + t :
                                  (packing == MAILP_DIRECT ? t * c_in + i : block >> shift) * n + panel - first;
                 const size_t at = first * taps * c_in * MAILP_LANES + (k * MAILP_LANES + o % MAILP_LANES) * together + (i & (together - 1));
-                const float  value = o < c_out ? v[i * taps + t] : 0.0f;
-                if (type == MAIL_WEIGHTS_F32) {
-                    ((float *)to)[at] = value;
-                } else if (type == MAIL_WEIGHTS_BF16 && scale == NULL) {
-                    ((uint16_t *)to)[at] = (uint16_t)mailp_bf16(value);
-                } else if (type == MAIL_WEIGHTS_BF16) {
-                    ((int16_t *)to)[at] = (int16_t)floorf(value / step + 0.5f);
-                } else {
-                    ((int8_t *)to)[at] = (int8_t)floorf(value / step + 0.5f);
-                }
+                mailp_weight_put(to, at, o < c_out ? v[i * taps + t] : 0.0f, type, step);
             }
         }
     }
@@ -8041,11 +8039,7 @@ static void mailp_stem_pack(void *to, float *scale, float *bias, const float *fr
             const size_t at = first * 7 * depth * MAILP_LANES +
                               (((y * depth / together + k / together) * n + panel - first) * MAILP_LANES + o % MAILP_LANES) * together + k % together;
             const float  q = floorf(v[i] / mailp_image_std[c] / 255.0f / most + 0.5f);
-            if (type == MAIL_WEIGHTS_INT8) {
-                ((int8_t *)to)[at] = (int8_t)q;
-            } else {
-                ((int16_t *)to)[at] = (int16_t)q;
-            }
+            mailp_weight_put(to, at, q, type, 1.0f);
             sum += (double)q * 255.0 * (double)mailp_image_mean[c];
         }
         scale[o] = most;
@@ -9167,10 +9161,6 @@ struct mail_policy {
     float               *time_out;     /* [n_timesteps][dp] encoder output at the time token, after its final norm */
     size_t               time_floats;
 };
-
-static int mailp_is_mamba(const mailp_config *c) {
-    return c->arch == MAIL_D_MA || c->arch == MAIL_ED_MA;
-}
 
 /* Time tokens:  code[m] = sin(k c_m), code[half + m] = cos(k c_m), c_m = exp(-m ln 10000 / (half - 1)),
    then linear, mish(v) = v tanh(ln(1 + e^v)), linear. In double: it runs once. */
