@@ -256,8 +256,9 @@ MAIL_API const mail_info *mail_policy_info(const mail_policy *policy);
 typedef enum mail_format {
     MAIL_RGB8, MAIL_BGR8, MAIL_RGBA8, MAIL_BGRA8, MAIL_GRAY8,
     MAIL_YUYV,        /* 4:2:2, Y0 U Y1 V, BT.601 limited range (V4L2) */
-    MAIL_NV12,        /* 4:2:0, a plane of Y, then one of U V pairs, BT.601 limited range */
-    MAIL_F32_PLANAR,  /* three planes R, G, B of float, 0..1 */
+    MAIL_NV12,        /* 4:2:0, a plane of Y, height * stride bytes after its begin one of U V pairs, BT.601 limited range */
+    MAIL_F32_PLANAR,  /* three planes R, G, B of float, height * stride bytes from one to the next; 0..1, and up to 1/512 beyond is
+                         taken as it is, since resizing elsewhere may lead there; more is MAIL_E_NUMBER */
     MAIL_FORMAT_COUNT
 } mail_format;
 
@@ -4114,6 +4115,13 @@ MAILP_INLINE void mailp_conv_places(size_t *at, size_t n, size_t *row, size_t *c
     }
 }
 
+#define MAILP_COLUMNS 1024  /* of a picture at a time, an even number: what is added up down their rows stays in the first-level cache */
+
+/* v / 65536, rounded down, within 0..255 */
+MAILP_INLINE unsigned char mailp_u8_of(int v) {
+    return (unsigned char)(v < 0 ? 0 : v > 0xffffff ? 255 : v >> 16);
+}
+
 #if defined(__GNUC__)
 #  define MAILP_PREFETCH(address) __builtin_prefetch((const void *)(address), 0, 2)  /* into the second-level cache */
 #else
@@ -4148,6 +4156,15 @@ typedef struct mailp_kernels {
                    float *scores, size_t n_q, size_t n_kv, size_t visible, size_t head_dim, int accumulate);
 
     /* vision */
+
+    /* to[i] = (accumulate ? to[i] : 0) + weight * from[i], i < n: exact while these are whole numbers up to 2^24 */
+    void (*add_bytes)(float *to, const unsigned char *from, float weight, size_t n, int accumulate);
+    void (*add_floats)(double *to, const float *from, double weight, size_t n, int accumulate);
+
+    /* n pixels, an even number, of BT.601, limited range (16..235, 16..240), to red, green and blue [3][MAILP_COLUMNS] in 0..255, in
+       1/65536:  76309 (y - 16) + 104597 (v - 128), - 25675 (u - 128) - 53279 (v - 128), + 132201 (u - 128), rounded and clamped.
+       uv  U and V of each two pixels;  NULL: y is Y U Y V of each two pixels */
+    void (*yuv)(unsigned char *rgb, const unsigned char *y, const unsigned char *uv, size_t n);
 
     /* y[p][m][j] = (accumulate ? y[p][m][j] : 0) + sum over taps tap <= t < end, blocks b, i < depth of
                         x[at(m) + tap[t] + b * plane + i] * w[(t - tap, b, i)][p][j]
@@ -4299,6 +4316,7 @@ typedef struct mailp_kernels {
 #  define mailp_vscale(a, n)    mailp_scale1(a, n)
 #  define mailp_vload_bf16(p)   mailp_bf16_to_float(*(p))
 #  define mailp_vload_i8(p)     ((float)*(p))
+#  define mailp_vload_u8(p)     ((float)*(p))
 #  define MAILP_NAME            "scalar"
 #elif MAILP_PASS == MAILP_PASS_AVX2
 #  define MAILP_FN(name)        mailp_##name##_avx2
@@ -4322,6 +4340,7 @@ typedef struct mailp_kernels {
 #  define mailp_vscale(a, n)    _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)))
 #  define mailp_vload_bf16(p)   _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 #  define mailp_vload_i8(p)     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
+#  define mailp_vload_u8(p)     _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
 #  define MAILP_NAME            "avx2"
 #elif MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_FN(name)        mailp_##name##_avx512
@@ -4344,6 +4363,7 @@ typedef struct mailp_kernels {
 #  define mailp_vscale(a, n)    _mm512_scalef_ps(a, n)
 #  define mailp_vload_bf16(p)   _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 #  define mailp_vload_i8(p)     _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#  define mailp_vload_u8(p)     _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
 #  define MAILP_NAME            "avx512"
 #else
 #  define MAILP_FN(name)        mailp_##name##_neon
@@ -4367,6 +4387,7 @@ typedef struct mailp_kernels {
 #  define mailp_vscale(a, n)    vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23)))
 #  define mailp_vload_bf16(p)   vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
 #  define mailp_vload_i8(p)     vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(mailp_neon_load4(p)))))
+#  define mailp_vload_u8(p)     vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_s8(mailp_neon_load4((const int8_t *)(p)))))))
 #  define MAILP_NAME            "neon"
 #  define MAILP_IN_ORDER        __asm__ volatile("" ::: "memory");  /* see MAILP_ROW_STEP */
 #endif
@@ -4538,6 +4559,76 @@ MAILP_GEMM_KIND(int8, int8_t, mailp_vload_i8)
 #undef MAILP_GEMM_KIND
 
 /* ---- vision ------------------------------------------------------------------------------------------------------ */
+
+MAILP_KERNEL void MAILP_FN(add_bytes)(float *to, const unsigned char *from, float weight, size_t n, int accumulate) {
+    const mailp_vec w = mailp_vset(weight);
+    size_t          i;
+    for (i = 0; i + MAILP_W <= n; i += MAILP_W) {
+        mailp_vstore(to + i, mailp_vmadd(w, mailp_vload_u8(from + i), accumulate ? mailp_vload(to + i) : mailp_vzero()));
+    }
+    for (; i < n; i++) {
+        to[i] = (accumulate ? to[i] : 0.0f) + weight * (float)from[i];
+    }
+}
+
+MAILP_KERNEL void MAILP_FN(add_floats)(double *to, const float *from, double weight, size_t n, int accumulate) {
+    size_t i = 0;
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+    const __m256d w = _mm256_set1_pd(weight);
+    for (; i + 4 <= n; i += 4) {
+        const __m256d x = _mm256_cvtps_pd(_mm_loadu_ps(from + i));
+        _mm256_storeu_pd(to + i, _mm256_fmadd_pd(w, x, accumulate ? _mm256_loadu_pd(to + i) : _mm256_setzero_pd()));
+    }
+#endif
+    for (; i < n; i++) {
+        to[i] = (accumulate ? to[i] : 0.0) + weight * (double)from[i];
+    }
+}
+
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+/* whole + (rest + 1/2) / 65536 of 16 numbers, clamped to bytes; rest in the order of two unpacks */
+MAILP_WORD void MAILP_FN(yuv_put)(unsigned char *to, __m256i whole, __m256i rest0, __m256i rest1) {
+    const __m256i half = _mm256_set1_epi32(32768);
+    const __m256i more = _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(rest0, half), 16), _mm256_srai_epi32(_mm256_add_epi32(rest1, half), 16));
+    const __m256i v = _mm256_add_epi16(whole, more);
+    _mm_storeu_si128((__m128i *)(void *)to, _mm_packus_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
+}
+#endif
+
+MAILP_KERNEL void MAILP_FN(yuv)(unsigned char *rgb, const unsigned char *y, const unsigned char *uv, size_t n) {
+    size_t i = 0, k;
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+    /* Coefficients are split into multiples of 65536 and what 16 bits hold: 65536 + 10773, 2 * 65536 - 26475, -65536 + 12257, 2 * 65536 + 1129 */
+    const __m256i red = _mm256_set1_epi32((int)(-26475u << 16 | 10773u)), green = _mm256_set1_epi32((int)(12257u << 16 | (-25675u & 0xffff)));
+    const __m256i blue = _mm256_set1_epi32(1129 << 16 | 10773), luma = _mm256_set1_epi32(10773), zero = _mm256_setzero_si256();
+    for (; i + 16 <= n; i += 16) {
+        const __m256i both = uv == NULL ? _mm256_loadu_si256((const __m256i *)(const void *)(y + 2 * i)) : zero;
+        const __m256i bright = uv == NULL ? _mm256_and_si256(both, _mm256_set1_epi16(255)) :
+                               _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(y + i)));
+        const __m256i colour = uv == NULL ? _mm256_srli_epi16(both, 8) : _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(uv + i)));
+        const __m256i l = _mm256_sub_epi16(bright, _mm256_set1_epi16(16)), pair = _mm256_sub_epi16(colour, _mm256_set1_epi16(128));
+        const __m256i u = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(pair, 0xa0), 0xa0), v = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(pair, 0xf5), 0xf5);
+        const __m256i g = _mm256_madd_epi16(pair, green);
+        MAILP_FN(yuv_put)(rgb + i, _mm256_add_epi16(l, _mm256_add_epi16(v, v)), _mm256_madd_epi16(_mm256_unpacklo_epi16(l, v), red),
+                          _mm256_madd_epi16(_mm256_unpackhi_epi16(l, v), red));
+        MAILP_FN(yuv_put)(rgb + MAILP_COLUMNS + i, _mm256_sub_epi16(l, v),
+                          _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi16(l, zero), luma), _mm256_unpacklo_epi32(g, g)),
+                          _mm256_add_epi32(_mm256_madd_epi16(_mm256_unpackhi_epi16(l, zero), luma), _mm256_unpackhi_epi32(g, g)));
+        MAILP_FN(yuv_put)(rgb + 2 * MAILP_COLUMNS + i, _mm256_add_epi16(l, _mm256_add_epi16(u, u)), _mm256_madd_epi16(_mm256_unpacklo_epi16(l, u), blue),
+                          _mm256_madd_epi16(_mm256_unpackhi_epi16(l, u), blue));
+    }
+#endif
+    for (; i < n; i += 2) {
+        const unsigned char *pair = uv == NULL ? y + 2 * i + 1 : uv + i;
+        const int            u = pair[0] - 128, v = pair[uv == NULL ? 2 : 1] - 128;
+        for (k = i; k < i + 2; k++) {
+            const int l = (y[uv == NULL ? 2 * k : k] - 16) * 76309 + 32768;
+            rgb[k]                     = mailp_u8_of(l + 104597 * v);
+            rgb[MAILP_COLUMNS + k]     = mailp_u8_of(l - 25675 * u - 53279 * v);
+            rgb[2 * MAILP_COLUMNS + k] = mailp_u8_of(l + 132201 * u);
+        }
+    }
+}
 
 #if MAILP_W == 1
 
@@ -6487,6 +6578,8 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(scan),                                                   \
       MAILP_FN(attend),                                                 \
       /* vision */                                                      \
+      MAILP_FN(add_bytes), MAILP_FN(add_floats),                        \
+      MAILP_FN(yuv),                                                    \
       MAILP_FN(conv),                                                   \
       MAILP_CONV_PANELS,                                                \
       MAILP_FN(group_norm),                                             \
@@ -6550,6 +6643,7 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef mailp_vscale
 #undef mailp_vload_bf16
 #undef mailp_vload_i8
+#undef mailp_vload_u8
 #undef MAILP_IN_ORDER
 #undef MAILP_CONV_PANELS
 #undef MAILP_EVERY_TILE
@@ -7458,6 +7552,11 @@ static const unsigned char *mailp_image_at(const mail_image *image, size_t y) {
     return (const unsigned char *)image->data + (image->flip ? image->height - 1 - y : y) * mailp_image_stride(image);
 }
 
+/* Is this a float of a picture? 0..1 and half a step of 8 bits beyond, where resizing and other rounding may have brought it. */
+static int mailp_image_value(float v) {
+    return fabsf(v - 0.5f) <= 0.5f + 1.0f / 512;
+}
+
 /* Is this a picture that can be read? Floats are looked at one by one. */
 static mail_status mailp_image_check(const mail_image *image, mail_error *err) {
     size_t stride, row, planes, x, y, c;
@@ -7493,10 +7592,14 @@ static mail_status mailp_image_check(const mail_image *image, mail_error *err) {
         for (c = 0; c < 3; c++) {
             for (y = 0; y < image->height; y++) {
                 const float *v = (const float *)(const void *)(mailp_image_at(image, y) + c * image->height * stride);
+                int          bad = 0;
                 for (x = 0; x < image->width; x++) {
-                    if (!(v[x] >= 0.0f && v[x] <= 1.0f)) {
-                        return mailp_fail(err, MAIL_E_NUMBER, "image: channel %d is %g at column %llu, row %llu, expected 0..1",
-                                          (int)c, (double)v[x], (unsigned long long)x, (unsigned long long)y);
+                    bad |= !mailp_image_value(v[x]);
+                }
+                for (x = 0; bad && x < image->width; x++) {
+                    if (!mailp_image_value(v[x])) {
+                        return mailp_fail(err, MAIL_E_NUMBER, "image: channel %d is %.9g at column %llu, row %llu, expected 0..1",
+                                          (int)c, (double)v[x], MAILP_LLU(x), MAILP_LLU(y));
                     }
                 }
             }
@@ -7509,69 +7612,35 @@ static unsigned char mailp_u8(int v) {
     return (unsigned char)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
-/* BT.601, limited range (16..235, 16..240) to RGB 0..255; coefficients in 1/65536 */
-static void mailp_yuv(unsigned char *rgb, int y, int u, int v) {
-    y = (y - 16) * 76309 + 32768;
-    u -= 128;
-    v -= 128;
-    rgb[0] = mailp_u8((y + 104597 * v) / 65536);
-    rgb[1] = mailp_u8((y - 25675 * u - 53279 * v) / 65536);
-    rgb[2] = mailp_u8((y + 132201 * u) / 65536);
-}
+/* How an 8-bit picture's row lies in memory: pixel i's channel c is number i * step + at[c]. */
+typedef struct mailp_image_layout {
+    size_t step, at[3];
+} mailp_image_layout;
 
-/* Row y from the picture's top of an 8-bit image as [width][3]: in place where it is so already, else written to rgb. */
-static const unsigned char *mailp_image_row(unsigned char *rgb, const mail_image *image, size_t y) {
-    const unsigned char *from = mailp_image_at(image, y);
-    const size_t         width = image->width;
-    size_t               x;
+/* Pixels first, an even number, to first + n - 1 of row y from the picture's top of an 8-bit image: in place, or of YUV in rgb */
+static const unsigned char *mailp_image_pixels(mailp_image_layout *layout, unsigned char *rgb, const mailp_kernels *kernels, const mail_image *image,
+                                               size_t y, size_t first, size_t n) {
+    static const mailp_image_layout rgb8 = { 3, { 0, 1, 2 } }, bgr8 = { 3, { 2, 1, 0 } }, rgba8 = { 4, { 0, 1, 2 } }, bgra8 = { 4, { 2, 1, 0 } },
+                                    gray8 = { 1, { 0, 0, 0 } }, planes = { 1, { 0, MAILP_COLUMNS, 2 * MAILP_COLUMNS } };
+    const unsigned char *from = mailp_image_at(image, y) + mailp_image_row_bytes(image->format, first);
     switch (image->format) {
-        case MAIL_BGR8:
-            for (x = 0; x < width; x++) {
-                rgb[3 * x]     = from[3 * x + 2];
-                rgb[3 * x + 1] = from[3 * x + 1];
-                rgb[3 * x + 2] = from[3 * x];
-            }
-            return rgb;
-        case MAIL_RGBA8:
-            for (x = 0; x < width; x++) {
-                rgb[3 * x]     = from[4 * x];
-                rgb[3 * x + 1] = from[4 * x + 1];
-                rgb[3 * x + 2] = from[4 * x + 2];
-            }
-            return rgb;
-        case MAIL_BGRA8:
-            for (x = 0; x < width; x++) {
-                rgb[3 * x]     = from[4 * x + 2];
-                rgb[3 * x + 1] = from[4 * x + 1];
-                rgb[3 * x + 2] = from[4 * x];
-            }
-            return rgb;
-        case MAIL_GRAY8:
-            for (x = 0; x < width; x++) {
-                rgb[3 * x] = rgb[3 * x + 1] = rgb[3 * x + 2] = from[x];
-            }
-            return rgb;
+        case MAIL_BGR8:  *layout = bgr8;  return from;
+        case MAIL_RGBA8: *layout = rgba8; return from;
+        case MAIL_BGRA8: *layout = bgra8; return from;
+        case MAIL_GRAY8: *layout = gray8; return from;
         case MAIL_YUYV:
-            for (x = 0; x < width; x += 2) {
-                const unsigned char *p = from + 2 * x;
-                mailp_yuv(rgb + 3 * x, p[0], p[1], p[3]);
-                mailp_yuv(rgb + 3 * x + 3, p[2], p[1], p[3]);
-            }
+            *layout = planes;
+            kernels->yuv(rgb, from, NULL, n);
             return rgb;
-        case MAIL_NV12: {
-            /* two rows share one row of U V pairs; those follow the last row of Y */
-            const size_t         in_memory = image->flip ? image->height - 1 - y : y;
-            const unsigned char *uv = (const unsigned char *)image->data + (image->height + in_memory / 2) * mailp_image_stride(image);
-            for (x = 0; x < width; x++) {
-                mailp_yuv(rgb + 3 * x, from[x], uv[x / 2 * 2], uv[x / 2 * 2 + 1]);
-            }
+        case MAIL_NV12:  /* two rows share one row of U V pairs; those follow the last row of Y */
+            *layout = planes;
+            kernels->yuv(rgb, from, (const unsigned char *)image->data +
+                         (image->height + (image->flip ? image->height - 1 - y : y) / 2) * mailp_image_stride(image) + first, n);
             return rgb;
-        }
         case MAIL_RGB8:
         case MAIL_F32_PLANAR:
         case MAIL_FORMAT_COUNT:
-        default:
-            return from;
+        default:         *layout = rgb8;  return from;
     }
 }
 
@@ -7583,54 +7652,132 @@ typedef struct mailp_filter {
     double w_first, w_inner, w_last, total;
 } mailp_filter;
 
-static mailp_filter mailp_filter_at(size_t i, size_t n, size_t m) {
-    mailp_filter f;
+static mailp_filter mailp_filter_at(size_t output, size_t inputs, size_t outputs) {
+    const uint32_t i = (uint32_t)output, n = (uint32_t)inputs, m = (uint32_t)outputs;  /* divisions of 64 bits take longer */
+    mailp_filter   f;
     f.w_inner = (double)m;
     if (m <= n) {
-        size_t lo = i * n, hi = lo + n, last = (hi - 1) / m;
+        const uint32_t lo = i * n, hi = lo + n, last = (hi - 1) / m;
         f.first   = lo / m;
         f.count   = last - f.first + 1;
-        f.w_first = (double)(f.count == 1 ? n : (f.first + 1) * m - lo);
+        f.w_first = (double)(f.count == 1 ? n : ((uint32_t)f.first + 1) * m - lo);
         f.w_last  = (double)(hi - last * m);
         f.total   = (double)n;
     } else {
-        size_t at = (2 * i + 1) * n, rest;  /* 2m times the position of the output's centre; inputs' centres are at (2j + 1) m */
-        f.total = (double)(2 * m);
-        f.first = at < m ? 0 : (at - m) / (2 * m);
-        rest    = at < m ? 0 : (at - m) % (2 * m);
-        f.count = rest == 0 || f.first + 1 >= n ? 1 : 2;
+        const uint32_t at = (2 * i + 1) * n;  /* 2m times the position of the output's centre; inputs' centres are at (2j + 1) m */
+        const uint32_t rest = at < m ? 0 : (at - m) % (2 * m);
+        f.total   = (double)(2 * m);
+        f.first   = at < m ? 0 : (at - m) / (2 * m);
+        f.count   = rest == 0 || f.first + 1 >= n ? 1 : 2;
         f.w_first = (double)(f.count == 1 ? 2 * m : 2 * m - rest);
         f.w_last  = (double)rest;
     }
     return f;
 }
 
-/* Row y of the picture as the network sees it, normalised:  v = (u / 255 - mean) / std.
+/* What it takes to bring a picture to a network: kernels, the normalised values of 8 bits [3][256], and scratch. */
+typedef struct mailp_image_tools {
+    const mailp_kernels *kernels;
+    const float         *table;
+    unsigned char       *rgb;      /* [3][MAILP_COLUMNS] */
+    void                *columns;  /* aligned for doubles: double [3][MAILP_COLUMNS] or float [MAILP_COLUMNS][4] */
+    double              *sums;     /* [width][3] */
+} mailp_image_tools;
 
-   even   pixel 2 * i becomes the three values even[i * step], odd the pixel after it
-   table  [3][256]    the same for all 8-bit values
-   rgb    scratch, 3 * MAIL_MAX_IMAGE bytes
-   sums   scratch, [width][3]
-   Sums of 8-bit values times weights are whole numbers below 2^53, so those of doubles are exact. */
+/* sums[x][c] of the outputs x += columns from..end-1 by their weights; column j's channel c is number (j - from) * step + at[c] of columns */
+MAILP_INLINE void mailp_columns_add(double *sums, const void *columns, int is_float, const mailp_image_layout *layout, size_t from, size_t end,
+                                    size_t n, size_t width) {
+#define MAILP_COLUMN_SUM(s, j)                                                                                          \
+    for (c = 0; c < 3; c++) {                                                                                           \
+        const size_t place = ((j) - from) * layout->step + layout->at[c];                                               \
+        s[c] += is_float ? ((const double *)columns)[place] : (double)((const float *)columns)[place];                 \
+    }
+    size_t x, j, c;
+    for (x = from == 0 ? 0 : (from - 1) * width / n; x < width; x++) {
+        const mailp_filter f = mailp_filter_at(x, n, width);
+        const size_t       last = f.first + f.count - 1, stop = MAILP_MIN(last, end);
+        double             head[3] = { 0, 0, 0 }, inner[3] = { 0, 0, 0 }, tail[3] = { 0, 0, 0 };
+        if (f.first >= end) {
+            break;
+        }
+        if (f.first >= from) {
+            MAILP_COLUMN_SUM(head, f.first)
+        }
+        for (j = MAILP_MAX(f.first + 1, from); j < stop; j++) {
+            MAILP_COLUMN_SUM(inner, j)
+        }
+        if (f.count > 1 && last >= from && last < end) {
+            MAILP_COLUMN_SUM(tail, last)
+        }
+        for (c = 0; c < 3; c++) {
+            sums[3 * x + c] += f.w_first * head[c] + f.w_inner * inner[c] + f.w_last * tail[c];
+        }
+    }
+#undef MAILP_COLUMN_SUM
+}
+
+/* Row y of the picture resized to height x width, into tools->sums, times the weights' totals. First down the rows that it is made of,
+   then along the columns. Sums of 8-bit values times weights are whole numbers, down the rows below 2^24 and then below 2^39: exact. */
+static void mailp_image_resize(const mailp_image_tools *tools, const mail_image *image, size_t y, size_t height, size_t width) {
+    const mailp_filter fy = mailp_filter_at(y, image->height, height);
+    const int          is_float = image->format == MAIL_F32_PLANAR;
+    mailp_image_layout layout = { 1, { 0, MAILP_COLUMNS, 2 * MAILP_COLUMNS } };
+    size_t             from, end, k, x, c;
+    for (x = 0; x < 3 * width; x++) {
+        tools->sums[x] = 0;
+    }
+    for (from = 0; from < image->width; from = end) {
+        end = MAILP_MIN(from + MAILP_COLUMNS, image->width);
+        for (k = 0; k < fy.count; k++) {
+            const double wy = k == 0 ? fy.w_first : k + 1 == fy.count ? fy.w_last : fy.w_inner;
+            if (is_float) {
+                const unsigned char *row = mailp_image_at(image, fy.first + k);
+                for (c = 0; c < 3; c++, row += image->height * mailp_image_stride(image)) {
+                    tools->kernels->add_floats((double *)tools->columns + layout.at[c], (const float *)(const void *)row + from, wy, end - from, k > 0);
+                }
+            } else {
+                const unsigned char *pixels = mailp_image_pixels(&layout, tools->rgb, tools->kernels, image, fy.first + k, from, end - from);
+                for (c = 0; c < (pixels == tools->rgb ? 3 : 1); c++) {  /* planes, or all channels side by side */
+                    tools->kernels->add_bytes((float *)tools->columns + c * MAILP_COLUMNS, pixels + c * MAILP_COLUMNS, (float)wy,
+                                              (end - from) * layout.step, k > 0);
+                }
+            }
+        }
+        if (is_float) {
+            mailp_columns_add(tools->sums, tools->columns, 1, &layout, from, end, image->width, width);
+        } else {
+            mailp_columns_add(tools->sums, tools->columns, 0, &layout, from, end, image->width, width);
+        }
+    }
+}
+
+/* Row y of the picture as the network sees it, normalised:  v = (u / 255 - mean) / std.
+   even   pixel 2 * i becomes the three values even[i * step], odd the pixel after it */
 static void mailp_image_prepare(float *even, float *odd, size_t step, const mail_image *image, size_t y, size_t height, size_t width,
-                                const float *table, unsigned char *rgb, double *sums) {
-    const int    is_float = image->format == MAIL_F32_PLANAR;
+                                const mailp_image_tools *tools) {
+    const int    is_float = image->format == MAIL_F32_PLANAR, same = image->height == height && image->width == width;
     const size_t plane = image->height * mailp_image_stride(image);
-    mailp_filter fy;
-    size_t       x, c, j, k;
-    if (image->height == height && image->width == width && !is_float) {
-        const unsigned char *row = mailp_image_row(rgb, image, y);
-        for (c = 0; c < 2; c++) {
-            float *at = c == 0 ? even : odd;
-            for (x = c; x < width; x += 2, at += step) {
-                at[0] = table[row[3 * x]];
-                at[1] = table[256 + row[3 * x + 1]];
-                at[2] = table[512 + row[3 * x + 2]];
+    double       total;
+    size_t       x, c, n, i;
+    if (same && !is_float) {
+        for (x = 0; x < width; x += n) {
+            mailp_image_layout   l;
+            const unsigned char *pixels;
+            n      = MAILP_MIN(width - x, (size_t)MAILP_COLUMNS);
+            pixels = mailp_image_pixels(&l, tools->rgb, tools->kernels, image, y, x, n);
+            for (c = 0; c < 2; c++) {
+                const unsigned char *p  = pixels + c * l.step;
+                float               *to = (c == 0 ? even : odd) + x / 2 * step;
+                for (i = c; i < n; i += 2, p += 2 * l.step, to += step) {
+                    to[0] = tools->table[p[l.at[0]]];
+                    to[1] = tools->table[256 + p[l.at[1]]];
+                    to[2] = tools->table[512 + p[l.at[2]]];
+                }
             }
         }
         return;
     }
-    if (image->height == height && image->width == width) {
+    if (same) {
         for (c = 0; c < 3; c++) {
             const float *row = (const float *)(const void *)(mailp_image_at(image, y) + c * plane);
             for (x = 0; x < width; x++) {
@@ -7639,56 +7786,34 @@ static void mailp_image_prepare(float *even, float *odd, size_t step, const mail
         }
         return;
     }
-    fy = mailp_filter_at(y, image->height, height);
-    for (x = 0; x < 3 * width; x++) {
-        sums[x] = 0;
-    }
-    for (k = 0; k < fy.count; k++) {
-        const double         wy = k == 0 ? fy.w_first : k + 1 == fy.count ? fy.w_last : fy.w_inner;
-        const unsigned char *row = is_float ? mailp_image_at(image, fy.first + k) : mailp_image_row(rgb, image, fy.first + k);
-        for (x = 0; x < width; x++) {
-            const mailp_filter fx = mailp_filter_at(x, image->width, width);
-            double             s[3] = { 0, 0, 0 };
-            for (j = 0; j < fx.count; j++) {
-                const double wx = j == 0 ? fx.w_first : j + 1 == fx.count ? fx.w_last : fx.w_inner;
-                if (is_float) {
-                    const float *at = (const float *)(const void *)row + fx.first + j;
-                    for (c = 0; c < 3; c++) {
-                        s[c] += wx * (double)at[c * (plane / sizeof(float))];
-                    }
-                } else {
-                    const unsigned char *at = row + 3 * (fx.first + j);
-                    s[0] += wx * at[0];
-                    s[1] += wx * at[1];
-                    s[2] += wx * at[2];
-                }
-            }
-            for (c = 0; c < 3; c++) {
-                sums[3 * x + c] += wy * s[c] / (is_float ? fx.total * fy.total : 1.0);
-            }
-        }
-    }
-    for (x = 0; x < 3 * width; x++) {
-        float *at = (x / 3 % 2 == 0 ? even : odd) + x / 6 * step;
-        c = x % 3;
-        if (is_float) {
-            at[c] = ((float)sums[x] - mailp_image_mean[c]) / mailp_image_std[c];
-        } else {
-            const double total = fy.total * mailp_filter_at(0, image->width, width).total;
-            at[c] = table[256 * c + (size_t)(sums[x] / total + 0.5)];
+    mailp_image_resize(tools, image, y, height, width);
+    total = mailp_filter_at(0, image->height, height).total * mailp_filter_at(0, image->width, width).total;
+    for (x = 0; x < width; x++) {
+        float *at = (x % 2 == 0 ? even : odd) + x / 2 * step;
+        for (c = 0; c < 3; c++) {
+            const double mean = tools->sums[3 * x + c] / total;
+            at[c] = is_float ? ((float)mean - mailp_image_mean[c]) / mailp_image_std[c] : tools->table[256 * c + (size_t)(mean + 0.5)];
         }
     }
 }
 
 /* The same as 8-bit values, not normalised.   line  scratch, [width][3] */
-static void mailp_image_prepare_u8(uint8_t *to, const mail_image *image, size_t y, size_t height, size_t width, const float *table,
-                                   unsigned char *rgb, double *sums, float *line) {
-    size_t x;
+static void mailp_image_prepare_u8(uint8_t *to, const mail_image *image, size_t y, size_t height, size_t width, const mailp_image_tools *tools,
+                                   float *line) {
+    size_t x, n, i;
     if (image->height == height && image->width == width && image->format != MAIL_F32_PLANAR) {
-        memcpy(to, mailp_image_row(rgb, image, y), 3 * width);
+        for (x = 0; x < width; x += n) {
+            mailp_image_layout   l;
+            const unsigned char *pixels;
+            n      = MAILP_MIN(width - x, (size_t)MAILP_COLUMNS);
+            pixels = mailp_image_pixels(&l, tools->rgb, tools->kernels, image, y, x, n);
+            for (i = 0; i < 3 * n; i++) {
+                to[3 * x + i] = pixels[i / 3 * l.step + l.at[i % 3]];
+            }
+        }
         return;
     }
-    mailp_image_prepare(line, line + 3, 6, image, y, height, width, table, rgb, sums);
+    mailp_image_prepare(line, line + 3, 6, image, y, height, width, tools);
     for (x = 0; x < 3 * width; x++) {
         to[x] = mailp_u8((int)floorf((line[x] * mailp_image_std[x % 3] + mailp_image_mean[x % 3]) * 255.0f + 0.5f));
     }
@@ -7770,7 +7895,8 @@ typedef struct mailp_resnet_buffers {
     uint8_t       *image_u8;   /* the same in 8 bits, border mailp_image_mean, for a stem in integers; 16 bits each for weights of 16 */
     unsigned char *q[2];       /* maps of 8 or 16 bits for this convolution and the next, or Winograd's inputs of 16 bits */
     float         *q_scale[2]; /* one for each of their blocks */
-    unsigned char *rgb;        /* [threads][3 * MAIL_MAX_IMAGE] */
+    unsigned char *rgb;        /* [threads][3][MAILP_COLUMNS] */
+    double        *columns;    /* [threads][3][MAILP_COLUMNS] */
     double        *sums;       /* [threads][width][3] */
     float         *keypoints;  /* [n_keypoints][2] */
     float         *features;   /* padded to whole panels */
@@ -7878,7 +8004,8 @@ static void mailp_resnet_layout(mailp_resnet_buffers *buffers, mailp_arena *aren
     buffers->q[1]      = (unsigned char *)mailp_take(arena, q);
     buffers->q_scale[0] = mailp_take_floats(arena, blocks);
     buffers->q_scale[1] = mailp_take_floats(arena, blocks);
-    buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAIL_MAX_IMAGE);
+    buffers->rgb       = (unsigned char *)mailp_take(arena, n_threads * 3 * MAILP_COLUMNS);
+    buffers->columns   = (double *)mailp_take(arena, n_threads * 3 * MAILP_COLUMNS * sizeof(double));
     buffers->sums      = (double *)mailp_take(arena, n_threads * net->width * 3 * sizeof(double));
     buffers->keypoints = mailp_take_floats(arena, 2 * net->n_keypoints);
     buffers->features  = mailp_take_floats(arena, mailp_pad(net->feature_dim));
@@ -8379,8 +8506,8 @@ static void mailp_line_widen(uint8_t *line, size_t n) {
     }
 }
 
-/* Row y of the phases: rows 2y - 3 and 2y - 2 of the picture.   rgb, sums  scratch, see mailp_image_prepare */
-static void mailp_resnet_phases(const mailp_resnet_step *step, size_t y, unsigned char *rgb, double *sums) {
+/* Row y of the phases: rows 2y - 3 and 2y - 2 of the picture. */
+static void mailp_resnet_phases(const mailp_resnet_step *step, size_t y, const mailp_image_tools *tools) {
     const mailp_resnet *net = step->net;
     const size_t        row = mailp_phases_columns(&net->stem) * MAILP_LANES;
     float              *to = step->buffers.image + y * row;
@@ -8389,7 +8516,7 @@ static void mailp_resnet_phases(const mailp_resnet_step *step, size_t y, unsigne
     for (at = 2 * y; at < 2 * y + 2; at++) {
         if (at >= 3 && at < net->height + 3) {  /* the picture's even columns are odd with its border of 3 */
             mailp_image_prepare(to + MAILP_LANES + (at % 2 == 0 ? 0 : 9), to + 2 * MAILP_LANES + (at % 2 == 0 ? 3 : 6), MAILP_LANES, step->image,
-                                at - 3, net->height, net->width, net->table, rgb, sums);
+                                at - 3, net->height, net->width, tools);
         }
     }
 }
@@ -8398,13 +8525,17 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
     const mailp_resnet_step *step = (const mailp_resnet_step *)arg;
     const mailp_resnet      *net = step->net;
     const size_t             row = (net->width + 6) * 3;
-    unsigned char           *rgb = step->buffers.rgb + i * 3 * MAIL_MAX_IMAGE;
-    double                  *sums = step->buffers.sums + i * net->width * 3;
+    mailp_image_tools        tools;
     size_t                   y, end;
+    tools.kernels = step->kernels;
+    tools.table   = net->table;
+    tools.rgb     = step->buffers.rgb + i * 3 * MAILP_COLUMNS;
+    tools.columns = step->buffers.columns + i * 3 * MAILP_COLUMNS;
+    tools.sums    = step->buffers.sums + i * net->width * 3;
     if (net->stem.tile == MAILP_STEM) {
         mailp_share(&y, &end, mailp_phases_rows(&net->stem), i, step->n_shares);
         for (; y < end; y++) {
-            mailp_resnet_phases(step, y, rgb, sums);
+            mailp_resnet_phases(step, y, &tools);
         }
         return;
     }
@@ -8416,7 +8547,7 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
             uint8_t     *line = step->buffers.image_u8 + y * row * bytes, *q = line + row * (bytes - 1);
             size_t       x;
             if (y >= 3 && y < net->height + 3) {
-                mailp_image_prepare_u8(q + 9, step->image, y - 3, net->height, net->width, net->table, rgb, sums, to);
+                mailp_image_prepare_u8(q + 9, step->image, y - 3, net->height, net->width, &tools, to);
             }
             for (x = 0; x < row; x++) {
                 if (x == 9 && y >= 3 && y < net->height + 3) {
@@ -8438,7 +8569,7 @@ static void mailp_resnet_image_task(void *arg, size_t i) {
         }
         memset(to, 0, 9 * sizeof(float));
         memset(to + row - 9, 0, 9 * sizeof(float));
-        mailp_image_prepare(to + 9, to + 12, 6, step->image, y - 3, net->height, net->width, net->table, rgb, sums);
+        mailp_image_prepare(to + 9, to + 12, 6, step->image, y - 3, net->height, net->width, &tools);
     }
 }
 

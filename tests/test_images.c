@@ -5,6 +5,7 @@
 #include "test.h"
 
 #define SIDE_MAX 80
+#define WIDE     2100  /* more than MAILP_COLUMNS */
 
 static const double average[3] = { 0.485, 0.456, 0.406 }, deviation[3] = { 0.229, 0.224, 0.225 };
 static const char *const format_names[] = { "rgb8", "bgr8", "rgba8", "bgra8", "gray8", "yuyv", "nv12", "f32 planar" };
@@ -12,7 +13,7 @@ static const char *const format_names[] = { "rgb8", "bgr8", "rgba8", "bgra8", "g
 /* A picture as red, green, blue in 0..255 from its top, by formulas that share nothing with the library. */
 typedef struct {
     size_t height, width;
-    double v[SIDE_MAX][SIDE_MAX][3];
+    double v[SIDE_MAX][WIDE][3];
 } picture;
 
 static double round8(double v) {
@@ -108,18 +109,26 @@ static double filter(size_t i, size_t j, size_t n, size_t m) {
     }
 }
 
-static unsigned char  rgb[3 * MAIL_MAX_IMAGE];
-static double         sums[SIDE_MAX * 3];
-static float          table[3 * 256];
+static float             table[3 * 256];
+static mailp_image_tools tools;
+
+static void make_tools(void) {
+    static unsigned char rgb[3 * MAILP_COLUMNS];
+    static double        columns[3 * MAILP_COLUMNS], sums[WIDE * 3];
+    tools.table   = table;
+    tools.rgb     = rgb;
+    tools.columns = columns;
+    tools.sums    = sums;
+}
 
 /* All rows of image at height x width against p resized by the definition. 8-bit results are rounded to 8 bits, where a tie
    or a rounding of the reference may go either way: one step of u is allowed there when the reference is that near. */
 static void compare(const char *what, const mail_image *image, const picture *p, size_t height, size_t width) {
     const int is_float = image->format == MAIL_F32_PLANAR, resized = p->height != height || p->width != width;
     size_t    y, x, c, i, j, wrong = 0, ties = 0;
-    float     row[SIDE_MAX * 3];
+    static float row[WIDE * 3];
     for (y = 0; y < height; y++) {
-        mailp_image_prepare(row, row + 3, 6, image, y, height, width, table, rgb, sums);
+        mailp_image_prepare(row, row + 3, 6, image, y, height, width, &tools);
         for (x = 0; x < width; x++) {
             for (c = 0; c < 3; c++) {
                 double v = 0, expected, slack = 2e-6;
@@ -155,18 +164,19 @@ static void compare(const char *what, const mail_image *image, const picture *p,
 }
 
 static void test_formats(void) {
-    static unsigned char  memory[SIDE_MAX * (SIDE_MAX * 4 + 64) * 3];
+    static unsigned char  memory[SIDE_MAX * (WIDE * 4 + 64) * 3];
     static picture        p;
     static const size_t   sizes[][4] = {  /* of the picture, of the network: height, width */
         { 20, 30, 20, 30 }, { 60, 70, 20, 30 }, { 20, 30, 60, 70 }, { 64, 10, 16, 40 }, { 33, 48, 32, 32 },
-        { 2, 2, 7, 9 }, { 75, 80, 1, 1 }, { 40, 40, 80, 20 },
+        { 2, 2, 7, 9 }, { 75, 80, 1, 1 }, { 40, 40, 80, 20 }, { 4, WIDE, 2, 16 }, { 2, 1030, 2, 1032 }, { 2, 1100, 2, 1 },
     };
     size_t format, i, padding;
     int    flip;
     for (format = 0; format < MAIL_FORMAT_COUNT; format++) {
         for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-            for (padding = 0; padding <= 16; padding += 16) {
-                for (flip = 0; flip < 2; flip++) {
+            const int wide = sizes[i][1] > SIDE_MAX;  /* once is enough */
+            for (padding = 0; padding <= (wide ? 0 : 16); padding += 16) {
+                for (flip = 0; flip < (wide ? 1 : 2); flip++) {
                     mail_image image;
                     mail_error err;
                     char       what[128];
@@ -201,7 +211,7 @@ static void test_exact(void) {
     image.data   = pixels;
     image.width  = 256;
     image.height = 1;
-    mailp_image_prepare(row, row + 3, 6, &image, 0, 1, 256, table, rgb, sums);
+    mailp_image_prepare(row, row + 3, 6, &image, 0, 1, 256, &tools);
     for (u = 0; u < 256; u++) {
         for (c = 0; c < 3; c++) {
             volatile float v = (float)u / 255.0f;
@@ -254,19 +264,30 @@ static void test_refused(void) {
     floats[47] = infinite;                                refuse("inf", good, MAIL_E_NUMBER, "column 3, row 3");
     floats[47] = infinite - infinite;                     refuse("nan", good, MAIL_E_NUMBER, "channel 2");
     floats[47] = 200;                                     refuse("0..255", good, MAIL_E_NUMBER, "expected 0..1");
-    floats[47] = -0.01f;                                  refuse("negative", good, MAIL_E_NUMBER, "-0.01");
+    floats[47] = -0.01f;                                  refuse("negative", good, MAIL_E_NUMBER, "-0.00999999978");
+    floats[47] = 1.01f;                                   refuse("too bright", good, MAIL_E_NUMBER, "1.00999999");
+    floats[47] = 1.0000006f;  /* of a bicubic filter whose result is not clamped */
+    floats[0]  = -1e-6f;
+    CHECK(mailp_image_check(&good, NULL) == MAIL_OK);
     floats[47] = 1;
     CHECK(mailp_image_check(&good, NULL) == MAIL_OK);
 }
 
 int main(void) {
+    static const char *const isas[] = { "scalar", "avx2", "avx512", "neon" };
     size_t i;
+    make_tools();
     for (i = 0; i < 3 * 256; i++) {
         volatile float v = (float)(i % 256) / 255.0f;
         v = v - (float)average[i / 256];
         table[i] = v / (float)deviation[i / 256];
     }
-    test_formats();
+    for (i = 0; i < sizeof isas / sizeof isas[0]; i++) {
+        tools.kernels = mailp_kernels_choose(isas[i]);
+        if (tools.kernels != NULL) {
+            test_formats();
+        }
+    }
     test_exact();
     test_refused();
     return test_end("images");

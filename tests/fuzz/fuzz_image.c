@@ -67,26 +67,31 @@ static size_t fuzz_bytes(const mail_image *image, size_t row, size_t stride) {
 static void fuzz_convert(const mail_image *image, size_t height, size_t width) {
     static float   table[3 * 256];
     const size_t   n = 3 * width;
-    unsigned char *rgb = (unsigned char *)malloc(3 * image->width);
-    double        *sums = (double *)malloc(n * sizeof *sums);
+    mailp_image_tools tools;
     float         *to = (float *)malloc(n * sizeof *to), *line = (float *)malloc(n * sizeof *line);
     uint8_t       *u8 = (uint8_t *)malloc(n);
     size_t         x, y;
-    FUZZ_ASSERT(rgb != NULL && sums != NULL && to != NULL && line != NULL && u8 != NULL);
+    tools.kernels = mailp_kernels_choose(NULL);
+    tools.table   = table;
+    tools.rgb     = (unsigned char *)malloc(3 * MAILP_COLUMNS);
+    tools.columns = malloc(3 * MAILP_COLUMNS * sizeof(double));
+    tools.sums    = (double *)malloc(n * sizeof(double));
+    FUZZ_ASSERT(tools.rgb != NULL && tools.columns != NULL && tools.sums != NULL && to != NULL && line != NULL && u8 != NULL);
     for (x = 0; x < 3 * 256; x++) {
         table[x] = ((float)(x % 256) / 255.0f - mailp_image_mean[x / 256]) / mailp_image_std[x / 256];
     }
     for (y = 0; y < height; y++) {
-        mailp_image_prepare(to, to + 3, 6, image, y, height, width, table, rgb, sums);
-        mailp_image_prepare_u8(u8, image, y, height, width, table, rgb, sums, line);
+        mailp_image_prepare(to, to + 3, 6, image, y, height, width, &tools);
+        mailp_image_prepare_u8(u8, image, y, height, width, &tools, line);
         for (x = 0; x < n; x++) {  /* a mean of values lies between them; the float path may round by a little */
             const float *c = table + 256 * (x % 3), slack = 1e-5f;
             FUZZ_ASSERT(to[x] >= c[0] - slack && to[x] <= c[255] + slack);
             FUZZ_ASSERT(fabsf(to[x] - c[u8[x]]) <= 0.51f / 255 / mailp_image_std[x % 3]);
         }
     }
-    free(rgb);
-    free(sums);
+    free(tools.rgb);
+    free(tools.columns);
+    free(tools.sums);
     free(to);
     free(line);
     free(u8);
