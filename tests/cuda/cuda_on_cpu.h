@@ -975,7 +975,7 @@ inline void run_graph(Graph &g) {
 }
 inline cudaError_t launch(Stream *stream, dim3 grid, dim3 block, unsigned cluster, size_t smem, bool early, std::function<void()> fn) {
     if (cluster > (unsigned)device.max_cluster || smem > (size_t)device.smem || block.x > 1024 || !grid.x || !grid.y ||
-        !grid.z || grid.y > 65535 || grid.z > 65535) {
+        !grid.z || grid.y > 65535 || grid.z > 65535 || call_fails()) {
         return cudaErrorInvalidValue;
     }
     count.launches++;

@@ -332,6 +332,14 @@ static uint64_t half_case(void) {
     }
     CHECK(mailp_cuda_to_half(65504.0f) == 0x7bff && mailp_cuda_to_half(65520.0f) == 0x7c00 && mailp_cuda_to_half(INFINITY) == 0x7c00);
     CHECK(mailp_cuda_from_half(mailp_cuda_to_half(NAN)) != mailp_cuda_from_half(mailp_cuda_to_half(NAN)));
+    floats      packed(16 * 16); /* weights next to nothing stay finite, and so does what undoes their scale */
+    const float unscale = mailp_cuda_pack_fragments(packed.data(), floats(16 * 16, 1e-40f).data(), 16, 1, 16);
+    CHECK(fabsf(unscale) <= FLT_MAX);
+    for (float f : packed) {
+        uint32_t two;
+        memcpy(&two, &f, sizeof two);
+        CHECK((two & 0x7c00) != 0x7c00 && (two >> 16 & 0x7c00) != 0x7c00);
+    }
     return 0;
 }
 
@@ -547,15 +555,78 @@ static uint64_t session_case(void) {
     CHECK(mail_cuda_plan(s, again.data(), &err) == MAIL_OK);
     (void)cudaDeviceSynchronize();
     CHECK(memcmp(again.data(), drawn.data(), n * sizeof(float)) == 0);
-    /* not-a-number in, not-a-number out: the clamp does not hide it */
+    /* not-a-number in, not-a-number out: the clamp does not hide it; robots are told of one by one */
     f[3] = NAN;
     CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK && mail_cuda_plan(s, again.data(), &err) == MAIL_OK);
     (void)cudaDeviceSynchronize();
     CHECK(again[0] != again[0] && again[n - 1] == again[n - 1]);
+    CHECK(mail_cuda_session_check(s, &err) == MAIL_E_NUMBER && strstr(err.text, "robot 0") != NULL);
+    f[c.state_dim] = NAN;
+    CHECK(mail_cuda_observe_features(s, f.data(), f.size(), &err) == MAIL_OK);
+    (void)cudaDeviceSynchronize();
+    int told[2] = {0, 0};
+    while (mail_cuda_session_check(s, &err) == MAIL_E_NUMBER && told[0] + told[1] < 9) {
+        told[strstr(err.text, "robot 1") != NULL]++;
+    }
+    CHECK(told[0] >= 1 && told[1] == 1 && mail_cuda_session_check(s, &err) == MAIL_OK);
     mail_cuda_session_free(s);
     mail_cuda_policy_free(p);
     return ct_hash(drawn);
 }
+
+#ifdef MAIL_CUDA_ON_CPU
+/* Each call that queues work fails once in each call of the API: that is told, and afterwards the host counts frames and actions as the
+   device does. */
+static uint64_t fault_case(void) {
+    mailp_config c = ct_config(MAIL_D_MA, 8, 5);
+    c.n_timesteps = 1;
+    c.n_action_steps = 2;
+    c.trunk[0].n_layers = 1;
+    mail_cuda_policy *p = ct_policy(c);
+    mailp_cuda_wish   wish = {};
+    wish.plain = 1;
+    const size_t       B = 2;
+    mail_cuda_session *s = ct_session(p, B, wish);
+    const floats       f = ct_normal(B * c.state_dim, 3);
+    floats             plan(B * c.act_seq * c.action_dim), action(B * c.action_dim);
+    mail_error         err;
+    long               faults = 0;
+    auto call = [&](int which) {
+        return which == 0   ? mail_cuda_observe_features(s, f.data(), f.size(), &err)
+               : which == 1 ? mail_cuda_act(s, action.data(), &err)
+               : which == 2 ? mail_cuda_plan(s, plan.data(), &err)
+               : which == 3 ? mail_cuda_session_reset(s, 9, &err)
+                            : mail_cuda_session_reset_robot(s, 1, &err);
+    };
+    auto agree = [&](int which, long at) {
+        for (size_t b = 0; b < B; b++) {
+            CHECK_MSG(s->used[b] == s->chunks.used[b] && (int)s->frames[b] == s->history.states[b],
+                      "call %d, fault %ld, robot %zu: the host counts %d actions and %d frames, the device %d and %d", which, at, b, s->used[b],
+                      (int)s->frames[b], s->chunks.used[b], s->history.states[b]);
+        }
+    };
+    for (int which = 0; which < 5; which++) {
+        for (int acts = 1; acts < 3; acts++) { /* within a chunk, and where the next is due */
+            for (long at = 1, hit = 1; hit; at++) {
+                CHECK(call(3) == MAIL_OK && call(0) == MAIL_OK && call(1) == MAIL_OK && (acts < 2 || call(1) == MAIL_OK));
+                cpucuda::fail_call = at;
+                const mail_status status = call(which);
+                hit = cpucuda::fail_call == 0;
+                cpucuda::fail_call = 0;
+                CHECK_MSG((status != MAIL_OK) == (hit != 0), "call %d, fault %ld: %s", which, at, mail_status_text(status));
+                agree(which, at);
+                CHECK(call(0) == MAIL_OK && call(1) == MAIL_OK);
+                agree(which, at);
+                faults += hit;
+            }
+        }
+    }
+    CHECK(faults > 20);
+    mail_cuda_session_free(s);
+    mail_cuda_policy_free(p);
+    return 0;
+}
+#endif
 
 /* Actions that are not finite are told of whenever one is handed out, and the step limit then counts from the last that was. */
 static uint64_t number_case(void) {
@@ -779,6 +850,9 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"ages ED-Ma BC", [] { return ages_case(MAIL_ED_MA, MAIL_BC); }},
         {"ages ED-Tr BC", [] { return ages_case(MAIL_ED_TR, MAIL_BC); }},
         {"session: noise, act, reset, no allocation", [] { return session_case(); }},
+#ifdef MAIL_CUDA_ON_CPU
+        {"session: what queues work fails", [] { return fault_case(); }},
+#endif
         {"actions that are not finite", [] { return number_case(); }},
         {"what is refused; failing allocations; small GPUs", [] { return refuse_case(); }},
     };
