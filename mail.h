@@ -242,7 +242,9 @@ MAIL_API mail_options mail_options_init(void);
 #ifndef MAIL_NO_STDIO
 MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err);
 /* Write a self-contained safetensors file: dtype MAIL_F32 or MAIL_BF16. Written beside path (path + ".tmp", or ".tmp1" and so on
-   where there is such a file) and then renamed, so path may be the file that was loaded; Windows refuses that one. */
+   where there is such a file) and then renamed, so path may be the file that was loaded; Windows refuses that one. A path where
+   there is something else than a regular file is refused: a device, a pipe, a folder, and a symbolic link too (give what it points
+   to; a strict -std or a _POSIX_C_SOURCE below 200112L hides what tells a link, and then the file takes the link's place). */
 MAIL_API mail_status mail_policy_save(const mail_policy *policy, const char *path, mail_dtype dtype, mail_error *err);
 #endif
 /* The same from memory. data must outlive the policy, unless drop_source is set. */
@@ -933,6 +935,9 @@ MAIL_API mail_parallel mail_pool_parallel(mail_pool *pool) {
 #    include <sys/time.h>
 #    include <unistd.h>
 #    define MAILP_POSIX 1
+#    if defined(_POSIX_C_SOURCE) ? _POSIX_C_SOURCE >= 200112L : !defined(__STRICT_ANSI__)
+#      define MAILP_LSTAT 1  /* not hidden by a strict -std or by who asks for less of POSIX */
+#    endif
 #    ifndef MAIL_NO_MMAP
 #      define MAILP_MAP_POSIX 1
 #    endif
@@ -3849,6 +3854,24 @@ static int mailp_file_create(const char *path) {
 #endif
 }
 
+/* 1 if path may be replaced: it is a regular file, or nothing is there. */
+static int mailp_file_replaceable(const char *path) {
+#if defined(MAILP_POSIX)
+    struct stat st;
+#  if defined(MAILP_LSTAT)
+    return lstat(path, &st) != 0 || S_ISREG(st.st_mode);
+#  else
+    return stat(path, &st) != 0 || S_ISREG(st.st_mode);
+#  endif
+#elif defined(_WIN32)
+    const DWORD is = GetFileAttributesA(path);
+    return is == INVALID_FILE_ATTRIBUTES || (is & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE | FILE_ATTRIBUTE_REPARSE_POINT)) == 0;
+#else
+    (void)path;
+    return 1;
+#endif
+}
+
 /* Put tmp in path's place; 0: that cannot be done (errno). */
 static int mailp_file_replace(const char *tmp, const char *path) {
 #if defined(_WIN32)
@@ -3869,6 +3892,9 @@ MAILP_UNUSED static mail_status mailp_save(const mail_tensors *t, const mailp_co
     int          reason, tries = 0, created;
     if (dtype != MAIL_F32 && dtype != MAIL_BF16) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "%s: a policy is saved as F32 or BF16, not as %s", path, mail_dtype_name(dtype));
+    }
+    if (!mailp_file_replaceable(path)) {
+        return mailp_fail(err, MAIL_E_IO, "%s: a file cannot be written in place of a link, a folder or a device", mailp_show_path(path).text);
     }
     memset(&w, 0, sizeof w);
     tmp = (char *)mailp_alloc(&t->allocator, n + 16);

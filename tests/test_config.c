@@ -498,6 +498,45 @@ static void test_save(void) {
     remove(path);
 }
 
+/* What is no regular file stays what it is. */
+static void test_save_in_place_of(void) {
+#ifdef MAILP_LSTAT
+    mail_error    err;
+    mailp_config  cfg;
+    mail_tensors *t;
+    struct stat   st;
+    spec          s = spec_of(MAIL_D_MA, MAIL_BC, 0);
+    char          path[300], fifo[300], link[300], dangling[300];
+    snprintf(path, sizeof path, "%s/test_config.safetensors", out_folder);
+    snprintf(fifo, sizeof fifo, "%s/test_config.fifo", out_folder);
+    snprintf(link, sizeof link, "%s/test_config.link", out_folder);
+    snprintf(dangling, sizeof dangling, "%s/test_config.dangling", out_folder);
+    remove(fifo);
+    remove(link);
+    remove(dangling);
+    CHECK(configure(&cfg, &s, "{\"scale_data\":false}", &err, &t) == MAIL_OK);
+    CHECK(mailp_save(t, &cfg, path, MAIL_F32, &err) == MAIL_OK && mailp_save(t, &cfg, path, MAIL_F32, &err) == MAIL_OK);
+    if (mkfifo(fifo, 0666) == 0 && symlink("test_config.safetensors", link) == 0 && symlink("test_config.absent", dangling) == 0) {
+        CHECK_MSG(mailp_save(t, &cfg, fifo, MAIL_F32, &err) == MAIL_E_IO && strstr(err.text, "test_config.fifo: ") != NULL, "%s", err.text);
+        CHECK(lstat(fifo, &st) == 0 && S_ISFIFO(st.st_mode));
+        CHECK_MSG(mailp_save(t, &cfg, link, MAIL_F32, &err) == MAIL_E_IO && strstr(err.text, "in place of a link") != NULL, "%s", err.text);
+        CHECK(lstat(link, &st) == 0 && S_ISLNK(st.st_mode));
+        CHECK(mailp_save(t, &cfg, dangling, MAIL_F32, &err) == MAIL_E_IO && lstat(dangling, &st) == 0 && S_ISLNK(st.st_mode));
+        CHECK(mailp_save(t, &cfg, out_folder, MAIL_F32, &err) == MAIL_E_IO && stat(out_folder, &st) == 0 && S_ISDIR(st.st_mode));
+    } else {
+        test_skipped++;
+    }
+    remove(fifo);
+    remove(link);
+    remove(dangling);
+    remove(path);
+    mail_tensors_close(t);
+    free(the_model.file);
+#else
+    test_skipped++;
+#endif
+}
+
 /* ---- every byte of the JSON text changed: an error or a configuration, nothing worse ------------------------------------ */
 
 static void test_hostile(void) {
@@ -541,6 +580,7 @@ int main(int argc, char **argv) {
     test_shapes();
     test_cameras();
     test_save();
+    test_save_in_place_of();
     test_hostile();
     return test_end("config");
 }
