@@ -3559,15 +3559,20 @@ static void mailp_config_scaler(mailp_config_reader *r) {
         }
     }
     for (i = 0; i < cfg->action_dim; i++) {
-        double low = (double)cfg->min[i], high = (double)cfg->max[i], mean = (double)cfg->mean[i];
+        double low = (double)cfg->min[i], high = (double)cfg->max[i], mean = (double)cfg->mean[i], std = (double)cfg->std[i];
         double slack = 0.01 * (fabs(low) + fabs(high));  /* the mean of many equal float32 may leave them by rounding */
-        if (cfg->std[i] < 0) {
-            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "scaler.std[%llu]: expected at least 0, found %.9g", MAILP_LLU(i), (double)cfg->std[i]);
+        double most  = low < high ? (high - low) / 2 * (1 + 1e-5) : slack;  /* std if one half are low and one half high; then, too, it is rounding */
+        if (std < 0) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "scaler.std[%llu]: expected at least 0, found %.9g", MAILP_LLU(i), std);
         } else if (low > high) {
             MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "scaler.min[%llu] is %.9g, above scaler.max[%llu] = %.9g", MAILP_LLU(i), low, MAILP_LLU(i), high);
         } else if (cfg->scale_data && r->vector_where[0] != NULL && (mean < low - slack || mean > high + slack)) {
             MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "scaler.mean[%llu] is %.9g, not between scaler.min %.9g and scaler.max %.9g", MAILP_LLU(i), mean,
                               low, high);
+        } else if (cfg->scale_data && r->vector_where[2] != NULL && r->vector_where[3] != NULL &&
+                   (std > most || (std == 0 && low < high))) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "scaler.std[%llu] is %.9g, which numbers from scaler.min %.9g to scaler.max %.9g cannot have",
+                              MAILP_LLU(i), std, low, high);
         }
     }
 }

@@ -50,7 +50,7 @@ static spec spec_of(int arch, int algo, int lang) {
     return s;
 }
 
-#define SCALER "\"scaler\":{\"mean\":[0.5,-1],\"std\":[1,0],\"min\":[-1,-1.5],\"max\":[2,1]}"
+#define SCALER "\"scaler\":{\"mean\":[0.5,-1],\"std\":[1,0.25],\"min\":[-1,-1.5],\"max\":[2,1]}"
 #define DDPM   "\"n_timesteps\":16,\"schedule\":\"vp\",\"clip_denoised\":true,\"predict_epsilon\":false"
 #define ALL    "{\"obs_seq\":4,\"n_heads\":2,\"scale_data\":true," DDPM "," SCALER "}"
 
@@ -78,7 +78,7 @@ static void test_systems(void) {
                 CHECK(cfg.n_heads == (mamba ? 0u : 2u) && cfg.n_cameras == 0);
                 CHECK(cfg.n_timesteps == (algo == MAIL_BC ? 0u : 16u));
                 CHECK(algo == MAIL_BC || (cfg.schedule == MAIL_VP && cfg.clip_denoised == 1 && cfg.predict_epsilon == 0 && cfg.diffusion_x == 0));
-                CHECK(cfg.scale_data == 1 && cfg.mean[0] == 0.5f && cfg.mean[1] == -1 && cfg.std[1] == 0 && cfg.min[1] == -1.5f && cfg.max[0] == 2);
+                CHECK(cfg.scale_data == 1 && cfg.mean[0] == 0.5f && cfg.mean[1] == -1 && cfg.std[1] == 0.25f && cfg.min[1] == -1.5f && cfg.max[0] == 2);
                 CHECK(!cfg.has_action_names && cfg.description[0] == 0);
 
                 CHECK(configure(&cfg, &s, "{}", &err, NULL) == MAIL_E_CONFIG);
@@ -177,6 +177,15 @@ static void test_settings(void) {
         { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,0],\"std\":[1,-1]}"), NULL, MAIL_E_CONFIG, "scaler.std[1]: expected at least 0, found -1" },
         { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,0],\"std\":[1,1],\"min\":[-1,2],\"max\":[1,1]}"), NULL, MAIL_E_CONFIG, "scaler.min[1] is 2, above scaler.max[1] = 1" },
         { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,3],\"std\":[1,1],\"min\":[-1,0],\"max\":[1,1]}"), NULL, MAIL_E_CONFIG, "scaler.mean[1] is 3, not between" },
+        { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,0],\"std\":[1,0],\"min\":[-1,-1],\"max\":[1,1]}"), NULL, MAIL_E_CONFIG, "scaler.std[1] is 0, which numbers from scaler.min -1 to scaler.max 1 cannot have" },
+        { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,0],\"std\":[1,1.5],\"min\":[-1,-1],\"max\":[1,1]}"), NULL, MAIL_E_CONFIG, "scaler.std[1] is 1.5, which numbers from scaler.min -1 to scaler.max 1 cannot have" },
+        { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,0],\"std\":[1,100],\"min\":[-1,-1],\"max\":[1,1]}"), NULL, MAIL_E_CONFIG, "scaler.std[1] is 100, which numbers from scaler.min -1 to scaler.max 1 cannot have" },
+        { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,0],\"std\":[1,1.000005],\"min\":[-1,-1],\"max\":[1,1]}"), NULL, MAIL_OK, "" },
+        { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,3],\"std\":[1,0],\"min\":[-1,3],\"max\":[1,3]}"), NULL, MAIL_OK, "" },
+        { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,0.100958],\"std\":[1,0.000958],\"min\":[-1,0.1],\"max\":[1,0.1]}"), NULL, MAIL_OK, "" },
+        { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,3],\"std\":[1,0.5],\"min\":[-1,3],\"max\":[1,3]}"), NULL, MAIL_E_CONFIG, "scaler.std[1] is 0.5, which numbers from scaler.min 3 to scaler.max 3 cannot have" },
+        { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":false,\"scaler\":{\"mean\":[0,0],\"std\":[1,100],\"min\":[-1,-1],\"max\":[1,1]}"), NULL, MAIL_OK, "" },
+        { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":true,\"scaler\":{\"mean\":[0,0],\"std\":[1,0]}"), NULL, MAIL_OK, "" },
         { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":false,\"description\":\"a \\u00e4\",\"action_names\":[\"x\",\"y\"]"), "\"mail.description\":\"a \xc3\xa4\",\"mail.action_names\":\"[\\\"x\\\",\\\"y\\\"]\"", MAIL_OK, "" },
         { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":false,\"description\":\"a\""), "\"mail.description\":\"b\"", MAIL_E_CONFIG, "description: 'a' in the JSON configuration, but 'b' in the file's __metadata__" },
         { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":false,\"description\":7"), NULL, MAIL_E_CONFIG, "description in the JSON configuration: expected text" },
