@@ -102,7 +102,7 @@ typedef enum mail_status {
 /* Filled by a call that fails: what was expected, what was found, where. Left alone by a call that succeeds. */
 typedef struct mail_error {
     mail_status code;
-    char        text[320];
+    char        text[512];
 } mail_error;
 
 MAIL_API const char *mail_status_text(mail_status status);
@@ -1022,6 +1022,15 @@ static mailp_shown mailp_show_path(const char *path) {
     return shown;
 }
 
+/* Name the file that a failure is about, before what err says of it already. */
+static mail_status mailp_fail_in(const char *path, mail_status status, mail_error *err) {
+    if (status != MAIL_OK && err != NULL) {
+        const mail_error what = *err;
+        (void)mailp_fail(err, status, "%s: %s", mailp_show_path(path).text, what.text);
+    }
+    return status;
+}
+
 /* All of a file into memory from the allocator. An empty file is an error. */
 static mail_status mailp_read_file(unsigned char **data, size_t *size, const char *path, const mail_allocator *allocator, mail_error *err) {
     mail_status status = MAIL_OK;
@@ -1333,6 +1342,8 @@ static int mailp_json_scan(mailp_json_scanner *s, unsigned depth) {
 /* The one value that a text holds. what and code: how a failure is named. */
 static mail_status mailp_json_check(mailp_json *value, const char *text, size_t size, const char *what, mail_status code, mail_error *err) {
     mailp_json_scanner s;
+    const char        *p;
+    uint64_t           line = 1, column = 1;  /* in characters, as editors count */
     s.at       = text;
     s.end      = text + size;
     s.expected = NULL;
@@ -1347,8 +1358,12 @@ static mail_status mailp_json_check(mailp_json *value, const char *text, size_t 
         (void)mailp_json_expected(&s, "the end");
     }
     value->at = value->end = NULL;
-    return mailp_fail(err, code, "%s: byte %llu: expected %s, found %s%s%s", what, MAILP_LLU(s.at - text), s.expected, s.at == s.end ? "" : "'",
-                      s.at == s.end ? "the end" : mailp_show(s.at, MAILP_MIN((size_t)(s.end - s.at), (size_t)12)).text, s.at == s.end ? "" : "'");
+    for (p = text; p < s.at; p++) {
+        line  += *p == '\n';
+        column = *p == '\n' ? 1 : column + (((unsigned char)*p & 0xc0) != 0x80);
+    }
+    return mailp_fail(err, code, "%s: line %llu, column %llu: expected %s, found %s%s%s", what, MAILP_LLU(line), MAILP_LLU(column), s.expected,
+                      s.at == s.end ? "" : "'", s.at == s.end ? "the end" : mailp_show(s.at, MAILP_MIN((size_t)(s.end - s.at), (size_t)12)).text, s.at == s.end ? "" : "'");
 }
 
 MAILP_INLINE int mailp_json_type(mailp_json v, char first) {
@@ -2578,11 +2593,11 @@ static mail_status mailp_tensors_open(mail_tensors **tensors, const char *path, 
 #endif
     if (status == MAIL_OK) {
         status = mailp_tensors_parse(t, (const unsigned char *)data, size, err);
-        if (status && path != NULL && err != NULL) {
-            char text[sizeof err->text];
-            memcpy(text, err->text, sizeof text);
-            (void)mailp_fail(err, status, "%.120s: %.190s", path, text);
+#ifndef MAIL_NO_STDIO
+        if (path != NULL) {
+            status = mailp_fail_in(path, status, err);
         }
+#endif
     }
     if (status) {
         mail_tensors_close(t);
@@ -2921,6 +2936,11 @@ static const struct {
 static float *mailp_scaler_vector(const mailp_config *cfg, int k) {
     return (float *)((uintptr_t)cfg + mailp_scaler[k].offset);
 }
+
+/* Where settings come from, as messages call it. */
+typedef struct mailp_source {
+    char text[256];
+} mailp_source;
 
 /* The first failure sticks in status, and every function below then does nothing. */
 typedef struct mailp_config_reader {
@@ -3577,12 +3597,15 @@ static void mailp_config_scaler(mailp_config_reader *r) {
     }
 }
 
-/* Everything that is known of a policy. json: text of json_size bytes, or NULL; it must outlive only this call. */
+/* Everything that is known of a policy.
+   json     text of json_size bytes, or NULL; it must outlive only this call
+   source   what that text is called in messages, or, if json is NULL, why there is none */
 MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_tensors *t, const char *json, size_t json_size,
-                                                  mail_error *err) {
+                                                  const char *source, mail_error *err) {
     mailp_config_reader r;
     mailp_json          none, root, inner;
     size_t              i;
+    char                member[sizeof(mailp_source) + 32];
     memset(cfg, 0, sizeof *cfg);
     memset(&r, 0, sizeof r);
     memset(&none, 0, sizeof none);
@@ -3591,18 +3614,19 @@ MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_
     r.err = err;
     mailp_config_shapes(&r);
     if (r.status == MAIL_OK && json != NULL) {
-        r.status = mailp_json_check(&root, json, json_size, "JSON configuration", MAIL_E_CONFIG, err);
+        r.status = mailp_json_check(&root, json, json_size, source, MAIL_E_CONFIG, err);
         if (r.status == MAIL_OK && !mailp_json_type(root, '{')) {
-            MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "JSON configuration: expected an object");
+            MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "%s: expected an object", source);
         }
         if (r.status == MAIL_OK) {
             int n = mailp_json_find(&inner, root, "config");
-            mailp_config_source(&r, root, "the JSON configuration");
+            mailp_config_source(&r, root, source);
             if (n > 1) {
-                MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "config: it is there twice in the JSON configuration");
+                MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "config: it is there twice in %s", source);
             }
             if (mailp_json_type(inner, '{')) {
-                mailp_config_source(&r, inner, "member config of the JSON configuration");
+                (void)snprintf(member, sizeof member, "member config of %s", source);
+                mailp_config_source(&r, inner, member);
             }
         }
     }
@@ -3635,7 +3659,8 @@ MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_
         }
     }
     if (r.missing[0] != 0) {
-        MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "missing in the JSON configuration or as \"mail.NAME\" in the __metadata__: %s", r.missing);
+        MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, json != NULL ? "missing in %s or as \"mail.NAME\" in the __metadata__: %s"
+                          : "missing as \"mail.NAME\" in the __metadata__ (%s): %s", source, r.missing);
     }
     return r.status;
 }
@@ -10242,16 +10267,19 @@ static void mailp_info_fill(mail_policy *p, const mailp_loader *l) {
     i->weight_bytes   = l->arena.used;
 }
 
-/* Everything but opening the files. json: what a file beside the checkpoint says, or NULL; options->config_json takes its place. */
-static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t json_size, const mail_options *options, mail_error *err) {
+/* Everything but opening the files. json: what a file beside the checkpoint says, or NULL, and source: see mailp_config_read;
+   options->config_json takes its place. */
+static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t json_size, const char *source, const mail_options *options,
+                                     mail_error *err) {
     mailp_loader l;
     size_t       j;
     mail_status  status;
     if (options->config_json != NULL) {
         json      = options->config_json;
+        source    = "options->config_json";
         json_size = options->config_size ? options->config_size : strlen(json);
     }
-    status = mailp_config_read(&p->cfg, p->tensors, json, json_size, err);
+    status = mailp_config_read(&p->cfg, p->tensors, json, json_size, source, err);
     if (status != MAIL_OK) {
         return status;
     }
@@ -10296,8 +10324,8 @@ static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t js
 
 #ifndef MAIL_NO_STDIO
 /* The JSON file beside a checkpoint: its name with .json in place of the extension, or config.json in its folder.
-   file->data is NULL if there is neither. */
-static mail_status mailp_open_beside(mailp_file *file, const char *path, const mail_allocator *allocator, mail_error *err) {
+   file->data is NULL if there is neither. source: its name, which is enough beside the checkpoint's path, or the names tried. */
+static mail_status mailp_open_beside(mailp_file *file, mailp_source *source, const char *path, const mail_allocator *allocator, mail_error *err) {
     const size_t len    = strlen(path);
     size_t       stem   = len, folder = len;
     char        *name   = (char *)mailp_alloc(allocator, len + 16);
@@ -10314,6 +10342,9 @@ static mail_status mailp_open_beside(mailp_file *file, const char *path, const m
         stem--;
     }
     stem = stem > folder ? stem - 1 : len;
+    memcpy(name, path, stem);
+    strcpy(name + stem, ".json");
+    (void)snprintf(source->text, sizeof source->text, "no %s or config.json is beside it", mailp_show_path(name + folder).text);
     for (turn = 0; turn < 2 && file->data == NULL && status == MAIL_OK; turn++) {
         mail_error why;
         memcpy(name, path, turn ? folder : stem);
@@ -10324,6 +10355,8 @@ static mail_status mailp_open_beside(mailp_file *file, const char *path, const m
             status = MAIL_OK;
         } else if (status != MAIL_OK) {
             status = mailp_fail(err, status, "%s", why.text);
+        } else {
+            (void)snprintf(source->text, sizeof source->text, "%s", mailp_show_path(name + folder).text);
         }
     }
     mailp_free(allocator, name);
@@ -10338,6 +10371,7 @@ static mail_status mailp_policy_load(mail_policy **policy, const char *path, con
     mail_policy       *p = (mail_policy *)mailp_alloc(&o.allocator, sizeof *p);
     mail_status        status;
     mailp_file         beside;
+    mailp_source       source = { "there is no options->config_json" };
     if (p == NULL) {
         return mailp_fail(err, MAIL_E_MEMORY, "no memory for a policy");
     }
@@ -10347,11 +10381,16 @@ static mail_status mailp_policy_load(mail_policy **policy, const char *path, con
     status = mailp_tensors_open(&p->tensors, path, data, size, &o.allocator, err);
 #ifndef MAIL_NO_STDIO
     if (status == MAIL_OK && path != NULL && o.config_json == NULL && mail_tensors_metadata(p->tensors, "mail.obs_seq") == NULL) {
-        status = mailp_open_beside(&beside, path, &o.allocator, err);
+        status = mailp_open_beside(&beside, &source, path, &o.allocator, err);
     }
 #endif
     if (status == MAIL_OK) {
-        status = mailp_policy_bind(p, (const char *)beside.data, beside.size, &o, err);
+        status = mailp_policy_bind(p, (const char *)beside.data, beside.size, source.text, &o, err);
+#ifndef MAIL_NO_STDIO
+        if (path != NULL) {
+            status = mailp_fail_in(path, status, err);
+        }
+#endif
     }
 #ifndef MAIL_NO_STDIO
     mailp_file_close(&beside, &o.allocator);

@@ -134,6 +134,9 @@ int main(int argc, char **argv) {
     }
     if (mail_policy_load(&policy, name[0], &options, &err) || mail_policy_save(policy, name[1], dtype, &err)) {
         fprintf(stderr, "%s\n", err.text);
+        if (name[2] != NULL && err.code == MAIL_E_CONFIG) {
+            fprintf(stderr, "(options->config_json: %s)\n", name[2]);
+        }
         return 1;
     }
     mail_policy_free(policy);

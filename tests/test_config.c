@@ -28,7 +28,7 @@ static mail_status configure(mailp_config *cfg, const spec *s, const char *json,
         copy = (char *)malloc(strlen(json) + 1);
         memcpy(copy, json, strlen(json));
     }
-    status = mailp_config_read(cfg, mine, copy, json == NULL ? 0 : strlen(json), err);
+    status = mailp_config_read(cfg, mine, copy, json == NULL ? 0 : strlen(json), "the JSON configuration", err);
     free(copy);
     if (t != NULL && status == MAIL_OK) {
         *t = mine;
@@ -156,7 +156,7 @@ static void test_settings(void) {
           "\"mail.n_timesteps\":\"16\",\"mail.schedule\":\"linear\",\"mail.clip_denoised\":\"True\",\"mail.predict_epsilon\":\"false\"", MAIL_OK, "" },
         { MAIL_D_MA, MAIL_DDPM, DIFF("\"schedule\":\"linear\""), "\"mail.schedule\":\"cosine\"", MAIL_E_CONFIG, "schedule: linear in the JSON configuration, but cosine in the file's __metadata__" },
         { MAIL_D_MA, MAIL_DDPM, DIFF(DDPM), "\"mail.clip_denoised\":\"yes\"", MAIL_E_CONFIG, "clip_denoised in the file's __metadata__: expected false or true, found yes" },
-        { MAIL_D_MA, MAIL_DDPM, DIFF(DDPM), "\"mail.n_timesteps\":\"sixteen\"", MAIL_E_CONFIG, "mail.n_timesteps in the file's __metadata__: byte 0: expected a value" },
+        { MAIL_D_MA, MAIL_DDPM, DIFF(DDPM), "\"mail.n_timesteps\":\"sixteen\"", MAIL_E_CONFIG, "mail.n_timesteps in the file's __metadata__: line 1, column 1: expected a value" },
 #define SCALE(t) "{\"obs_seq\":4," DDPM "," t "}"
         { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true"), "\"mail.scaler.mean\":\"[0,0]\",\"mail.scaler.std\":\"[1,1]\",\"mail.scaler.min\":\"[-1,-1]\",\"mail.scaler.max\":\"[1,1]\"", MAIL_OK, "" },
         { MAIL_D_MA, MAIL_DDPM, SCALE("\"scale_data\":true," SCALER), "\"mail.scaler.mean\":\"[0.5,-1]\"", MAIL_OK, "" },
@@ -196,9 +196,10 @@ static void test_settings(void) {
         { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":false,\"cameras\":{}"), NULL, MAIL_OK, "" },
         { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":false,\"cameras\":{\"c\":[32,32]}"), NULL, MAIL_E_CONFIG, "\"c\" is named, but the file has no camera network" },
         { MAIL_D_MA, MAIL_BC, SCALE("\"scale_data\":false,\"cameras\":[]"), NULL, MAIL_E_CONFIG, "an object of name: [height, width]" },
-        { MAIL_D_MA, MAIL_BC, "[1]", NULL, MAIL_E_CONFIG, "JSON configuration: expected an object" },
-        { MAIL_D_MA, MAIL_BC, "", NULL, MAIL_E_CONFIG, "JSON configuration: byte 0: expected a value, found the end" },
-        { MAIL_D_MA, MAIL_BC, "{\"scaler\":{\"mean\":[NaN]}}", NULL, MAIL_E_CONFIG, "JSON configuration: byte 19: expected a value, found 'NaN]}}'" },
+        { MAIL_D_MA, MAIL_BC, "[1]", NULL, MAIL_E_CONFIG, "the JSON configuration: expected an object" },
+        { MAIL_D_MA, MAIL_BC, "", NULL, MAIL_E_CONFIG, "the JSON configuration: line 1, column 1: expected a value, found the end" },
+        { MAIL_D_MA, MAIL_BC, "{\n  \"description\": \"\xc3\xa4\", 'scaler': 0}", NULL, MAIL_E_CONFIG, "the JSON configuration: line 2, column 23: expected a name in quotes, found ''scaler': 0}'" },
+        { MAIL_D_MA, MAIL_BC, "{\"scaler\":{\"mean\":[NaN]}}", NULL, MAIL_E_CONFIG, "the JSON configuration: line 1, column 20: expected a value, found 'NaN]}}'" },
     };
     mail_error   err;
     mailp_config cfg;
@@ -343,7 +344,7 @@ static void test_cameras(void) {
         x = mail_tensors_find(t, "obs_encoder.key_model_map.agentview_rgb.nets.0.nets.0.weight");
         y = mail_tensors_find(t, "obs_encoder.key_model_map.agentview_rgb.backbone.nets.0.weight");
         CHECK(x != NULL && y != NULL && x->data == y->data);
-        CHECK_MSG(mailp_config_read(&cfg, t, json, sizeof json - 1, &err) == MAIL_OK, "%s", err.text);
+        CHECK_MSG(mailp_config_read(&cfg, t, json, sizeof json - 1, "the JSON configuration", &err) == MAIL_OK, "%s", err.text);
         mail_tensors_close(t);
     }
     s.nets_names = 0;
@@ -442,7 +443,7 @@ static void test_save(void) {
                 CHECK(mailp_read_file(&bytes, &size, path, NULL, &err) == MAIL_OK && mailp_le64(bytes) % 8 == 0);
                 mailp_free(NULL, bytes);
                 CHECK_MSG(mail_tensors_open(&u, path, NULL, &err) == MAIL_OK, "%s", err.text);
-                CHECK_MSG(mailp_config_read(&again, u, NULL, 0, &err) == MAIL_OK, "%s", err.text);
+                CHECK_MSG(mailp_config_read(&again, u, NULL, 0, "the JSON configuration", &err) == MAIL_OK, "%s", err.text);
                 CHECK(memcmp(&cfg, &again, sizeof cfg) == 0);
                 CHECK(mail_tensors_find(u, "obs_encoder._dummy_variable") == NULL && mail_tensors_find(u, "model.encoder.blocks.0.attn.mask") == NULL);
                 {
@@ -507,6 +508,49 @@ static void test_save(void) {
     remove(path);
 }
 
+/* An error of loading begins with the checkpoint's path and says which JSON file it is about. */
+static void test_named_files(void) {
+    static const struct {
+        const char *beside, *json;  /* config_json */
+        const char *text;
+    } cases[] = {
+        { NULL, NULL, "test_config.pth: missing as \"mail.NAME\" in the __metadata__ (no test_config.json or config.json is beside it): obs_seq or act_seq" },
+        { "{", NULL, "test_config.pth: test_config.json: line 1, column 2: expected a name" },
+        { "{}", NULL, "test_config.pth: missing in test_config.json or as \"mail.NAME\" in the __metadata__: obs_seq or act_seq" },
+        { "{\"obs_seq\":true}", NULL, "test_config.pth: obs_seq in test_config.json: expected a whole number, found true" },
+        { "{\"config\":{\"d_model\":9}}", NULL, "test_config.pth: d_model: 9 in member config of test_config.json, but 8 in" },
+        { "{}", "[]", "test_config.pth: options->config_json: expected an object" },
+        { "{}", "{\"d_model\":9}", "test_config.pth: d_model: 9 in options->config_json, but 8 in" },
+        { "", NULL, "test_config.json: the file is empty" },
+    };
+    spec         s = spec_of(MAIL_D_MA, MAIL_DDPM, 0);
+    char         path[300], beside[300];
+    size_t       i;
+    mail_error   err;
+    mail_policy *policy;
+    FILE        *f;
+    snprintf(path, sizeof path, "%s/test_config.pth", out_folder);
+    snprintf(beside, sizeof beside, "%s/test_config.json", out_folder);
+    make(&the_model, &s);
+    CHECK((f = fopen(path, "wb")) != NULL && fwrite(the_model.file, 1, the_model.size, f) == the_model.size && fclose(f) == 0);
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mail_options o = mail_options_init();
+        o.config_json = cases[i].json;
+        remove(beside);
+        if (cases[i].beside != NULL) {
+            CHECK((f = fopen(beside, "wb")) != NULL && fputs(cases[i].beside, f) >= 0 && fclose(f) == 0);
+        }
+        err.text[0] = 0;
+        CHECK_MSG(mail_policy_load(&policy, path, &o, &err) != MAIL_OK && strncmp(err.text, path, strlen(out_folder)) == 0 &&
+                  strstr(err.text, cases[i].text) != NULL, "%lu: '%s', expected '%s'", (unsigned long)i, err.text, cases[i].text);
+    }
+    remove(beside);
+    remove(path);
+    CHECK(mail_policy_load_memory(&policy, the_model.file, the_model.size, NULL, &err) == MAIL_E_CONFIG &&
+          strncmp(err.text, "missing as \"mail.NAME\" in the __metadata__ (there is no options->config_json): obs_seq", 80) == 0);
+    free(the_model.file);
+}
+
 /* What is no regular file stays what it is. */
 static void test_save_in_place_of(void) {
 #ifdef MAILP_LSTAT
@@ -563,12 +607,12 @@ static void test_hostile(void) {
     for (i = 0; i < n; i++) {
         char *part = (char *)malloc(i + 1);
         memcpy(part, json, i);
-        accepted += mailp_config_read(&cfg, t, part, i, &err) == MAIL_OK;
+        accepted += mailp_config_read(&cfg, t, part, i, "the JSON configuration", &err) == MAIL_OK;
         free(part);
         for (c = 1; c < 256; c += 3) {
             memcpy(text, json, n);
             text[i] = (char)(text[i] ^ (char)c);
-            if (mailp_config_read(&cfg, t, text, n, &err) != MAIL_OK && (err.code == MAIL_OK || err.text[0] == 0)) {
+            if (mailp_config_read(&cfg, t, text, n, "the JSON configuration", &err) != MAIL_OK && (err.code == MAIL_OK || err.text[0] == 0)) {
                 CHECK_MSG(0, "byte %lu", (unsigned long)i);
             }
         }
@@ -590,6 +634,7 @@ int main(int argc, char **argv) {
     test_cameras();
     test_save();
     test_save_in_place_of();
+    test_named_files();
     test_hostile();
     return test_end("config");
 }

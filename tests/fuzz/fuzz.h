@@ -82,7 +82,7 @@ MAILP_UNUSED static void fuzz_open(const uint8_t *data, size_t size) {
     }
     {
         mailp_config cfg;
-        (void)mailp_config_read(&cfg, t, NULL, 0, &err);
+        (void)mailp_config_read(&cfg, t, NULL, 0, "the JSON configuration", &err);
     }
     mail_tensors_close(t);
     FUZZ_ASSERT(fuzz_live == 0);

@@ -72,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     memcpy(json, data + 1, n);
     memset(&err, 0, sizeof err);
-    status = mailp_config_read(&cfg, tensors[which], json, n, &err);
+    status = mailp_config_read(&cfg, tensors[which], json, n, "the JSON configuration", &err);
     if (status) {
         FUZZ_ASSERT(err.code == status && err.text[0] != 0);
     } else {
@@ -112,7 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         }
         file = config_file_with(which, meta, &k);
         if (mail_tensors_open_memory(&t, file, k, NULL, &err) == MAIL_OK) {
-            (void)mailp_config_read(&cfg, t, NULL, 0, &err);
+            (void)mailp_config_read(&cfg, t, NULL, 0, "the JSON configuration", &err);
             mail_tensors_close(t);
         }
         free(file);
