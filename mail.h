@@ -237,7 +237,8 @@ typedef struct mail_policy mail_policy;
 MAIL_API mail_options mail_options_init(void);
 
 /* Load a policy. What a .pth cannot say is taken from options->config_json, or else from a JSON file beside it
-   ("name.pth" -> "name.json", or "config.json" in the same folder); a safetensors file says it in __metadata__.
+   ("name.pth" -> "name.json", or "config.json" in the same folder); a safetensors file says it in __metadata__. README.md
+   lists the settings. Two of them have a default: n_action_steps (act_seq) and diffusion_x (0).
    options NULL: defaults.   On failure *policy is NULL, everything is released, and err names what was expected. */
 #ifndef MAIL_NO_STDIO
 MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err);
@@ -2597,6 +2598,8 @@ static mail_status mailp_tensors_open(mail_tensors **tensors, const char *path, 
         if (path != NULL) {
             status = mailp_fail_in(path, status, err);
         }
+#else
+        (void)path;
 #endif
     }
     if (status) {
@@ -2821,7 +2824,8 @@ MAILP_UNUSED static void mailp_tensors_release(const mail_tensors *t, const mail
    A setting may stand in the JSON text (at the top or in a member "config", as the official configuration nests it) and in
    the metadata as "mail." + its name. Where it stands twice, or where the shapes say it too, all must agree.
    Required is whatever would move the robot wrongly if it were guessed; only diffusion_x (0) and n_action_steps (act_seq),
-   which all published configurations have alike, may be left out.
+   which all published configurations have alike, may be left out. Other members than settings are passed over, but not one whose
+   name is nearly that of a setting that is missing or may be left out.
    ============================================================================================================= */
 
 /* One stack of layers. name: where its tensors are ("mamba", "encoder" or "decoder" below the head's prefix). */
@@ -2882,7 +2886,6 @@ static int mailp_is_mamba(const mailp_config *c) {
     X(OBS_SEQ,         "obs_seq",         NULL)                             \
     X(ACT_SEQ,         "act_seq",         NULL)                             \
     X(N_ACTION_STEPS,  "n_action_steps",  NULL)                             \
-    X(CHUNK,           "chunk",           NULL) /* another name of n_action_steps */ \
     X(ACTION_DIM,      "action_dim",      NULL)                             \
     X(STATE_DIM,       "state_dim",       NULL)                             \
     X(D_MODEL,         "d_model",         NULL)                             \
@@ -2951,6 +2954,8 @@ typedef struct mailp_config_reader {
     const char         *head;                   /* what the names of the head's tensors begin with */
     mailp_json          object;                 /* where settings are looked up now; at NULL: in the metadata */
     const char         *source;                 /* what that is called */
+    mailp_json          json[2];                /* the JSON text's object and its member config; at NULL: there is none */
+    const char         *json_source;
     uint64_t            value[MAILP_S_COUNT];
     const char         *where[MAILP_S_COUNT];   /* the source that gave it; NULL: none */
     const char         *vector_where[MAILP_SCALER_VECTORS];
@@ -3471,17 +3476,56 @@ static void mailp_config_missing(mailp_config_reader *r, const char *name) {
     (void)snprintf(r->missing + used, sizeof r->missing - used, "%s%s", used == 0 ? "" : ", ", name);
 }
 
-/* The value of a setting, `otherwise` if it was not given. */
-static size_t mailp_config_value(const mailp_config_reader *r, mailp_setting s, size_t otherwise) {
+/* 1 if one character more, less or other, or two neighbours exchanged, make name of the n bytes at text; 0 if they are name */
+static int mailp_nearly(const char *text, size_t n, const char *name) {
+    size_t m = strlen(name), begin = 0;
+    while (begin < n && begin < m && text[begin] == name[begin]) {
+        begin++;
+    }
+    while (n > begin && m > begin && text[n - 1] == name[m - 1]) {
+        n--;
+        m--;
+    }
+    n -= begin;
+    m -= begin;
+    return (n + m > 0 && n <= 1 && m <= 1) || (n == 2 && m == 2 && text[begin] == name[begin + 1] && text[begin + 1] == name[begin]);
+}
+
+/* Is there a member that must have been meant as this setting? */
+static void mailp_config_nearly(mailp_config_reader *r, const char *name) {
+    static const char start[] = "mail.";
+    mailp_json        key, v;
+    size_t            i;
+    for (i = 0; i < 2; i++) {
+        const char *at = NULL;
+        while (mailp_json_type(r->json[i], '{') && mailp_json_next(r->json[i], &at, &key, &v)) {
+            if (mailp_nearly(key.at + 1, (size_t)(key.end - key.at) - 2, name) && !mailp_json_type(v, 'n')) {
+                MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "%s in %s is not a setting; \"%s\" is", mailp_json_show(key).text, r->json_source, name);
+            }
+        }
+    }
+    for (i = 0; i < r->t->n_pairs; i++) {
+        const char *found = r->t->pair[i].key;
+        if (strncmp(found, start, sizeof start - 1) == 0 && mailp_nearly(found + sizeof start - 1, strlen(found) - (sizeof start - 1), name)) {
+            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "\"%s\" in the file's __metadata__ is not a setting; \"mail.%s\" is", mailp_show_text(found).text, name);
+        }
+    }
+}
+
+/* The value of a setting that may be left out. */
+static size_t mailp_config_value(mailp_config_reader *r, mailp_setting s, size_t otherwise) {
+    mailp_config_nearly(r, mailp_settings[s].name);
     return r->where[s] == NULL ? otherwise : (size_t)r->value[s];
 }
 
 /* A setting that must be given. If it is missing, the value does not matter. */
 static size_t mailp_config_require(mailp_config_reader *r, mailp_setting s) {
-    if (r->where[s] == NULL) {
+    if (r->where[s] == NULL) {  /* only then: a training's configuration may well have a "scheduler", too */
+        mailp_config_nearly(r, mailp_settings[s].name);
         mailp_config_missing(r, mailp_settings[s].name);
+        return 1;
     }
-    return mailp_config_value(r, s, 1);
+    return (size_t)r->value[s];
 }
 
 static void mailp_config_range(mailp_config_reader *r, mailp_setting s, size_t value, size_t least, size_t most) {
@@ -3508,6 +3552,8 @@ static void mailp_config_sequence(mailp_config_reader *r) {
         mailp_config_range(r, MAILP_S_OBS_SEQ, (size_t)r->value[MAILP_S_OBS_SEQ], 1, total - 1);
     } else if (cfg->act_seq == 0) {
         char text[64];
+        mailp_config_nearly(r, "obs_seq");
+        mailp_config_nearly(r, "act_seq");
         (void)snprintf(text, sizeof text, "obs_seq or act_seq (their sum is %llu)", MAILP_LLU(total));
         mailp_config_missing(r, text);
         return;
@@ -3517,9 +3563,8 @@ static void mailp_config_sequence(mailp_config_reader *r) {
     mailp_config_shape(r, MAILP_S_OBS_SEQ, cfg->obs_seq);
     mailp_config_range(r, MAILP_S_OBS_SEQ, cfg->obs_seq, 1, MAIL_MAX_HISTORY);
     mailp_config_range(r, MAILP_S_ACT_SEQ, cfg->act_seq, 1, MAIL_MAX_CHUNK);
-    cfg->n_action_steps = mailp_config_value(r, MAILP_S_N_ACTION_STEPS, mailp_config_value(r, MAILP_S_CHUNK, cfg->act_seq));
-    mailp_config_agree(r, MAILP_S_CHUNK, cfg->n_action_steps, "n_action_steps");
-    mailp_config_range(r, r->where[MAILP_S_N_ACTION_STEPS] == NULL ? MAILP_S_CHUNK : MAILP_S_N_ACTION_STEPS, cfg->n_action_steps, 1, cfg->act_seq);
+    cfg->n_action_steps = mailp_config_value(r, MAILP_S_N_ACTION_STEPS, cfg->act_seq);
+    mailp_config_range(r, MAILP_S_N_ACTION_STEPS, cfg->n_action_steps, 1, cfg->act_seq);
 }
 
 static void mailp_config_trunks(mailp_config_reader *r) {
@@ -3572,6 +3617,7 @@ static void mailp_config_scaler(mailp_config_reader *r) {
         float    *vector = mailp_scaler_vector(cfg, k);
         const int scales = k < 2;  /* mean and std */
         if (r->vector_where[k] == NULL && (scales ? cfg->scale_data : cfg->algorithm == MAIL_DDPM)) {
+            mailp_config_nearly(r, "scaler");
             mailp_config_missing(r, mailp_scaler[k].name);
         }
         for (i = 0; i < cfg->action_dim && r->vector_where[k] == NULL; i++) {
@@ -3620,6 +3666,9 @@ MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_
         }
         if (r.status == MAIL_OK) {
             int n = mailp_json_find(&inner, root, "config");
+            r.json[0]     = root;
+            r.json[1]     = inner;
+            r.json_source = source;
             mailp_config_source(&r, root, source);
             if (n > 1) {
                 MAILP_CONFIG_FAIL(&r, MAIL_E_CONFIG, "config: it is there twice in %s", source);
@@ -3651,9 +3700,13 @@ MAILP_UNUSED static mail_status mailp_config_read(mailp_config *cfg, const mail_
     mailp_config_trunks(&r);
     mailp_config_diffusion(&r);
     mailp_config_scaler(&r);
+    if (!cfg->has_action_names) {
+        mailp_config_nearly(&r, "action_names");
+    }
     for (i = 0; i < cfg->n_cameras; i++) {
         if (r.camera_where[i] == NULL) {
             char text[96];
+            mailp_config_nearly(&r, "cameras");
             (void)snprintf(text, sizeof text, "cameras (%.63s)", cfg->camera[i].name);
             mailp_config_missing(&r, text);
         }

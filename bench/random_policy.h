@@ -225,7 +225,7 @@ static unsigned char *random_policy_make(random_policy *p, size_t *size, char *j
     at = (size_t)snprintf(json, json_size,
                           "{\"config\":{\"obs_seq\":%lu,\"act_seq\":%lu,\"n_heads\":4,\"n_timesteps\":16,\"schedule\":\"cosine\","
                           "\"clip_denoised\":true,\"predict_epsilon\":true,\"diffusion_x\":0,\"cameras\":{%s}},\"scale_data\":true,"
-                          "\"chunk\":%lu,\"scaler\":{", (unsigned long)p->obs_seq, (unsigned long)p->act_seq, cameras,
+                          "\"n_action_steps\":%lu,\"scaler\":{", (unsigned long)p->obs_seq, (unsigned long)p->act_seq, cameras,
                           (unsigned long)p->act_seq);
     for (i = 0; i < 4; i++) {
         static const char *const what[] = { "mean", "std", "min", "max" };

@@ -112,8 +112,22 @@ static void test_settings(void) {
         { MAIL_ED_MA, MAIL_DDPM, "{\"act_seq\":4," REST "}", NULL, MAIL_E_CONFIG, "act_seq: 4 in the JSON configuration, but 3 in the tensors' shapes" },
         { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"n_action_steps\":2," REST "}", NULL, MAIL_OK, "" },
         { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"n_action_steps\":4," REST "}", NULL, MAIL_E_CONFIG, "n_action_steps: expected 1 to 3, found 4" },
-        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"chunk\":0," REST "}", NULL, MAIL_E_CONFIG, "chunk: expected 1 to 3, found 0" },
-        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"chunk\":2,\"n_action_steps\":1," REST "}", NULL, MAIL_E_CONFIG, "chunk: 2 in the JSON configuration, but 1 in n_action_steps" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"chunk\":0," REST "}", NULL, MAIL_OK, "" },  /* not a setting, and like none */
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"n_action_step\":1," REST "}", NULL, MAIL_E_CONFIG, "\"n_action_step\" in the JSON configuration is not a setting; \"n_action_steps\" is" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"n_actions_steps\":1," REST "}", NULL, MAIL_E_CONFIG, "in the JSON configuration is not a setting; \"n_action_steps\"" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"n_action_setps\":1," REST "}", NULL, MAIL_E_CONFIG, "in the JSON configuration is not a setting; \"n_action_steps\"" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"n_action_step\":1,\"n_action_steps\":2," REST "}", NULL, MAIL_E_CONFIG, "is not a setting; \"n_action_steps\" is" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"scheduler\":{},\"scale\":1,\"camera\":0," REST "}", NULL, MAIL_OK, "" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"n_action_step\":null," REST "}", NULL, MAIL_OK, "" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"n_act_steps\":1,\"\":1,\"n\":0," REST "}", NULL, MAIL_OK, "" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"config\":{\"diffusion_X\":8}," REST "}", NULL, MAIL_E_CONFIG, "\"diffusion_X\" in the JSON configuration is not a setting; \"diffusion_x\"" },
+        { MAIL_D_MA, MAIL_BC, "{\"diffusion_X\":8,\"scheduler\":{},\"n_head\":4,\"scale_data\":false"  "}", NULL, MAIL_OK, "" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_sec\":4," REST "}", NULL, MAIL_E_CONFIG, "in the JSON configuration is not a setting; \"obs_seq\"" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"scaled_data\":true," DDPM "," SCALER "}", NULL, MAIL_E_CONFIG, "in the JSON configuration is not a setting; \"scale_data\"" },
+        { MAIL_D_MA, MAIL_BC, "{\"scale_data\":true,\"scalar\":{}"  "}", NULL, MAIL_E_CONFIG, "in the JSON configuration is not a setting; \"scaler\"" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"action_name\":[]," REST "}", NULL, MAIL_E_CONFIG, "in the JSON configuration is not a setting; \"action_names\"" },
+        { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4," REST "}", "\"mail.n_action_step\":\"1\"", MAIL_E_CONFIG, "\"mail.n_action_step\" in the file's __metadata__ is not a setting; \"mail.n_action_steps\" is" },
+        { MAIL_D_TR, MAIL_BC, "{\"n_head\":4,\"scale_data\":false"  "}", NULL, MAIL_E_CONFIG, "in the JSON configuration is not a setting; \"n_heads\"" },
         { MAIL_D_MA, MAIL_DDPM, "{\"obs_seq\":4,\"obs_seq\":4," REST "}", NULL, MAIL_E_CONFIG, "obs_seq: it is there twice" },
         { MAIL_D_MA, MAIL_DDPM, "{\"config\":{\"obs_seq\":4}," REST "}", NULL, MAIL_OK, "" },
         { MAIL_D_MA, MAIL_DDPM, "{\"config\":{\"obs_seq\":4},\"obs_seq\":4," REST "}", NULL, MAIL_OK, "" },
@@ -350,6 +364,7 @@ static void test_cameras(void) {
     s.nets_names = 0;
 #define CAMERAS(t) "{\"scale_data\":false,\"cameras\":{" t "}}"
     CHECK(configure(&cfg, &s, "{\"scale_data\":false}", &err, NULL) == MAIL_E_CONFIG && strstr(err.text, "cameras (cam), cameras (cam-b)") != NULL);
+    CHECK(configure(&cfg, &s, "{\"scale_data\":false,\"camera\":{}}", &err, NULL) == MAIL_E_CONFIG && strstr(err.text, "\"cameras\" is") != NULL);
     CHECK(configure(&cfg, &s, CAMERAS("\"cam\":[64,96]"), &err, NULL) == MAIL_E_CONFIG && strstr(err.text, "cameras (cam-b)") != NULL);
     CHECK(configure(&cfg, &s, CAMERAS("\"cam\":[64,96],\"cam\":[64,96]"), &err, NULL) == MAIL_E_CONFIG && strstr(err.text, "\"cam\" is there twice") != NULL);
     CHECK(configure(&cfg, &s, CAMERAS("\"kam\":[64,96]"), &err, NULL) == MAIL_E_CONFIG && strstr(err.text, "\"kam\" is not a camera") != NULL);

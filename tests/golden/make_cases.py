@@ -483,7 +483,7 @@ def build(spec, base_seed, out_dir, write_pth=True):
             keep, alias = R.drop_aliases(sd)
             R.save_safetensors(os.path.join(d, "model.safetensors"), keep, alias)
     info = dict(name=spec["name"], kind=spec["kind"], seed=seed, frames=frames, batch=spec["batch"],
-                chunk=chunk, scale_data=spec["scale_data"], storage=spec["storage"], config=c.to_json(),
+                n_action_steps=chunk, scale_data=spec["scale_data"], storage=spec["storage"], config=c.to_json(),
                 scaler={k: getattr(scaler, k).tolist() for k in ("mean", "std", "min", "max")},
                 camera_order=sorted(c.cameras), float32_error=err, float32_error_near=near,
                 bf16_error=rough_err["bf16"], int8_error=rough_err["int8"], notes=notes)
