@@ -202,8 +202,9 @@ typedef struct mail_options {
     mail_allocator allocator;
 } mail_options;
 
+/* Settings say a camera as "name": [height, width]. */
 typedef struct mail_camera_info {
-    const char *name;
+    const char *name;            /* as in the tensors' names */
     size_t      width, height;   /* pixels the network was trained with; other sizes are resized */
     size_t      feature_dim;
 } mail_camera_info;
@@ -219,7 +220,7 @@ typedef struct mail_info {
     size_t                  n_action_steps;  /* of them executed before the next decision */
     size_t                  action_dim, state_dim, d_model;
     size_t                  n_cameras;       /* 0: the policy takes features, mail_observe_features */
-    const mail_camera_info *cameras;         /* in the order in which mail_observe wants them (sorted names) */
+    const mail_camera_info *cameras;         /* sorted by name, in whatever order the settings have them: mail_observe's order */
     size_t                  n_timesteps;     /* 0 for BC */
     size_t                  diffusion_x;     /* steps that a plan has beyond n_timesteps (or the options' n_steps) */
     mail_schedule           schedule;
@@ -323,7 +324,8 @@ MAIL_API mail_status mail_session_reset_robot(mail_session *session, size_t robo
    chunk goes on. On error the goal is as it was. */
 MAIL_API mail_status mail_session_set_goal(mail_session *session, const float *embedding, size_t n, mail_error *err);
 
-/* Give the newest frame of every camera: n = batch * n_cameras images, robot by robot, cameras in mail_info order.
+/* Give the newest frame of every camera: n = batch * n_cameras images, robot by robot, cameras in mail_info order, which is that of
+   their sorted names.
    Each is encoded now and its features kept, so a decision later costs no second encoding.
    On error the history is as it was. */
 MAIL_API mail_status mail_observe(mail_session *session, const mail_image *images, size_t n, mail_error *err);
