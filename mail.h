@@ -157,6 +157,8 @@ typedef struct mail_tensors mail_tensors;
 
 /* Open a .safetensors file or a .pth written by torch.save(state_dict); told apart by content. The file is mapped where
    the system can and read otherwise. Nothing in a pickle is executed; what a state_dict does not need is refused by name.
+   A mapped file must not be shortened in place while it is open: the system then ends the program (SIGBUS). Replace files by
+   renaming; where that cannot be had, MAIL_NO_MMAP reads them into memory.
    open_memory: data stays the caller's and must outlive the result.   allocator: NULL for malloc. */
 #ifndef MAIL_NO_STDIO
 MAIL_API mail_status mail_tensors_open(mail_tensors **tensors, const char *path, const mail_allocator *allocator, mail_error *err);
@@ -240,6 +242,8 @@ MAIL_API mail_options mail_options_init(void);
 /* Load a policy. What a .pth cannot say is taken from options->config_json, or else from a JSON file beside it
    ("name.pth" -> "name.json", or "config.json" in the same folder); a safetensors file says it in __metadata__. README.md
    lists the settings. Two of them have a default: n_action_steps (act_seq) and diffusion_x (0).
+   The file stays open for mail_policy_save, and mapped where it is (see mail_tensors_open), unless drop_source is set; acting never
+   reads it.
    options NULL: defaults.   On failure *policy is NULL, everything is released, and err names what was expected. */
 #ifndef MAIL_NO_STDIO
 MAIL_API mail_status mail_policy_load(mail_policy **policy, const char *path, const mail_options *options, mail_error *err);

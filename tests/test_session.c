@@ -979,6 +979,33 @@ static void test_loading(void) {
     mail_policy_free(policy);
 }
 
+/* Acting never reads the checkpoint: it may be cut to nothing, in place, once it is loaded. */
+static void test_cut_file(void) {
+#if defined(MAILP_POSIX)
+    mail_policy  *made = small_load("d_ma_ddpm_h5"), *policy;
+    mail_session *session;
+    mail_error    err;
+    float         expected[MAX_VALUES], found[MAX_VALUES];
+    char          path[64];
+    FILE         *f;
+    (void)snprintf(path, sizeof path, "build/cut.%ld.safetensors", (long)getpid());
+    CHECK(mail_policy_save(made, path, MAIL_F32, &err) == MAIL_OK && mail_policy_load(&policy, path, NULL, &err) == MAIL_OK);
+    CHECK((f = fopen(path, "wb")) != NULL && fclose(f) == 0);
+    session = small_session(made, NULL);
+    CHECK(small_observe(session, made, 1, 0, 0, &err) == MAIL_OK && mail_act(session, expected, &err) == MAIL_OK);
+    mail_session_free(session);
+    session = small_session(policy, NULL);
+    CHECK(small_observe(session, policy, 1, 0, 0, &err) == MAIL_OK && mail_act(session, found, &err) == MAIL_OK);
+    CHECK(memcmp(expected, found, mail_policy_info(made)->action_dim * sizeof *found) == 0);
+    mail_session_free(session);
+    mail_policy_free(policy);
+    mail_policy_free(made);
+    (void)remove(path);
+#else
+    test_skipped++;
+#endif
+}
+
 int main(void) {
     static const char *const others[] = { "d_ma_ddpm_h1", "d_ma_bc_h1", "odd_d_ma", "odd_d_ma_bc", "odd_d_tr", "odd_ed_ma", "odd_ed_tr",
                                           "cosine50_ed_tr", "linear50_d_tr", "dx3_vp_d_ma", "dx10_ed_ma", "long_d_ma", "roll_chunk2_ed_ma_bc",
@@ -1038,5 +1065,6 @@ int main(void) {
     test_options();
     test_largest();
     test_loading();
+    test_cut_file();
     return test_end("test_session");
 }
