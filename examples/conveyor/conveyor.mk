@@ -35,7 +35,11 @@ demo-check: build/conveyor/demo build/conveyor/play build/conveyor/evaluate
 	build/conveyor/demo $(CONVEYOR_POLICY) build/demo-check 10
 	build/conveyor/play $(CONVEYOR_POLICY) 10 1000 spread
 	build/conveyor/evaluate --episodes 10 $(CONVEYOR_POLICY)
-	head -c 100000 $(CONVEYOR_POLICY) > build/demo-check/damaged.safetensors
-	for p in demo play evaluate; do for f in absent damaged; do \
-	    build/conveyor/$$p build/demo-check/$$f.safetensors; test $$? -eq 2 || exit 1; \
+	@head -c 100000 $(CONVEYOR_POLICY) > build/demo-check/damaged.safetensors
+	@# they stop with status 2 and a line that names the file, once
+	@for p in demo play evaluate; do for f in absent damaged; do \
+	    build/conveyor/$$p build/demo-check/$$f.safetensors >build/demo-check/log 2>&1; status=$$?; \
+	    test $$status -eq 2 && test "$$(grep -o $$f.safetensors build/demo-check/log | wc -l)" -eq 1 || { \
+	        cat build/demo-check/log; echo "FAILED: $$p with a policy that is $$f: status $$status"; exit 1; }; \
 	done; done
+	@echo "demo-check: three programs ran, and refused an absent and a damaged policy"

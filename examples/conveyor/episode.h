@@ -40,7 +40,7 @@ static inline int episode_load(mail_policy **policy, mail_session **session, con
     *policy = NULL;
     *session = NULL;
     if (mail_policy_load(policy, path, options, &err)) {
-        fprintf(stderr, "%s: %s: %s\n", program, path, err.text);
+        fprintf(stderr, "%s: %s\n", program, err.text);
         return 2;
     }
     info = mail_policy_info(*policy);

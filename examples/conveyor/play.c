@@ -83,7 +83,7 @@ int main(int argc, char **argv) {
     mail_error           err;
 
     if (mail_policy_load(&policy, path, NULL, &err)) {
-        fprintf(stderr, "play: %s: %s\n", path, err.text);
+        fprintf(stderr, "play: %s\n", err.text);
         return 2;
     }
     info = mail_policy_info(policy);
