@@ -38,10 +38,14 @@ static void print_floats(const char *what, const float *values, size_t n) {
     printf("\n");
 }
 
+static void print_system(const char *arch_name, mail_algorithm algorithm, int lang) {
+    printf("%s, %s, %s language\n", arch_name, algorithm == MAIL_DDPM ? "diffusion" : "behaviour cloning", lang ? "with" : "without");
+}
+
 static void print_policy(const mail_info *info) {
     static const char *const schedules[] = { "cosine", "linear", "vp" };
     size_t i;
-    printf("%s, %s, %s language\n", info->arch_name, info->algorithm == MAIL_DDPM ? "diffusion" : "behaviour cloning", info->has_lang ? "with" : "without");
+    print_system(info->arch_name, info->algorithm, info->has_lang);
     printf("  history        %lu frame(s)\n", (unsigned long)info->obs_seq);
     printf("  chunk          %lu action(s), %lu of them executed before the next decision\n", (unsigned long)info->act_seq,
            (unsigned long)info->n_action_steps);
@@ -66,6 +70,72 @@ static void print_policy(const mail_info *info) {
     }
 }
 
+/* "name": [?, ?, ...], n of them. */
+static void print_unknown(const char *before, const char *name, size_t n) {
+    printf("%s\"%s\": [?", before, name);
+    while (n-- > 1) {
+        printf(", ?");
+    }
+    printf("]");
+}
+
+/* What the shapes give of a policy that lacks settings, and the JSON to fill in. Here private functions of mail.h are of use. */
+static void print_shapes(const mail_tensors *tensors) {
+    static const char *const names[] = { "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" };
+    static mailp_config      c;
+    mailp_config_reader      r;
+    size_t                   i, total;
+    int                      ddpm;
+    memset(&r, 0, sizeof r);
+    r.cfg = &c;
+    r.t   = tensors;
+    mailp_config_shapes(&r);
+    if (r.status) {
+        return;
+    }
+    ddpm  = c.algorithm == MAIL_DDPM;
+    total = c.pos_rows + 1 - (size_t)c.lang;
+    printf("From the shapes: ");
+    print_system(names[c.arch], c.algorithm, c.lang);
+    printf("  action_dim     %lu\n  d_model        %lu\n", (unsigned long)c.action_dim, (unsigned long)c.d_model);
+    for (i = 0; i < c.n_trunks; i++) {
+        printf("  %-14s %lu layers\n", c.trunk[i].name, (unsigned long)c.trunk[i].n_layers);
+    }
+    if (c.act_seq > 0) {
+        printf("  act_seq        %lu\n  obs_seq        %lu\n", (unsigned long)c.act_seq, (unsigned long)(total - c.act_seq));
+    } else {
+        printf("  obs_seq        ?  together with act_seq %lu\n", (unsigned long)total);
+    }
+    for (i = 0; i < c.n_cameras; i++) {
+        const mailp_camera_config *camera = &c.camera[i];
+        printf("  camera         %s, height %lu to %lu, width %lu to %lu\n", camera->name, (unsigned long)(32 * camera->map_height - 31),
+               (unsigned long)(32 * camera->map_height), (unsigned long)(32 * camera->map_width - 31), (unsigned long)(32 * camera->map_width));
+    }
+    printf("\nWhat is left goes into a JSON file beside the checkpoint (same name with .json, or config.json), a value for each ?:\n\n{ ");
+    if (c.act_seq == 0) {
+        printf("\"obs_seq\": ?, \"act_seq\": ?, ");
+    }
+    if (!mailp_is_mamba(&c)) {
+        printf("\"n_heads\": ?, ");
+    }
+    if (ddpm) {
+        printf("\"n_timesteps\": ?, \"schedule\": \"?\", \"clip_denoised\": ?, \"predict_epsilon\": ?,\n  ");
+    }
+    for (i = 0; i < c.n_cameras; i++) {
+        printf("%s\"%s\": [?, ?]%s", i == 0 ? "\"cameras\": { " : ", ", c.camera[i].name, i + 1 == c.n_cameras ? " },\n  " : "");
+    }
+    printf("\"scale_data\": ?,\n  \"scaler\": {");
+    print_unknown(" ", "mean", c.action_dim);
+    print_unknown(", ", "std", c.action_dim);
+    if (ddpm) {
+        print_unknown(",\n              ", "min", c.action_dim);
+        print_unknown(", ", "max", c.action_dim);
+    }
+    printf(" } }\n\nscaler: of the training's actions%s%s.\nMay be left out: n_action_steps (then act_seq)%s.\n",
+           c.n_cameras > 0 ? "; a camera: [height, width] of its pictures" : "", ddpm ? "; schedule: cosine, linear or vp" : "",
+           ddpm ? ", diffusion_x (then 0)" : "");
+}
+
 int main(int argc, char **argv) {
     mail_tensors *tensors;
     mail_policy  *policy;
@@ -82,7 +152,6 @@ int main(int argc, char **argv) {
         return 1;
     }
     print_tensors(tensors);
-    mail_tensors_close(tensors);
     if (argc == 3) {
         FILE *f = fopen(argv[2], "rb");
         options.config_size = f == NULL ? 0 : fread(json, 1, sizeof json, f);
@@ -95,18 +164,19 @@ int main(int argc, char **argv) {
     }
     status = mail_policy_load(&policy, argv[1], &options, &err);
     if (status == MAIL_E_CONFIG) {
-        printf("Not ready to act: %s\n\n", err.text);
-        printf("A JSON file beside the checkpoint (same name with .json, or config.json) can say it, for example\n"
-               "  {\"obs_seq\": 5, \"n_heads\": 4, \"n_timesteps\": 16, \"schedule\": \"cosine\", \"clip_denoised\": true,\n"
-               "   \"predict_epsilon\": true, \"scale_data\": true,\n"
-               "   \"cameras\": {\"agentview_rgb\": [128, 128], \"eye_in_hand_rgb\": [128, 128]},\n"
-               "   \"scaler\": {\"mean\": [...], \"std\": [...], \"min\": [...], \"max\": [...]}}\n");
+        printf("Not ready to act: %s\n", err.text);
+        if (argc == 3) {
+            printf("(options->config_json: %s)\n", argv[2]);
+        }
+        printf("\n");
+        print_shapes(tensors);
         return 1;
     }
     if (status) {
         printf("No policy: %s\n", err.text);
         return 1;
     }
+    mail_tensors_close(tensors);
     print_policy(mail_policy_info(policy));
     mail_policy_free(policy);
     return 0;

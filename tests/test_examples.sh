@@ -46,6 +46,15 @@ fi
 if [ -x build/inspect_checkpoint ]; then
     ok build/inspect_checkpoint $cases/vision_two/model.pth
     fails "cut" build/inspect_checkpoint $out/cut.safetensors
+    # settings are missing: what the shapes say, and a template that acts once it is filled in
+    cp $cases/vision_two/model.pth $out/alone.pth
+    fails "D-Ma, diffusion" build/inspect_checkpoint $out/alone.pth
+    fails "agentview_rgb, height 97 to 128, width 33 to 64" build/inspect_checkpoint $out/alone.pth
+    sed -n '/^{ "obs_seq"/,/} }$/p' $out/log | sed 's/"obs_seq": ?, "act_seq": ?/"obs_seq": 2, "act_seq": 3/
+        s/"n_timesteps": ?/"n_timesteps": 4/; s/"schedule": "?"/"schedule": "vp"/; s/"scale_data": ?/"scale_data": true/; s/"clip_denoised": ?, "predict_epsilon": ?/"clip_denoised": true, "predict_epsilon": true/
+        s/"agentview_rgb": \[?, ?/"agentview_rgb": [97, 40/; s/"eye_in_hand_rgb": \[?, ?/"eye_in_hand_rgb": [33, 64/
+        s/"mean": \[?, ?/"mean": [0, 0/; s/"std": \[?, ?/"std": [1, 1/; s/"min": \[?, ?/"min": [-1, -1/; s/"max": \[?, ?/"max": [1, 1/' >$out/filled.json
+    ok build/inspect_checkpoint $out/alone.pth $out/filled.json
 fi
 if [ -x build/convert_checkpoint ]; then
     ok build/convert_checkpoint $cases/store_f32/model.pth $out/converted.safetensors $cases/store_f32/config.json
