@@ -412,6 +412,7 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
 
 /* One Mamba block, y = out_proj(scan(conv1d(in_proj x)) * silu(z)), without norm and residual, from any checkpoint that names its
    tensors as mamba_ssm does: prefix "backbone.layers.0.mixer." finds "backbone.layers.0.mixer.in_proj.weight" and so on.
+   Every tensor whose name begins with prefix must be one of such a block: those of bias=True or of bidirectional ones are refused.
    state: mail_mamba_state_floats(block) floats, zeros before the first token; a sequence may be fed in pieces of any length.
    y and x [length][d_model]; y may be x.  memory: mail_mamba_scratch bytes, 64-byte aligned. */
 typedef struct mail_mamba mail_mamba;
@@ -445,7 +446,8 @@ typedef struct mail_encoder_info {
     const char  *isa;
 } mail_encoder_info;
 
-/* Make one from the tensors whose names begin with prefix, such as "obs_encoder.key_model_map.agentview_rgb.".
+/* Make one from the tensors whose names begin with prefix, such as "obs_encoder.key_model_map.agentview_rgb."; all of them must
+   be this network's.
    width, height  of the pictures that the network was trained with: ceil(width / 32) and ceil(height / 32) are in the file
    options        weights, isa and allocator are used; NULL: defaults.   The tensors may be closed afterwards. */
 MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tensors *tensors, const char *prefix,
@@ -6928,9 +6930,17 @@ static void *mailp_loader_block(mailp_loader *l) {
     return block;
 }
 
-/* name with the first occurrence of from replaced by to, in out; 0 if from is not there */
+/* name with the last occurrence of from replaced by to, in out; 0 if from is not there. Both begin with a point, which is not there
+   where name begins with the rest of from. */
 static int mailp_alias(char *out, size_t size, const char *name, const char *from, const char *to) {
-    const char *at = strstr(name, from);
+    const char *at = NULL, *next = name;
+    while ((next = strstr(next, from)) != NULL) {
+        at = next++;
+    }
+    if (at == NULL && strncmp(name, from + 1, strlen(from) - 1) == 0) {
+        (void)snprintf(out, size, "%s%s", to + 1, name + strlen(from) - 1);
+        return 1;
+    }
     if (at == NULL) {
         return 0;
     }
@@ -6943,7 +6953,10 @@ static int mailp_alias(char *out, size_t size, const char *name, const char *fro
 static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
     char               other[256];
     const mail_tensor *a = mail_tensors_find(l->tensors, name), *b = NULL;
-    if (mailp_alias(other, sizeof other, name, ".backbone.", ".nets.0.") || mailp_alias(other, sizeof other, name, ".pool.", ".nets.1.")) {
+    if (mailp_alias(other, sizeof other, name, ".backbone.", ".nets.0.")) {
+        b = mail_tensors_find(l->tensors, other);
+    }
+    if (b == NULL && mailp_alias(other, sizeof other, name, ".pool.", ".nets.1.")) {  /* the part before may have backbones of its own */
         b = mail_tensors_find(l->tensors, other);
     }
     if (a != NULL) {
@@ -6954,6 +6967,18 @@ static const mail_tensor *mailp_find(mailp_loader *l, const char *name) {
     }
     l->twin = a != NULL ? b : NULL;
     return a != NULL ? a : b;
+}
+
+/* Every tensor whose name begins with prefix must have been asked for, but for what holds no weights: it would change the result. */
+static void mailp_check_surplus(mailp_loader *l, const char *prefix, const char *whole) {
+    const size_t n = strlen(prefix);
+    size_t       i;
+    for (i = 0; i < l->tensors->n && l->status == MAIL_OK; i++) {
+        const mail_tensor *t = mail_tensors_at(l->tensors, i);
+        if (strncmp(t->name, prefix, n) == 0 && !l->used[t - l->tensors->tensor] && !mailp_weightless(t)) {
+            l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' belongs to no part of this %s", t->name, whole);
+        }
+    }
 }
 
 /* What mailp_load gave last is no longer needed. */
@@ -9300,6 +9325,7 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
         camera.feature_dim = (size_t)MAILP_MIN(linear->shape[0], (uint64_t)SIZE_MAX);
         (void)mailp_take(&l.arena, sizeof *made);
         mailp_resnet_build(&net, &l, prefix, &camera);
+        mailp_check_surplus(&l, prefix, "encoder");
     }
     made = (mail_encoder *)mailp_loader_block(&l);
     if (l.status == MAIL_OK) {
@@ -10273,17 +10299,6 @@ MAIL_API mail_options mail_options_init(void) {
     return o;
 }
 
-/* Every tensor must have been asked for, but for what holds no weights. */
-static void mailp_check_surplus(mailp_loader *l) {
-    size_t i;
-    for (i = 0; i < l->tensors->n && l->status == MAIL_OK; i++) {
-        const mail_tensor *t = mail_tensors_at(l->tensors, i);
-        if (!l->used[t - l->tensors->tensor] && !mailp_weightless(t)) {
-            l->status = mailp_fail(l->err, MAIL_E_TENSOR, "tensor '%s' belongs to no part of this policy", t->name);
-        }
-    }
-}
-
 static void mailp_info_fill(mail_policy *p, const mailp_loader *l) {
     static const char *const names[] = { "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" };
     const mailp_config *c = &p->cfg;
@@ -10362,7 +10377,7 @@ static mail_status mailp_policy_bind(mail_policy *p, const char *json, size_t js
     }
     p->kernels = l.kernels;
     mailp_policy_build(&l, p);
-    mailp_check_surplus(&l);
+    mailp_check_surplus(&l, "", "policy");
     p->block = mailp_loader_block(&l);
     if (l.status == MAIL_OK) {
         mailp_policy_build(&l, p);
@@ -11329,6 +11344,7 @@ MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *t
         l.status = mailp_fail(err, MAIL_E_UNSUPPORTED, "d_state is %llu, at most %d is supported", MAILP_LLU(b->m.d_state), MAILP_MAX_STATE);
     }
     mailp_mixer_build(&l, &b->m, &b->layer, prefix);
+    mailp_check_surplus(&l, prefix, "Mamba block");
     b->block = mailp_loader_block(&l);
     if (l.status == MAIL_OK) {
         mailp_mixer_build(&l, &b->m, &b->layer, prefix);

@@ -342,6 +342,91 @@ static void test_mamba_arguments(void) {
     mail_tensors_close(t);
 }
 
+/* The file of a Mamba block under this prefix, of the values of a golden case, with one more tensor of one number if extra is not NULL */
+static unsigned char *block_file(size_t *size, const char *prefix, const char *extra) {
+    static const char from[] = "model.model.mamba.layers.0.mixer.";
+    static char       header[1 << 14];
+    unsigned char    *file = NULL;
+    mail_tensors     *t;
+    size_t            i, j, pass, n, at = 0, offset = 0;
+    if (mail_tensors_open(&t, "tests/golden/cases/d_ma_ddpm_h5/model.safetensors", NULL, NULL) != MAIL_OK) {
+        exit(2);
+    }
+    for (pass = 0; pass < 2; pass++) {  /* the header, then the values */
+        for (i = 0, offset = 0; i < mail_tensors_count(t); i++) {
+            const mail_tensor *tensor = mail_tensors_at(t, i);
+            if (strncmp(tensor->name, from, sizeof from - 1) != 0) {
+                continue;
+            }
+            n = (size_t)tensor->count * sizeof(float);
+            if (pass == 1) {
+                memcpy(file + 8 + at + offset, tensor->data, n);
+            } else {
+                at += (size_t)sprintf(header + at, "%s\"%s%s\":{\"dtype\":\"F32\",\"shape\":[", at ? "," : "{", prefix, tensor->name + sizeof from - 1);
+                for (j = 0; j < tensor->n_dims; j++) {
+                    at += (size_t)sprintf(header + at, "%s%lu", j ? "," : "", (unsigned long)tensor->shape[j]);
+                }
+                at += (size_t)sprintf(header + at, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)offset, (unsigned long)(offset + n));
+            }
+            offset += n;
+        }
+        if (pass == 0) {
+            if (extra != NULL) {
+                at += (size_t)sprintf(header + at, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%lu,%lu]}", extra,
+                                      (unsigned long)offset, (unsigned long)offset + 4);
+            }
+            header[at++] = '}';
+            *size = 8 + at + offset + (extra == NULL ? 0 : 4);
+            file = (unsigned char *)calloc(*size, 1);
+            if (file == NULL) {
+                exit(2);
+            }
+            for (i = 0; i < 8; i++) {
+                file[i] = (unsigned char)((unsigned long long)at >> 8 * i);
+            }
+            memcpy(file + 8, header, at);
+        }
+    }
+    mail_tensors_close(t);
+    return file;
+}
+
+/* Tensors under the prefix that the block has no use for are refused by name; those elsewhere are left alone. */
+static void test_mamba_surplus(void) {
+    static const struct {
+        const char *prefix, *extra;
+        int         refused;
+    } cases[] = {
+        { "layers.0.mixer.", NULL, 0 },
+        { "", NULL, 0 },
+        { "layers.0.mixer.", "layers.0.mixer.in_proj.bias", 1 },
+        { "layers.0.mixer.", "layers.0.mixer.out_proj.bias", 1 },
+        { "layers.0.mixer.", "layers.0.mixer.A_b_log", 1 },
+        { "layers.0.mixer.", "layers.0.mixer.dt_layernorm.weight", 1 },
+        { "", "dt_layernorm.weight", 1 },
+        { "", "obs_encoder._dummy_variable", 0 },  /* holds no weights */
+        { "layers.1.mixer.", "layers.10.mixer.A_b_log", 0 },
+        { "layers.1.mixer.", "layers.1.norm.weight", 0 },
+        { "backbone.layers.0.mixer.", "nets.0.layers.0.mixer.in_proj.bias", 0 },
+    };
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t         size;
+        unsigned char *file = block_file(&size, cases[i].prefix, cases[i].extra);
+        mail_tensors  *t;
+        mail_mamba    *block;
+        mail_error     err;
+        err.text[0] = 0;
+        CHECK_MSG(mail_tensors_open_memory(&t, file, size, NULL, &err) == MAIL_OK, "%s", err.text);
+        CHECK_MSG(mail_mamba_create(&block, t, cases[i].prefix, NULL, &err) == (cases[i].refused ? MAIL_E_TENSOR : MAIL_OK), "case %d: %s", (int)i, err.text);
+        CHECK((block == NULL) == cases[i].refused);
+        CHECK_MSG(!cases[i].refused || (strstr(err.text, cases[i].extra) != NULL && strstr(err.text, "Mamba block") != NULL), "%s", err.text);
+        mail_mamba_free(block);
+        mail_tensors_close(t);
+        free(file);
+    }
+}
+
 int main(void) {
     static const size_t shapes[][3] = { { 1, 1, 1 }, { 2, 16, 16 }, { 7, 17, 3 }, { 33, 33, 16 }, { 70, 15, 8 }, { 64, 48, 24 }, { 3, 40, 5 } };
     size_t i, j, n_isas = 0;
@@ -371,6 +456,7 @@ int main(void) {
     }
     test_scan_arguments();
     test_mamba_arguments();
+    test_mamba_surplus();
     CHECK_MSG(!too_many, "more tasks at a time than the caller has threads");
     for (i = 0; i < 4; i++) {
         mail_pool_free(pool[i]);

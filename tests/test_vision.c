@@ -401,6 +401,72 @@ static void test_refused(void) {
     network_free(&net);
 }
 
+/* The network's status if it is made from the file as it is now, on pictures of width x height. */
+static mail_status made_from(network *net, const char *prefix, size_t width, size_t height, mail_error *err) {
+    mail_tensors *tensors;
+    mail_encoder *encoder;
+    mail_status   status;
+    network_pack(net);
+    CHECK_MSG(mail_tensors_open_memory(&tensors, net->file, net->size, NULL, err) == MAIL_OK, "%s", err->text);
+    status = mail_encoder_create(&encoder, tensors, prefix, width, height, NULL, err);
+    CHECK((status == MAIL_OK) == (encoder != NULL));
+    mail_encoder_free(encoder);
+    mail_tensors_close(tensors);
+    return status;
+}
+
+/* A copy of tensor i under another name, of the same values */
+static void put_copy(network *net, size_t i, const char *name) {
+    const weight *from = &net->w[i];
+    float        *to   = put(net, "", from->n_dims, from->shape[0], from->shape[1], from->shape[2], from->shape[3], 0, 0);
+    memcpy(to, from->v, from->count * sizeof(float));
+    (void)snprintf(net->w[net->n - 1].name, sizeof net->w[0].name, "%s", name);
+}
+
+/* Tensors under the prefix that an encoder has no use for are refused by name, those elsewhere left alone; modules registered under two
+   names are not surplus, whatever the prefix is. */
+static void test_surplus(void) {
+    static const char *const surplus[] = { PREFIX "backbone.nets.1.running_mean", PREFIX "backbone.nets.0.bias", PREFIX "x" };
+    static const char *const prefixes[] = { PREFIX, "", "policy.backbone.pool.cam." };
+    network                  net;
+    mail_error               err;
+    size_t                   i, j, n;
+    network_make(&net, 32, 32, 16, 5, 24);
+    for (i = 0; i < sizeof surplus / sizeof *surplus; i++) {
+        put_copy(&net, 1, surplus[i]);
+        CHECK(made_from(&net, PREFIX, 32, 32, &err) == MAIL_E_TENSOR);
+        CHECK_MSG(strstr(err.text, surplus[i]) != NULL && strstr(err.text, "encoder") != NULL, "%s", err.text);
+        free(net.w[--net.n].v);
+    }
+    put_copy(&net, 1, "obs_encoder.key_model_map.camera.backbone.nets.0.bias");
+    CHECK_MSG(made_from(&net, PREFIX, 32, 32, &err) == MAIL_OK, "%s", err.text);
+    CHECK(made_from(&net, "", 32, 32, &err) == MAIL_E_TENSOR);
+    free(net.w[--net.n].v);
+    n = net.n;
+    for (j = 0; j < sizeof prefixes / sizeof *prefixes; j++) {
+        for (i = 0; i < n; i++) {  /* all names begin with the prefix; then the same under the other names of backbone and pool */
+            char suffix[128], name[256];
+            (void)snprintf(suffix, sizeof suffix, "%s", net.w[i].name + (j == 0 ? strlen(PREFIX) : strlen(prefixes[j - 1])));
+            (void)snprintf(net.w[i].name, sizeof net.w[0].name, "%s%s", prefixes[j], suffix);
+            if (strncmp(suffix, "backbone.", 9) == 0 && strstr(suffix, "bn") == NULL) {
+                (void)snprintf(name, sizeof name, "%snets.0.%s", prefixes[j], suffix + 9);
+                put_copy(&net, i, name);
+            } else if (strncmp(suffix, "pool.", 5) == 0) {
+                (void)snprintf(name, sizeof name, "%snets.1.%s", prefixes[j], suffix + 5);
+                put_copy(&net, i, name);
+            }
+        }
+        CHECK(net.n > n + 20);
+        CHECK_MSG(made_from(&net, prefixes[j], 32, 32, &err) == MAIL_OK, "prefix '%s': %s", prefixes[j], err.text);
+        net.w[n].v[0] += 1;
+        CHECK(made_from(&net, prefixes[j], 32, 32, &err) == MAIL_E_TENSOR && strstr(err.text, "differ") != NULL);
+        while (net.n > n) {
+            free(net.w[--net.n].v);
+        }
+    }
+    network_free(&net);
+}
+
 int main(void) {
     test_network(33, 31, 16, 5, 24, NOISE);
     test_network(32, 32, 16, 32, 128, SMOOTH);
@@ -415,5 +481,6 @@ int main(void) {
     test_network(128, 256, 16, 32, 128, NOISE);
     test_formats();
     test_refused();
+    test_surplus();
     return test_end("vision");
 }

@@ -3,7 +3,7 @@
 #ifndef VISION_NET_H
 #define VISION_NET_H
 
-#define MAX_TENSORS 80
+#define MAX_TENSORS 128
 #define PREFIX      "obs_encoder.key_model_map.cam."
 
 typedef struct {
@@ -64,9 +64,49 @@ static const float *get(const network *net, const char *name) {
     exit(1);
 }
 
+/* Its tensors as a file, anew if there was one. */
+static void network_pack(network *net) {
+    size_t i, j, at, data;
+    char  *header;
+    free(net->file);
+    header = (char *)malloc(400 * net->n);
+    at = (size_t)sprintf(header, "{");
+    for (i = 0, data = 0; i < net->n; i++) {
+        const weight *w = &net->w[i];
+        at += (size_t)sprintf(header + at, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "", w->name);
+        for (j = 0; j < w->n_dims; j++) {
+            at += (size_t)sprintf(header + at, "%s%lu", j ? "," : "", (unsigned long)w->shape[j]);
+        }
+        at += (size_t)sprintf(header + at, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)data,
+                              (unsigned long)(data + 4 * w->count));
+        data += 4 * w->count;
+    }
+    header[at++] = '}';
+    while (at % 8 != 0) {
+        header[at++] = ' ';
+    }
+    net->size = 8 + at + data;
+    net->file = (unsigned char *)malloc(net->size);
+    for (i = 0; i < 8; i++) {
+        net->file[i] = (unsigned char)((unsigned long long)at >> (8 * i));
+    }
+    memcpy(net->file + 8, header, at);
+    for (i = 0, data = 8 + at; i < net->n; i++) {
+        for (j = 0; j < net->w[i].count; j++, data += 4) {
+            uint32_t bits;
+            memcpy(&bits, &net->w[i].v[j], 4);
+            net->file[data]     = (unsigned char)bits;
+            net->file[data + 1] = (unsigned char)(bits >> 8);
+            net->file[data + 2] = (unsigned char)(bits >> 16);
+            net->file[data + 3] = (unsigned char)(bits >> 24);
+        }
+    }
+    free(header);
+}
+
 static void network_make(network *net, size_t height, size_t width, size_t res_width, size_t n_keypoints, size_t feature_dim) {
-    size_t i, j, c = res_width, mh = (height + 31) / 32, mw = (width + 31) / 32, at, data;
-    char   conv[64], norm[64], *header;
+    size_t i, j, c = res_width, mh = (height + 31) / 32, mw = (width + 31) / 32;
+    char   conv[64], norm[64];
     float *x, *y;
     memset(net, 0, sizeof *net);
     net->height      = height;
@@ -103,40 +143,7 @@ static void network_make(network *net, size_t height, size_t width, size_t res_w
     }
     put(net, "nets.3.weight", 2, feature_dim, 2 * n_keypoints, 0, 0, sqrt(1.5 / (double)n_keypoints), 0);
     put(net, "nets.3.bias", 1, feature_dim, 0, 0, 0, 0.5, 0);
-
-    header = (char *)malloc(400 * net->n);
-    at = (size_t)sprintf(header, "{");
-    for (i = 0, data = 0; i < net->n; i++) {
-        const weight *w = &net->w[i];
-        at += (size_t)sprintf(header + at, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "", w->name);
-        for (j = 0; j < w->n_dims; j++) {
-            at += (size_t)sprintf(header + at, "%s%lu", j ? "," : "", (unsigned long)w->shape[j]);
-        }
-        at += (size_t)sprintf(header + at, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)data,
-                              (unsigned long)(data + 4 * w->count));
-        data += 4 * w->count;
-    }
-    header[at++] = '}';
-    while (at % 8 != 0) {
-        header[at++] = ' ';
-    }
-    net->size = 8 + at + data;
-    net->file = (unsigned char *)malloc(net->size);
-    for (i = 0; i < 8; i++) {
-        net->file[i] = (unsigned char)((unsigned long long)at >> (8 * i));
-    }
-    memcpy(net->file + 8, header, at);
-    for (i = 0, data = 8 + at; i < net->n; i++) {
-        for (j = 0; j < net->w[i].count; j++, data += 4) {
-            uint32_t bits;
-            memcpy(&bits, &net->w[i].v[j], 4);
-            net->file[data]     = (unsigned char)bits;
-            net->file[data + 1] = (unsigned char)(bits >> 8);
-            net->file[data + 2] = (unsigned char)(bits >> 16);
-            net->file[data + 3] = (unsigned char)(bits >> 24);
-        }
-    }
-    free(header);
+    network_pack(net);
 }
 
 static void network_free(network *net) {
