@@ -448,7 +448,7 @@ typedef struct mail_encoder_info {
 
 /* Make one from the tensors whose names begin with prefix, such as "obs_encoder.key_model_map.agentview_rgb."; all of them must
    be this network's.
-   width, height  of the pictures that the network was trained with: ceil(width / 32) and ceil(height / 32) are in the file
+   width, height  of the pictures that the network was trained with; ceil(width / 32) and ceil(height / 32) must be as in the file
    options        weights, isa and allocator are used; NULL: defaults.   The tensors may be closed afterwards. */
 MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tensors *tensors, const char *prefix,
                                          size_t width, size_t height, const mail_options *options, mail_error *err);
@@ -3073,12 +3073,43 @@ static void mailp_config_arch(mailp_config_reader *r) {
 
 #define MAILP_CAMERA_NAMES "obs_encoder.key_model_map."  /* then the camera's name and a point */
 
+/* The last feature map's size from pos_x [1, height * width]: row by row the same coordinates, so that their period is the width. */
+static mail_status mailp_map_size(mailp_camera_config *camera, const mail_tensor *pos_x, mail_error *err) {
+    const uint64_t n = pos_x->count;
+    uint64_t       period;
+    float          first, value;
+    if (pos_x->n_dims != 2 || pos_x->shape[0] != 1 || n == 0 || n > SIZE_MAX / 64) {
+        return mailp_fail(err, MAIL_E_TENSOR, "tensor '%s': expected shape [1, height * width], found %llu rows, %u dimensions and %llu elements",
+                          pos_x->name, MAILP_LLU(pos_x->shape[0]), pos_x->n_dims, MAILP_LLU(n));
+    }
+    mailp_tensor_values(&first, pos_x, 0, 1);
+    for (period = 1; period < n; period++) {
+        mailp_tensor_values(&value, pos_x, period, 1);
+        if (value == first) {
+            break;
+        }
+    }
+    if (n % period != 0) {
+        return mailp_fail(err, MAIL_E_TENSOR, "tensor '%s': %llu coordinates do not make rows of %llu", pos_x->name, MAILP_LLU(n), MAILP_LLU(period));
+    }
+    camera->map_width  = (size_t)period;
+    camera->map_height = (size_t)(n / period);
+    return MAIL_OK;
+}
+
+/* Pictures of this size, as source says it, must give that map. */
+static mail_status mailp_map_check(const mailp_camera_config *camera, uint64_t height, uint64_t width, const char *source, mail_error *err) {
+    const uint64_t h = height / 32 + (height % 32 != 0), w = width / 32 + (width % 32 != 0);
+    return h == camera->map_height && w == camera->map_width
+               ? MAIL_OK
+               : mailp_fail(err, MAIL_E_CONFIG, "camera '%s' in %s: pictures of %llu x %llu (height x width) give a map of %llu x %llu, but its pos_x "
+                            "is for %llu x %llu", camera->name, source, MAILP_LLU(height), MAILP_LLU(width), MAILP_LLU(h), MAILP_LLU(w),
+                            MAILP_LLU(camera->map_height), MAILP_LLU(camera->map_width));
+}
+
 /* Sizes of one camera's network from its tensors, which may be called backbone.* and pool.* or nets.0.* and nets.1.*. */
 static void mailp_config_camera(mailp_config_reader *r, mailp_camera_config *camera) {
-    char               prefix[128], backbone[160], pool[160];
-    const mail_tensor *pos_x;
-    size_t             n, period;
-    float              first, value;
+    char prefix[128], backbone[160], pool[160];
     (void)snprintf(prefix, sizeof prefix, MAILP_CAMERA_NAMES "%s.", camera->name);
     (void)snprintf(backbone, sizeof backbone, "%s%s", prefix, "backbone.");
     if (mailp_config_find(r, backbone, "nets.0.weight") == NULL) {
@@ -3091,28 +3122,17 @@ static void mailp_config_camera(mailp_config_reader *r, mailp_camera_config *cam
     camera->res_width   = mailp_config_size(r, backbone, "nets.0.weight", 4, 0);
     camera->n_keypoints = mailp_config_size(r, pool, "nets.weight", 4, 0);
     camera->feature_dim = mailp_config_size(r, prefix, "nets.3.weight", 2, 0);
-    n                   = mailp_config_size(r, pool, "pos_x", 2, 1);
+    (void)mailp_config_size(r, pool, "pos_x", 2, 1);
     if (r->status) {
         return;
-    }
-    pos_x = mailp_config_find(r, pool, "pos_x");  /* row by row the same coordinates: their period is the map's width */
-    mailp_tensor_values(&first, pos_x, 0, 1);
-    for (period = 1; period < n; period++) {
-        mailp_tensor_values(&value, pos_x, period, 1);
-        if (value == first) {
-            break;
-        }
     }
     if (camera->res_width % 16 != 0) {
         MAILP_CONFIG_FAIL(r, MAIL_E_UNSUPPORTED, "camera '%s': its ResNet has %llu channels; a multiple of 16 is needed", camera->name,
                           MAILP_LLU(camera->res_width));
-    } else if (pos_x->shape[0] != 1) {
-        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%spos_x': expected shape [1, height * width], found %llu rows", pool, MAILP_LLU(pos_x->shape[0]));
-    } else if (n % period != 0) {
-        MAILP_CONFIG_FAIL(r, MAIL_E_TENSOR, "tensor '%spos_x': %llu coordinates do not make rows of %llu", pool, MAILP_LLU(n), MAILP_LLU(period));
     }
-    camera->map_width  = period;
-    camera->map_height = n / period;
+    if (r->status == MAIL_OK) {
+        r->status = mailp_map_size(camera, mailp_config_find(r, pool, "pos_x"), r->err);
+    }
 }
 
 /* The cameras that tensors are named after, sorted: features are joined in this order. */
@@ -3374,7 +3394,7 @@ static void mailp_config_camera_sizes(mailp_config_reader *r) {
     const char   *at = NULL;
     mailp_json    v, key, item;
     int           seen[MAIL_MAX_CAMERAS];
-    uint64_t      size[2], map[2];
+    uint64_t      size[2];
     unsigned      n;
     size_t        i;
     if (!mailp_config_get(r, &v, "cameras", '{', "an object of name: [height, width]")) {
@@ -3397,12 +3417,8 @@ static void mailp_config_camera_sizes(mailp_config_reader *r) {
             mailp_config_bad(r, camera->name, "[height, width]", item);
             return;
         }
-        map[0] = (size[0] + 31) / 32;
-        map[1] = (size[1] + 31) / 32;
-        if (map[0] != camera->map_height || map[1] != camera->map_width) {
-            MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "camera '%s' in %s: pictures of %llu x %llu (height x width) give a map of %llu x %llu, "
-                              "but its pos_x is for %llu x %llu", camera->name, r->source, MAILP_LLU(size[0]), MAILP_LLU(size[1]), MAILP_LLU(map[0]),
-                              MAILP_LLU(map[1]), MAILP_LLU(camera->map_height), MAILP_LLU(camera->map_width));
+        if (r->status == MAIL_OK) {
+            r->status = mailp_map_check(camera, size[0], size[1], r->source, r->err);
         }
         if (r->camera_where[i] != NULL && (camera->height != size[0] || camera->width != size[1])) {
             MAILP_CONFIG_FAIL(r, MAIL_E_CONFIG, "camera '%s': %llu x %llu in %s, but %llu x %llu in %s", camera->name, MAILP_LLU(camera->height),
@@ -9297,7 +9313,7 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
     mailp_loader        l;
     mailp_name          name;
     mail_encoder       *made;
-    const mail_tensor  *stem, *pool, *linear;
+    const mail_tensor  *stem, *pool, *linear, *pos_x;
     if (encoder != NULL) {
         *encoder = NULL;
     }
@@ -9310,19 +9326,22 @@ MAIL_API mail_status mail_encoder_create(mail_encoder **encoder, const mail_tens
     stem   = mailp_find(&l, mailp_cat(&name, prefix, "backbone.nets.0.weight"));
     pool   = mailp_find(&l, mailp_cat(&name, prefix, "pool.nets.weight"));
     linear = mailp_find(&l, mailp_cat(&name, prefix, "nets.3.weight"));
-    if (stem == NULL || pool == NULL || linear == NULL || stem->n_dims != 4 || pool->n_dims != 4 || linear->n_dims != 2) {
-        l.status = mailp_fail(err, MAIL_E_TENSOR, "'%sbackbone.nets.0.weight', '...pool.nets.weight' or '...nets.3.weight' is "
-                              "missing or has not 4, 4 and 2 dimensions", prefix);
+    pos_x  = mailp_find(&l, mailp_cat(&name, prefix, "pool.pos_x"));
+    if (stem == NULL || pool == NULL || linear == NULL || pos_x == NULL || stem->n_dims != 4 || pool->n_dims != 4 || linear->n_dims != 2) {
+        l.status = mailp_fail(err, MAIL_E_TENSOR, "'%sbackbone.nets.0.weight', '...pool.nets.weight', '...nets.3.weight' or '...pool.pos_x' is "
+                              "missing or has not 4, 4, 2 and 2 dimensions", prefix);
     } else {
         memset(&camera, 0, sizeof camera);
         (void)snprintf(camera.name, sizeof camera.name, "%.60s", prefix);
         camera.height      = height;
         camera.width       = width;
-        camera.map_height  = height / 32 + (height % 32 != 0);
-        camera.map_width   = width / 32 + (width % 32 != 0);
         camera.res_width   = (size_t)MAILP_MIN(stem->shape[0], (uint64_t)SIZE_MAX);
         camera.n_keypoints = (size_t)MAILP_MIN(pool->shape[0], (uint64_t)SIZE_MAX);
         camera.feature_dim = (size_t)MAILP_MIN(linear->shape[0], (uint64_t)SIZE_MAX);
+        l.status = mailp_map_size(&camera, pos_x, err);
+        if (l.status == MAIL_OK) {
+            l.status = mailp_map_check(&camera, height, width, "mail_encoder_create", err);
+        }
         (void)mailp_take(&l.arena, sizeof *made);
         mailp_resnet_build(&net, &l, prefix, &camera);
         mailp_check_surplus(&l, prefix, "encoder");

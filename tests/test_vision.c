@@ -369,8 +369,8 @@ static void test_refused(void) {
     CHECK(mail_encoder_create(&encoder, tensors, "elsewhere.", 32, 32, NULL, &err) == MAIL_E_TENSOR && encoder == NULL);
     CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 0, 32, NULL, &err) == MAIL_E_CONFIG && encoder == NULL);
     CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 32, MAIL_MAX_IMAGE + 1, NULL, &err) == MAIL_E_CONFIG);
-    CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 64, 64, NULL, &err) == MAIL_E_TENSOR);  /* pos_x would be [1, 4] */
-    CHECK(strstr(err.text, "pos_x") != NULL);
+    CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 64, 64, NULL, &err) == MAIL_E_CONFIG);  /* pos_x would be [1, 4] */
+    CHECK_MSG(strstr(err.text, "pos_x is for 1 x 1") != NULL, "%s", err.text);
     options.isa = "no such set";
     CHECK(mail_encoder_create(&encoder, tensors, PREFIX, 32, 32, &options, &err) == MAIL_E_UNSUPPORTED);
     options.isa     = NULL;
@@ -421,6 +421,18 @@ static void put_copy(network *net, size_t i, const char *name) {
     float        *to   = put(net, "", from->n_dims, from->shape[0], from->shape[1], from->shape[2], from->shape[3], 0, 0);
     memcpy(to, from->v, from->count * sizeof(float));
     (void)snprintf(net->w[net->n - 1].name, sizeof net->w[0].name, "%s", name);
+}
+
+/* Width and height in the wrong order give a map of as many pixels. */
+static void test_swapped(void) {
+    network    net;
+    mail_error err;
+    network_make(&net, 96, 128, 16, 5, 24);
+    CHECK(made_from(&net, PREFIX, 96, 128, &err) == MAIL_E_CONFIG);
+    CHECK_MSG(strstr(err.text, "128 x 96 (height x width) give a map of 4 x 3") != NULL && strstr(err.text, "pos_x is for 3 x 4") != NULL, "%s", err.text);
+    CHECK(made_from(&net, PREFIX, 384, 32, &err) == MAIL_E_CONFIG && made_from(&net, PREFIX, SIZE_MAX, SIZE_MAX, &err) == MAIL_E_CONFIG);
+    CHECK_MSG(made_from(&net, PREFIX, 128, 96, &err) == MAIL_OK && made_from(&net, PREFIX, 97, 65, &err) == MAIL_OK, "%s", err.text);
+    network_free(&net);
 }
 
 /* Tensors under the prefix that an encoder has no use for are refused by name, those elsewhere left alone; modules registered under two
@@ -482,5 +494,6 @@ int main(void) {
     test_formats();
     test_refused();
     test_surplus();
+    test_swapped();
     return test_end("vision");
 }
