@@ -339,17 +339,21 @@ MAIL_API mail_status mail_observe_features(mail_session *session, const float *f
 MAIL_API int         mail_observe_due(const mail_session *session);
 
 /* Next action of every robot, [batch][action_dim], robot's units. Plans a new chunk when the present one is used up.
-   MAIL_E_STATE if that needs an observation or goal that was not given; MAIL_E_NUMBER if a result is not finite.
+   MAIL_E_STATE if that needs an observation or goal that was not given, or while a plan is in progress: then there is no action
+   before its end. (With ensembling there is, from older chunks, as long as one of them has an action for now.)
+   MAIL_E_NUMBER if a result is not finite.
    On error actions and session are as they were. */
 MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error *err);
 
-/* Actions that mail_act can still give without a new plan; of a batch, the fewest. */
+/* Actions that mail_act can still give without a new plan; of a batch, the fewest. With ensembling, which plans at every action,
+   1 or 0. */
 MAIL_API size_t      mail_actions_left(const mail_session *session);
 
 /* Plan a chunk now, [batch][act_seq][action_dim] (or NULL), and put it in place of the present one and of a plan in progress. */
 MAIL_API mail_status mail_plan(mail_session *session, float *actions, mail_error *err);
 /* The same spread over calls: begin once, step until *left (steps still to do) is 0, end. mail_act goes on with the old
-   chunk meanwhile, and mail_observe may be called: the plan keeps the history and goal it began with. begin again: start over.
+   chunk meanwhile, with ensembling with the mean of the older ones; mail_observe may be called: the plan keeps the history and goal
+   it began with. begin again: start over.
    A step or an end that fails discards the plan; the present chunk stays. */
 MAIL_API mail_status mail_plan_begin(mail_session *session, mail_error *err);
 MAIL_API mail_status mail_plan_step(mail_session *session, size_t *left, mail_error *err);
@@ -9631,7 +9635,7 @@ struct mail_session {
     int                 *has_last;       /* [batch] */
     uint32_t            *plans;          /* [batch] chunks planned since reset: counter of the noise */
     float               *ensemble;       /* [batch][act_seq chunks][act_seq][action_dim] ring by plan number; NULL: off */
-    size_t              *ensemble_n;     /* [batch] chunks ever put into it since reset */
+    size_t              *ensemble_n;     /* [batch] chunks ever put into it since reset, with those that were missing */
     /* the plan in progress */
     mailp_plan_state     plan;
     size_t              *active;         /* [n_active] robots that are planned for */
@@ -10878,6 +10882,28 @@ static mail_status mailp_plan_now(mail_session *s, float *actions, mail_error *e
     return status == MAIL_OK ? mailp_plan_finish(s, actions, 0, err) : status;
 }
 
+/* A chunk that is missing in the ring of the ensemble, since its action was given out while its plan was in progress, begins with NaN;
+   those that are there are finite. */
+static int mailp_ensemble_has(const mail_session *s, size_t robot, size_t i) {
+    const size_t A = s->policy->cfg.act_seq;
+    return mailp_not_finite(&s->ensemble[(robot * A + i % A) * A * s->policy->cfg.action_dim], 1) == 1;
+}
+
+/* 1 if older chunks have an action for now, for every robot whose newest has none */
+static int mailp_ensemble_covers(const mail_session *s) {
+    const size_t A = s->policy->cfg.act_seq;
+    size_t       robot, i;
+    for (robot = 0; robot < s->batch; robot++) {
+        const size_t n = s->ensemble_n[robot], oldest = n > A - 1 ? n - (A - 1) : 0;
+        for (i = oldest; i < n && !mailp_ensemble_has(s, robot, i); i++) {
+        }
+        if (i == n && s->next[robot] >= s->due[robot]) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error *err) {
     const mailp_config *c;
     size_t              robot;
@@ -10885,7 +10911,7 @@ MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error 
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_act: session or actions is NULL");
     }
     c = &session->policy->cfg;
-    if (mail_actions_left(session) == 0) {
+    if (mail_actions_left(session) == 0 && !(session->plan != MAILP_PLAN_NONE && session->ensemble != NULL && mailp_ensemble_covers(session))) {
         mail_status status;
         if (session->plan != MAILP_PLAN_NONE) {
             return mailp_fail(err, MAIL_E_STATE, "the chunk is used up while a plan is in progress: finish it with mail_plan_step and "
@@ -10899,19 +10925,25 @@ MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error 
     }
     for (robot = 0; robot < session->batch; robot++) {
         const size_t A = c->act_seq, D = c->action_dim, one = A * D;
+        const int    left = session->next[robot] < session->due[robot];
         float       *action = actions + robot * D;
         size_t       i, j;
         if (session->ensemble == NULL) {
             memcpy(action, session->chunk + robot * one + session->next[robot] * D, D * sizeof(float));
         } else {
             /* chunk number m was planned m actions after the first; its action n - 1 - m is meant for now (arXiv 2304.13705) */
-            const size_t n = session->ensemble_n[robot], oldest = n > A ? n - A : 0;
+            const size_t n = session->ensemble_n[robot] + !left, oldest = n > A ? n - A : 0;
+            if (!left) {
+                session->ensemble[(robot * A + session->ensemble_n[robot]++ % A) * one] = NAN;
+            }
             for (j = 0; j < D; j++) {
-                double sum = 0, weights = 0;
+                double sum = 0, weights = 0, rank = 0;
                 for (i = oldest; i < n; i++) {
-                    const double w = exp(-(double)session->options.ensemble_decay * (double)(i - oldest));
-                    sum += w * (double)session->ensemble[((robot * A + i % A) * A + (n - 1 - i)) * D + j];
-                    weights += w;
+                    if (mailp_ensemble_has(session, robot, i)) {
+                        const double w = exp(-(double)session->options.ensemble_decay * rank++);
+                        sum += w * (double)session->ensemble[((robot * A + i % A) * A + (n - 1 - i)) * D + j];
+                        weights += w;
+                    }
                 }
                 action[j] = (float)(sum / weights);
             }
@@ -10919,7 +10951,7 @@ MAIL_API mail_status mail_act(mail_session *session, float *actions, mail_error 
         mailp_limit(session, action, session->has_last[robot] ? session->last + robot * D : NULL);
         memcpy(session->last + robot * D, action, D * sizeof(float));
         session->has_last[robot] = 1;
-        session->next[robot]++;
+        session->next[robot] += (size_t)left;
     }
     session->acts++;
     return MAIL_OK;

@@ -341,6 +341,73 @@ static void test_spread(const char *name) {
     mail_policy_free(policy);
 }
 
+/* Ensembling with plans spread over actions: meanwhile the mean is that of the older chunks, until none of them has an action for now;
+   a chunk counts from the action that is due when its plan ends. */
+static void test_spread_ensemble(const char *name, unsigned ticks) {
+    static float         chunks[64][MAX_VALUES];
+    mail_policy         *policy = small_load(name);
+    const mail_info     *info = mail_policy_info(policy);
+    const size_t         A = info->act_seq, D = info->action_dim;
+    mail_session_options o = mail_session_options_init();
+    mail_session        *s;
+    mail_error           err;
+    size_t               begins[64], n = 0, t, i, j, left;
+    unsigned             wait = 0, goes_on = 0, refused_acts = 0;
+    float                action[MAIL_MAX_ACTION_DIM];
+    int                  ok = 1;
+    o.ensemble       = 1;
+    o.ensemble_decay = 0.2f;
+    s = small_session(policy, &o);
+    small_goal(s, policy, 0);
+    CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK && mail_plan_begin(s, &err) == MAIL_OK);
+    CHECK(mail_act(s, action, &err) == MAIL_E_STATE && strstr(err.text, "plan is in progress") != NULL);
+    for (t = 0; t < 24;) {
+        double   want[MAIL_MAX_ACTION_DIM], weights = 0;
+        unsigned rank = 0;
+        if (wait == ticks * (n % 3 == 2 ? 2 : 1) || refused_acts > 0) {
+            do {
+                CHECK(mail_plan_step(s, &left, &err) == MAIL_OK);
+            } while (left > 0);
+            CHECK(mail_plan_end(s, chunks[n], &err) == MAIL_OK && mail_actions_left(s) == 1);
+            begins[n++]  = t;
+            refused_acts = wait = 0;
+            if (n % 2 == 0) {  /* another one at the same tick takes its place */
+                CHECK(mail_plan(s, chunks[n - 1], &err) == MAIL_OK);
+            }
+            CHECK(small_observe(s, policy, 1, 0, (unsigned)t, &err) == MAIL_OK && mail_plan_begin(s, &err) == MAIL_OK);
+        }
+        memset(want, 0, sizeof want);
+        for (i = 0; i < n; i++) {
+            if (t - begins[i] < A) {
+                const double w = exp(-0.2 * rank++);
+                weights += w;
+                for (j = 0; j < D; j++) {
+                    want[j] += w * (double)chunks[i][(t - begins[i]) * D + j];
+                }
+            }
+        }
+        wait++;
+        if (rank == 0) {
+            memset(action, 0, sizeof action);
+            CHECK(mail_act(s, action, &err) == MAIL_E_STATE && action[0] == 0.0f);
+            refused_acts++;
+            continue;
+        }
+        goes_on += mail_actions_left(s) == 0;
+        CHECK_MSG(mail_act(s, action, &err) == MAIL_OK && mail_actions_left(s) == 0, "%s, action %d: %s", name, (int)t, err.text);
+        for (j = 0; j < D; j++) {
+            ok = ok && fabs((double)action[j] - want[j] / weights) < 1e-5;
+        }
+        t++;
+    }
+    CHECK_MSG(ok && goes_on > 0, "%s: the mean during plans over %u actions (%u)", name, ticks, goes_on);
+    mail_plan_cancel(s);  /* planned at once, as ever */
+    CHECK(mail_act(s, action, &err) == MAIL_OK && mail_plan_begin(s, &err) == MAIL_OK && mail_session_reset_robot(s, 0, &err) == MAIL_OK);
+    CHECK(small_observe(s, policy, 1, 0, 0, &err) == MAIL_OK && mail_plan_begin(s, &err) == MAIL_OK && mail_act(s, action, &err) == MAIL_E_STATE);
+    mail_session_free(s);
+    mail_policy_free(policy);
+}
+
 static void test_align(void) {
     mail_policy         *policy = small_load("long_d_ma");  /* 16 actions */
     const size_t         D = mail_policy_info(policy)->action_dim;
@@ -1051,6 +1118,11 @@ int main(void) {
     test_ensemble("long_d_ma", 0.0f);
     test_ensemble("odd_ed_ma", 0.5f);
     test_ensemble("ed_tr_bc_lang_h5", 0.1f);
+    for (i = 1; i <= 4; i++) {
+        test_spread_ensemble("long_d_ma", (unsigned)i * 3 - 2);
+        test_spread_ensemble("d_ma_ddpm_h5", (unsigned)i - 1);
+        test_spread_ensemble("ed_tr_bc_h5", (unsigned)i);
+    }
     test_align();
     test_align_limits();
     test_given_noise();
