@@ -289,7 +289,8 @@ typedef struct mail_session_options {
     float         ensemble_decay;  /* weight exp(-decay * i) for the i-th oldest chunk; default 0.01 */
     mail_sampler  sampler;         /* DDPM (official) or DDIM with eta 0 */
     size_t        n_steps;         /* denoising steps; 0: the policy's n_timesteps; fewer need MAIL_SAMPLER_DDIM */
-    const float  *action_min, *action_max;  /* [action_dim] limits in the robot's units, copied; NULL: none */
+    const float  *action_min, *action_max;  /* [action_dim] limits in the robot's units, copied; NULL: none. -INFINITY and INFINITY,
+                                               and INFINITY below: none in this dimension */
     const float  *action_max_step;          /* [action_dim] largest change from one action to the next of an episode; the first after
                                                a reset is free, since the robot's pose is not known; NULL: none */
     mail_parallel  parallel;
@@ -402,7 +403,7 @@ MAIL_API void mail_noise(float *values, size_t n, uint64_t seed, uint32_t robot,
    y, x, dt, z  [length][d_inner]; y may be x; z NULL, or y is multiplied by silu(z)
    state        [d_inner][d_state] in and out; zeros before the first token
    A            [d_inner][d_state] < 0;   B, C [length][d_state];   D [d_inner] or NULL
-   memory       mail_selective_scan_size bytes of scratch, 64-byte aligned
+   memory       mail_selective_scan_size bytes of scratch, 64-byte aligned; that size is 0 for a d_inner or d_state that is not supported
    chunks       1: one pass over the sequence. More: that many pieces scanned at once and joined by the associative rule
                 (a2, b2) o (a1, b1) = (a1 a2, a2 b1 + b2); never stores length x d_inner x d_state. Which bits come out depends on
                 chunks, not on the number of threads.   0: chosen from length.
@@ -682,6 +683,14 @@ static void mailp_parallel_run(const mail_parallel *parallel, size_t n, mail_tas
     for (i = 0; i < n; i++) {
         mailp_task_run(&t, i);
     }
+}
+
+/* Threads without a function that runs tasks on them would be left unused without a word. */
+MAILP_UNUSED static mail_status mailp_parallel_check(const mail_parallel *parallel, mail_error *err) {
+    return parallel == NULL || parallel->run != NULL || parallel->n_threads < 2
+               ? MAIL_OK
+               : mailp_fail(err, MAIL_E_ARGUMENT, "parallel.n_threads is %llu, but parallel.run is NULL: it takes a function that runs tasks, as "
+                            "mail_pool_parallel gives it", (unsigned long long)parallel->n_threads);
 }
 
 /* Threads to split work over: 1 without a callback. */
@@ -9399,6 +9408,9 @@ MAIL_API mail_status mail_encoder_encode(const mail_encoder *encoder, float *fea
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_encoder_encode: encoder, features or scratch is NULL, or scratch is not aligned to %d",
                           MAILP_ALIGN);
     }
+    if (mailp_parallel_check(parallel, err) != MAIL_OK) {
+        return MAIL_E_ARGUMENT;
+    }
     need = mailp_resnet_scratch(&encoder->net, mailp_threads(parallel));
     if (size < need) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_encoder_encode: scratch has %llu bytes, expected %llu", (unsigned long long)size,
@@ -10581,7 +10593,14 @@ static mail_status mailp_session_check(const mail_policy *p, const mail_session_
         return mailp_fail(err, MAIL_E_ARGUMENT, "n_steps is %llu of %llu: fewer steps need MAIL_SAMPLER_DDIM",
                           (unsigned long long)o->n_steps, (unsigned long long)c->n_timesteps);
     }
-    if (o->parallel.run != NULL && o->parallel.n_threads > MAIL_MAX_THREADS) {
+    if (mailp_parallel_check(&o->parallel, err) != MAIL_OK) {
+        return MAIL_E_ARGUMENT;
+    }
+    if ((o->profile.now == NULL) != (o->profile.add == NULL)) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "profile.now and profile.add are needed together; %s is NULL",
+                          o->profile.now == NULL ? "profile.now" : "profile.add");
+    }
+    if (o->parallel.n_threads > MAIL_MAX_THREADS) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "parallel.n_threads is %llu, at most %d is supported",
                           (unsigned long long)o->parallel.n_threads, MAIL_MAX_THREADS);
     }
@@ -10592,12 +10611,14 @@ static mail_status mailp_session_check(const mail_policy *p, const mail_session_
         return mailp_fail(err, MAIL_E_ARGUMENT, "ensemble_decay must be 0 or more");
     }
     for (j = 0; j < c->action_dim; j++) {
-        if ((o->action_min != NULL && !(fabsf(o->action_min[j]) <= FLT_MAX)) || (o->action_max != NULL && !(fabsf(o->action_max[j]) <= FLT_MAX)) ||
-            (o->action_min != NULL && o->action_max != NULL && o->action_min[j] > o->action_max[j])) {
-            return mailp_fail(err, MAIL_E_ARGUMENT, "action_min and action_max of dimension %llu are not finite or cross", (unsigned long long)j);
+        const float lo = o->action_min == NULL ? -FLT_MAX : o->action_min[j], hi = o->action_max == NULL ? FLT_MAX : o->action_max[j];
+        if (!(lo <= hi && lo <= FLT_MAX && hi >= -FLT_MAX)) {
+            return mailp_fail(err, MAIL_E_ARGUMENT, "action_min and action_max of dimension %llu are %g and %g: they cross, or nothing is between them",
+                              (unsigned long long)j, (double)lo, (double)hi);
         }
-        if (o->action_max_step != NULL && !(o->action_max_step[j] > 0 && o->action_max_step[j] <= FLT_MAX)) {
-            return mailp_fail(err, MAIL_E_ARGUMENT, "action_max_step of dimension %llu must be positive", (unsigned long long)j);
+        if (o->action_max_step != NULL && !(o->action_max_step[j] > 0)) {
+            return mailp_fail(err, MAIL_E_ARGUMENT, "action_max_step of dimension %llu is %g, expected a positive number", (unsigned long long)j,
+                              (double)o->action_max_step[j]);
         }
     }
     return MAIL_OK;
@@ -11238,6 +11259,9 @@ static void mailp_scan_task(void *arg, size_t t) {
 MAIL_API size_t mail_selective_scan_size(size_t length, size_t d_inner, size_t d_state, size_t chunks) {
     const uint64_t ep = mailp_pad(d_inner), n = mailp_scan_chunks(length, d_inner, chunks);
     uint64_t       floats = d_state * ep + ep + (n + 1) * d_state * ep + n * ep;
+    if (d_state < 1 || d_state > MAILP_MAX_STATE || d_inner < 1) {
+        return 0;
+    }
     if (d_inner % MAILP_LANES != 0) {
         floats += (uint64_t)4 * length * MAILP_LANES;
     }
@@ -11256,6 +11280,12 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
     float         *at = (float *)memory;
     if (y == NULL || state == NULL || x == NULL || dt == NULL || A == NULL || B == NULL || C == NULL || memory == NULL) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_selective_scan: a pointer is NULL");
+    }
+    if ((uintptr_t)memory % MAILP_ALIGN != 0) {
+        return mailp_fail(err, MAIL_E_ARGUMENT, "mail_selective_scan: memory is at %p, expected a multiple of %d", memory, MAILP_ALIGN);
+    }
+    if (mailp_parallel_check(parallel, err) != MAIL_OK) {
+        return MAIL_E_ARGUMENT;
     }
     if (d_state < 1 || d_state > MAILP_MAX_STATE || d_inner < 1) {
         return mailp_fail(err, MAIL_E_ARGUMENT, "mail_selective_scan: d_inner is %llu and d_state %llu, expected 1 or more and 1 to %d",

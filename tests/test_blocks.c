@@ -141,8 +141,9 @@ static void test_scan(const char *isa, size_t L, size_t E, size_t N, int with_D,
 }
 
 static void test_scan_arguments(void) {
-    mail_error err;
-    void      *memory = scratch(mail_selective_scan_size(4, 4, MAX_N, 1));
+    mail_parallel parallel;
+    mail_error    err;
+    void         *memory = scratch(mail_selective_scan_size(4, 4, MAX_N, 1));
     CHECK(mail_selective_scan(NULL, state, x, dt, A, B, C, D, z, 4, 4, 4, 1, memory, NULL, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_selective_scan(y, state, x, dt, A, B, C, D, z, 4, 4, 4, 1, NULL, NULL, NULL, &err) == MAIL_E_ARGUMENT);
     CHECK(mail_selective_scan(y, state, x, dt, A, B, C, D, z, 4, 4, 0, 1, memory, NULL, NULL, &err) == MAIL_E_ARGUMENT);
@@ -151,6 +152,14 @@ static void test_scan_arguments(void) {
     CHECK_MSG(strstr(err.text, "257") != NULL && strstr(err.text, "256") != NULL, "%s", err.text);
     CHECK(mail_selective_scan(y, state, x, dt, A, B, C, D, z, 4, 4, 4, 1, memory, "mmx", NULL, &err) == MAIL_E_UNSUPPORTED);
     CHECK_MSG(strstr(err.text, "mmx") != NULL, "%s", err.text);
+    CHECK(mail_selective_scan(y, state, x, dt, A, B, C, D, z, 4, 4, 4, 1, (char *)memory + 4, NULL, NULL, &err) == MAIL_E_ARGUMENT);
+    CHECK_MSG(strstr(err.text, "multiple of 64") != NULL, "%s", err.text);
+    memset(&parallel, 0, sizeof parallel);
+    parallel.n_threads = 4;
+    CHECK(mail_selective_scan(y, state, x, dt, A, B, C, D, z, 4, 4, 4, 1, memory, NULL, &parallel, &err) == MAIL_E_ARGUMENT);
+    CHECK_MSG(strstr(err.text, "parallel.run is NULL") != NULL, "%s", err.text);
+    CHECK(mail_selective_scan_size(4, 4, 256, 1) > 0 && mail_selective_scan_size(4, 4, 257, 1) == 0);
+    CHECK(mail_selective_scan_size(4, 4, 0, 1) == 0 && mail_selective_scan_size(4, 0, 4, 1) == 0);
     memcpy(state2, state, sizeof state);
     y[0] = 5;
     CHECK(mail_selective_scan(y, state, x, dt, A, B, C, D, z, 0, 4, 4, 1, memory, NULL, NULL, &err) == MAIL_OK && y[0] == 5.0f);

@@ -935,12 +935,65 @@ static void refused(const mail_policy *policy, const mail_session_options *o, co
     CHECK(mail_session_create(&s, policy, o, NULL) == MAIL_E_ARGUMENT);
 }
 
+static double stopped(void *user) {
+    (void)user;
+    return 0;
+}
+
+static void ignored(void *user, const char *part, size_t layer, double seconds) {
+    (void)user;
+    (void)part;
+    (void)layer;
+    (void)seconds;
+}
+
+/* Infinite limits are none, dimension by dimension. */
+static void test_infinite_limits(const char *name, int ensemble) {
+    mail_policy         *policy = small_load(name);
+    const mail_info     *info = mail_policy_info(policy);
+    const size_t         D = info->action_dim;
+    mail_session_options o = mail_session_options_init();
+    mail_session        *s[2];
+    mail_error           err;
+    float                lo[MAIL_MAX_ACTION_DIM], hi[MAIL_MAX_ACTION_DIM], step[MAIL_MAX_ACTION_DIM], a[2][MAX_VALUES];
+    size_t               i, j, k;
+    int                  ok = 1;
+    for (k = 0; k < 2; k++) {  /* all but dimension 0 free: as large finite limits or as infinite ones */
+        for (j = 0; j < D; j++) {
+            const float none = k == 0 ? 1e30f : INFINITY, middle = 0.5f * (info->action_min[0] + info->action_max[0]);
+            lo[j]   = j == 0 ? middle - 0.01f : -none;
+            hi[j]   = j == 0 ? middle + 0.01f : none;
+            step[j] = j == 0 ? 0.001f : none;
+        }
+        o.ensemble        = ensemble;
+        o.action_min      = lo;
+        o.action_max      = hi;
+        o.action_max_step = step;
+        s[k] = small_session(policy, &o);
+        small_goal(s[k], policy, 0);
+    }
+    for (i = 0; i < 12; i++) {
+        for (k = 0; k < 2; k++) {
+            CHECK(small_observe(s[k], policy, 1, 0, (unsigned)i, &err) == MAIL_OK);
+            CHECK(i != 5 || mail_plan(s[k], a[k], &err) == MAIL_OK);
+        }
+        ok = ok && (i != 5 || same(a[0], a[1], info->act_seq * D));
+        CHECK(mail_act(s[0], a[0], &err) == MAIL_OK && mail_act(s[1], a[1], &err) == MAIL_OK);
+        ok = ok && same(a[0], a[1], D);
+    }
+    CHECK_MSG(ok, "%s, ensemble %d: infinite limits", name, ensemble);
+    mail_session_free(s[0]);
+    mail_session_free(s[1]);
+    mail_policy_free(policy);
+}
+
 static void test_options(void) {
     mail_policy         *policy = small_load("d_ma_ddpm_h5"), *bc = small_load("d_tr_bc_h5");
     mail_session_options o = mail_session_options_init();
     mail_session        *s;
     mail_error           err;
-    float                one[2] = { 1, 1 }, two[2] = { 2, 0 }, nan[2] = { 0, NAN }, inf[2] = { INFINITY, 0 };
+    float                one[2] = { 1, 1 }, two[2] = { 2, 0 }, nan[2] = { 0, NAN }, nan2[2] = { NAN, 1 };
+    float                inf[2] = { INFINITY, 0 }, low[2] = { 0, -INFINITY };
     size_t               size = mail_session_size(policy, NULL);
     unsigned char       *memory = (unsigned char *)malloc(size + 128), *aligned = memory + (64 - (uintptr_t)memory % 64);
 #define REFUSED(member, value, named)                \
@@ -956,9 +1009,14 @@ static void test_options(void) {
     REFUSED(n_steps, 9, "n_steps is 9");
     REFUSED(n_steps, 4, "MAIL_SAMPLER_DDIM");
     REFUSED(action_min, nan, "dimension 1");
-    REFUSED(action_max, inf, "dimension 0");
+    REFUSED(action_min, inf, "dimension 0");   /* +inf and -inf the other way round would let nothing through */
+    REFUSED(action_max, low, "dimension 1");
+    REFUSED(action_max_step, nan2, "dimension 0");
+    REFUSED(parallel.n_threads, 4, "parallel.run is NULL");
+    REFUSED(profile.now, stopped, "profile.add");
+    REFUSED(profile.add, ignored, "profile.now");
     REFUSED(action_max_step, two, "dimension 1");
-    REFUSED(action_max_step, inf, "dimension 0");
+    REFUSED(action_max_step, low, "dimension 0");
     o = mail_session_options_init();
     o.action_min = one;
     o.action_max = two;
@@ -1135,6 +1193,8 @@ int main(void) {
     test_ddim("linear50_d_tr", 7);
     test_trajectory();
     test_options();
+    test_infinite_limits("d_ma_ddpm_h5", 0);
+    test_infinite_limits("long_d_ma", 1);
     test_largest();
     test_loading();
     test_cut_file();

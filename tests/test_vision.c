@@ -357,6 +357,7 @@ static void test_refused(void) {
     mail_encoder *encoder = NULL;
     mail_error    err;
     mail_options  options;
+    mail_parallel parallel;
     mail_image    image;
     unsigned char rgb[32 * 32 * 3];
     float         features[24];
@@ -391,6 +392,10 @@ static void test_refused(void) {
         CHECK(mail_encoder_encode(encoder, features, NULL, &image, scratch, size - 1, NULL, &err) == MAIL_E_ARGUMENT);
         CHECK(mail_encoder_encode(encoder, features, NULL, &image, scratch + 4, size, NULL, &err) == MAIL_E_ARGUMENT);
         CHECK(mail_encoder_encode(encoder, NULL, NULL, &image, scratch, size, NULL, &err) == MAIL_E_ARGUMENT);
+        memset(&parallel, 0, sizeof parallel);
+        parallel.n_threads = 2;
+        CHECK(mail_encoder_encode(encoder, features, NULL, &image, scratch, 2 * size, &parallel, &err) == MAIL_E_ARGUMENT);
+        CHECK_MSG(strstr(err.text, "parallel.run is NULL") != NULL, "%s", err.text);
         image.data = NULL;
         CHECK(mail_encoder_encode(encoder, features, NULL, &image, scratch, size, NULL, &err) == MAIL_E_ARGUMENT);
     }
