@@ -389,13 +389,15 @@ MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule,
 /* One reverse step x_t -> x_{t-1} for n values of which dim neighbours form an action:
        x_start = clamp(sqrt_recip[t] x - sqrt_recipm1[t] output, lo, hi);   x = coef1[t] x_start + coef2[t] x + std[t] noise
    x [n] in and out; x_start [n] out or NULL; output [n]: predicted noise, or x_start itself if predict_epsilon is 0;
-   noise [n], unused at t = 0; lo, hi [dim] or NULL: no clamp. */
+   noise [n], unused at t = 0; lo, hi [dim], or both NULL: no clamp.
+   Nothing is checked: ddpm is one that mail_ddpm_schedule filled, t < n_timesteps, dim at least 1, and x, output and, at t > 0, noise
+   are not NULL. */
 MAIL_API void mail_ddpm_step(float *x, float *x_start, const mail_ddpm *ddpm, size_t t, const float *output, const float *noise,
                              const float *lo, const float *hi, size_t n, size_t dim, int predict_epsilon);
 
 /* Standard normal numbers, a function of the arguments alone (Philox 4x32-10, arXiv SC11 "Parallel random numbers: as easy as
    1, 2, 3", then Box-Muller in double): what a session draws for step `call` of its chunk number `plan` of robot `robot`;
-   call 0 is x_T, call 1 + i the noise of the i-th step. */
+   call 0 is x_T, call 1 + i the noise of the i-th step. values is not checked; it may be NULL only if n is 0. */
 MAIL_API void mail_noise(float *values, size_t n, uint64_t seed, uint32_t robot, uint32_t plan, uint32_t call);
 
 /* Selective state space model over a sequence (arXiv 2312.00752, section 3.2):
@@ -419,7 +421,8 @@ MAIL_API mail_status mail_selective_scan(float *y, float *state, const float *x,
    tensors as mamba_ssm does: prefix "backbone.layers.0.mixer." finds "backbone.layers.0.mixer.in_proj.weight" and so on.
    Every tensor whose name begins with prefix must be one of such a block: those of bias=True or of bidirectional ones are refused.
    state: mail_mamba_state_floats(block) floats, zeros before the first token; a sequence may be fed in pieces of any length.
-   y and x [length][d_model]; y may be x.  memory: mail_mamba_scratch bytes, 64-byte aligned. */
+   y and x [length][d_model]; y may be x.  memory: mail_mamba_scratch bytes, 64-byte aligned.
+   mail_mamba_block checks nothing: if length is not 0, no pointer may be NULL. */
 typedef struct mail_mamba mail_mamba;
 MAIL_API mail_status mail_mamba_create(mail_mamba **block, const mail_tensors *tensors, const char *prefix,
                                        const mail_options *options, mail_error *err);
