@@ -31,7 +31,9 @@
               cameras and actions have at most 63 bytes, a description 1023.
 
    Exact:     the same seed gives the same actions, bit for bit, on one instruction set: for any number of threads, any
-              batch, from .pth or .safetensors. Between instruction sets results agree to float32 rounding.
+              batch, from .pth or .safetensors. Between instruction sets results agree to float32 rounding, but
+              not those of cameras with bf16 or int8 weights, whose activations each set rounds in its own way: actions differ by
+              up to about 1e-3 and 1e-2.
 
    Contents:  declarations  >>base  >>bytes  >>json  >>tensors  >>config  >>simd  >>kernels  >>layers  >>vision
               >>policy  >>sampler  >>api */
@@ -389,7 +391,7 @@ MAIL_API mail_status mail_ddpm_schedule(mail_ddpm *ddpm, mail_schedule schedule,
 /* One reverse step x_t -> x_{t-1} for n values of which dim neighbours form an action:
        x_start = clamp(sqrt_recip[t] x - sqrt_recipm1[t] output, lo, hi);   x = coef1[t] x_start + coef2[t] x + std[t] noise
    x [n] in and out; x_start [n] out or NULL; output [n]: predicted noise, or x_start itself if predict_epsilon is 0;
-   noise [n], unused at t = 0; lo, hi [dim], or both NULL: no clamp.
+   noise [n], unused at t = 0; lo, hi [dim] or NULL: no clamp.
    Nothing is checked: ddpm is one that mail_ddpm_schedule filled, t < n_timesteps, dim at least 1, and x, output and, at t > 0, noise
    are not NULL. */
 MAIL_API void mail_ddpm_step(float *x, float *x_start, const mail_ddpm *ddpm, size_t t, const float *output, const float *noise,
