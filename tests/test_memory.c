@@ -418,7 +418,7 @@ static mail_status make_one(const make *m, what w, mail_error *err) {
         case LOAD_MEMORY: status = mail_policy_load_memory(&policy, m->file, m->size, &o, err); break;
         case SESSION:     status = mail_session_create(&session, m->policy, &so, err); break;
         case MAMBA:       status = mail_mamba_create(&mamba, m->tensors, "model.model.mamba.layers.0.mixer.", &o, err); break;
-        case ENCODER:     status = mail_encoder_create(&encoder, m->pictures, "obs_encoder.key_model_map.wrist_rgb.", 50, 70, &o, err); break;
+        case ENCODER:     status = mail_encoder_create(&encoder, m->pictures, "obs_encoder.key_model_map.wrist_rgb.", 70, 50, &o, err); break;
         case TENSORS:     status = mail_tensors_open(&tensors, path, m->allocator, err); break;
         case SAVE:        status = mail_policy_save(m->policy, "build/test_memory.safetensors", MAIL_F32, err); break;
         default:          status = mail_pool_create(&pool, 3, err); break;
