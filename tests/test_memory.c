@@ -438,7 +438,7 @@ static mail_status make_one(const make *m, what w, mail_error *err) {
 static void test_failures(const char *name, what w) {
     static const char *const names[N_WHAT] = { "load .safetensors", "load .pth", "load from memory", "session", "mamba", "encoder", "tensors",
                                                "save", "pool" };
-    char           path[256], text[400];
+    char           path[256], text[sizeof ((mail_error *)NULL)->text];
     make           m;
     counting       c;
     mail_allocator allocator = counting_allocator(&c);
