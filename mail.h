@@ -4514,7 +4514,7 @@ typedef struct mailp_kernels {
 #  define mailp_vscale(a, n)    _mm512_scalef_ps(a, n)
 #  define mailp_vload_bf16(p)   _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 #  define mailp_vload_i8(p)     _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
-#  define mailp_vload_u8(p)     _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#  define mailp_vload_u8(p)     _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))))
 #  define MAILP_NAME            "avx512"
 #else
 #  define MAILP_FN(name)        mailp_##name##_neon
