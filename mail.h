@@ -2896,6 +2896,8 @@ typedef struct mailp_config {
     char                description[MAILP_MOST_TEXT];
 } mailp_config;
 
+MAILP_UNUSED static const char *const mailp_arch_names[] = { "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" };  /* of mail_arch */
+
 static int mailp_is_mamba(const mailp_config *c) {
     return c->arch == MAIL_D_MA || c->arch == MAIL_ED_MA;
 }
@@ -7727,9 +7729,7 @@ static const unsigned char *mailp_image_at(const mail_image *image, size_t y) {
 }
 
 /* Is this a float of a picture? 0..1 and half a step of 8 bits beyond, where resizing and other rounding may have brought it. */
-static int mailp_image_value(float v) {
-    return fabsf(v - 0.5f) <= 0.5f + 1.0f / 512;
-}
+#define MAILP_IMAGE_VALUE(v) (fabsf((v) - 0.5f) <= 0.5f + 1.0f / 512)
 
 /* Is this a picture that can be read? Floats are looked at one by one. */
 static mail_status mailp_image_check(const mail_image *image, mail_error *err) {
@@ -7768,10 +7768,10 @@ static mail_status mailp_image_check(const mail_image *image, mail_error *err) {
                 const float *v = (const float *)(const void *)(mailp_image_at(image, y) + c * image->height * stride);
                 int          bad = 0;
                 for (x = 0; x < image->width; x++) {
-                    bad |= !mailp_image_value(v[x]);
+                    bad |= !MAILP_IMAGE_VALUE(v[x]);
                 }
                 for (x = 0; bad && x < image->width; x++) {
-                    if (!mailp_image_value(v[x])) {
+                    if (!MAILP_IMAGE_VALUE(v[x])) {
                         return mailp_fail(err, MAIL_E_NUMBER, "image: channel %d is %.9g at column %llu, row %llu, expected 0..1",
                                           (int)c, (double)v[x], MAILP_LLU(x), MAILP_LLU(y));
                     }
@@ -7791,11 +7791,13 @@ typedef struct mailp_image_layout {
     size_t step, at[3];
 } mailp_image_layout;
 
+static const mailp_image_layout mailp_image_planes = { 1, { 0, MAILP_COLUMNS, 2 * MAILP_COLUMNS } };  /* of scratch */
+
 /* Pixels first, an even number, to first + n - 1 of row y from the picture's top of an 8-bit image: in place, or of YUV in rgb */
 static const unsigned char *mailp_image_pixels(mailp_image_layout *layout, unsigned char *rgb, const mailp_kernels *kernels, const mail_image *image,
                                                size_t y, size_t first, size_t n) {
     static const mailp_image_layout rgb8 = { 3, { 0, 1, 2 } }, bgr8 = { 3, { 2, 1, 0 } }, rgba8 = { 4, { 0, 1, 2 } }, bgra8 = { 4, { 2, 1, 0 } },
-                                    gray8 = { 1, { 0, 0, 0 } }, planes = { 1, { 0, MAILP_COLUMNS, 2 * MAILP_COLUMNS } };
+                                    gray8 = { 1, { 0, 0, 0 } };
     const unsigned char *from = mailp_image_at(image, y) + mailp_image_row_bytes(image->format, first);
     switch (image->format) {
         case MAIL_BGR8:  *layout = bgr8;  return from;
@@ -7803,11 +7805,11 @@ static const unsigned char *mailp_image_pixels(mailp_image_layout *layout, unsig
         case MAIL_BGRA8: *layout = bgra8; return from;
         case MAIL_GRAY8: *layout = gray8; return from;
         case MAIL_YUYV:
-            *layout = planes;
+            *layout = mailp_image_planes;
             kernels->yuv(rgb, from, NULL, n);
             return rgb;
         case MAIL_NV12:  /* two rows share one row of U V pairs; those follow the last row of Y */
-            *layout = planes;
+            *layout = mailp_image_planes;
             kernels->yuv(rgb, from, (const unsigned char *)image->data +
                          (image->height + (image->flip ? image->height - 1 - y : y) / 2) * mailp_image_stride(image) + first, n);
             return rgb;
@@ -7890,12 +7892,13 @@ MAILP_INLINE void mailp_columns_add(double *sums, const void *columns, int is_fl
 #undef MAILP_COLUMN_SUM
 }
 
-/* Row y of the picture resized to height x width, into tools->sums, times the weights' totals. First down the rows that it is made of,
-   then along the columns. Sums of 8-bit values times weights are whole numbers, down the rows below 2^24 and then below 2^39: exact. */
-static void mailp_image_resize(const mailp_image_tools *tools, const mail_image *image, size_t y, size_t height, size_t width) {
+/* Row y of the picture resized to height x width, into tools->sums, times the weights' total, which is returned. First down the rows
+   that it is made of, then along the columns. Sums of 8-bit values times weights are whole numbers, down the rows below 2^24 and then
+   below 2^39: exact. */
+static double mailp_image_resize(const mailp_image_tools *tools, const mail_image *image, size_t y, size_t height, size_t width) {
     const mailp_filter fy = mailp_filter_at(y, image->height, height);
     const int          is_float = image->format == MAIL_F32_PLANAR;
-    mailp_image_layout layout = { 1, { 0, MAILP_COLUMNS, 2 * MAILP_COLUMNS } };
+    mailp_image_layout layout = mailp_image_planes;
     size_t             from, end, k, x, c;
     for (x = 0; x < 3 * width; x++) {
         tools->sums[x] = 0;
@@ -7923,6 +7926,7 @@ static void mailp_image_resize(const mailp_image_tools *tools, const mail_image 
             mailp_columns_add(tools->sums, tools->columns, 0, &layout, from, end, image->width, width);
         }
     }
+    return fy.total * mailp_filter_at(0, image->width, width).total;
 }
 
 /* Row y of the picture as the network sees it, normalised:  v = (u / 255 - mean) / std.
@@ -7960,8 +7964,7 @@ static void mailp_image_prepare(float *even, float *odd, size_t step, const mail
         }
         return;
     }
-    mailp_image_resize(tools, image, y, height, width);
-    total = mailp_filter_at(0, image->height, height).total * mailp_filter_at(0, image->width, width).total;
+    total = mailp_image_resize(tools, image, y, height, width);
     for (x = 0; x < width; x++) {
         float *at = (x % 2 == 0 ? even : odd) + x / 2 * step;
         for (c = 0; c < 3; c++) {
@@ -10340,7 +10343,6 @@ MAIL_API mail_options mail_options_init(void) {
 }
 
 static void mailp_info_fill(mail_policy *p, const mailp_loader *l) {
-    static const char *const names[] = { "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" };
     const mailp_config *c = &p->cfg;
     mail_info          *i = &p->info;
     size_t              n;
@@ -10355,7 +10357,7 @@ static void mailp_info_fill(mail_policy *p, const mailp_loader *l) {
     }
     i->arch           = c->arch;
     i->algorithm      = c->algorithm;
-    i->arch_name      = names[c->arch];
+    i->arch_name      = mailp_arch_names[c->arch];
     i->has_lang       = c->lang;
     i->lang_dim       = c->lang ? c->lang_dim : 0;
     i->obs_seq        = c->obs_seq;
@@ -10456,13 +10458,13 @@ static mail_status mailp_open_beside(mailp_file *file, mailp_source *source, con
         stem--;
     }
     stem = stem > folder ? stem - 1 : len;
-    memcpy(name, path, stem);
-    strcpy(name + stem, ".json");
-    (void)snprintf(source->text, sizeof source->text, "no %s or config.json is beside it", mailp_show_path(name + folder).text);
     for (turn = 0; turn < 2 && file->data == NULL && status == MAIL_OK; turn++) {
         mail_error why;
         memcpy(name, path, turn ? folder : stem);
         strcpy(name + (turn ? folder : stem), turn ? "config.json" : ".json");
+        if (turn == 0) {
+            (void)snprintf(source->text, sizeof source->text, "no %s or config.json is beside it", mailp_show_path(name + folder).text);
+        }
         errno  = 0;
         status = mailp_file_open(file, name, allocator, &why);
         if (status == MAIL_E_IO && errno == ENOENT) {

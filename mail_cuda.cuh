@@ -1931,7 +1931,7 @@ static __device__ __forceinline__ void mailp_dev_pixel(int rgb[3], const mailp_c
 static __device__ __forceinline__ float mailp_dev_value(const mailp_cuda_picture &p, int c, int y, int x) {
     const int   row = p.flip ? p.height - 1 - y : y;
     const float v = ((const float *)(const void *)(p.data + (c * (long long)p.height + row) * p.stride))[x];
-    return fabsf(v - 0.5f) <= 0.5f + 1.0f / 512 ? v : NAN;
+    return MAILP_IMAGE_VALUE(v) ? v : NAN;
 }
 
 /* Output i of m samples made from n: a mean of `count` inputs from `first` on, by area to shrink, linear to enlarge; the

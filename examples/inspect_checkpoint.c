@@ -81,7 +81,6 @@ static void print_unknown(const char *before, const char *name, size_t n) {
 
 /* What the shapes give of a policy that lacks settings, and the JSON to fill in. Here private functions of mail.h are of use. */
 static void print_shapes(const mail_tensors *tensors) {
-    static const char *const names[] = { "D-Ma", "ED-Ma", "D-Tr", "ED-Tr" };
     static mailp_config      c;
     mailp_config_reader      r;
     size_t                   i, total;
@@ -96,7 +95,7 @@ static void print_shapes(const mail_tensors *tensors) {
     ddpm  = c.algorithm == MAIL_DDPM;
     total = c.pos_rows + 1 - (size_t)c.lang;
     printf("From the shapes: ");
-    print_system(names[c.arch], c.algorithm, c.lang);
+    print_system(mailp_arch_names[c.arch], c.algorithm, c.lang);
     printf("  action_dim     %lu\n  d_model        %lu\n", (unsigned long)c.action_dim, (unsigned long)c.d_model);
     for (i = 0; i < c.n_trunks; i++) {
         printf("  %-14s %lu layers\n", c.trunk[i].name, (unsigned long)c.trunk[i].n_layers);
@@ -170,14 +169,12 @@ int main(int argc, char **argv) {
         }
         printf("\n");
         print_shapes(tensors);
-        return 1;
-    }
-    if (status) {
+    } else if (status) {
         printf("No policy: %s\n", err.text);
-        return 1;
+    } else {
+        print_policy(mail_policy_info(policy));
+        mail_policy_free(policy);
     }
     mail_tensors_close(tensors);
-    print_policy(mail_policy_info(policy));
-    mail_policy_free(policy);
-    return 0;
+    return status != MAIL_OK;
 }
