@@ -299,14 +299,14 @@ static __device__ __forceinline__ unsigned mailp_dev_s32(const void *p) {
 }
 #endif
 
-/* One thread: make a barrier whose phases end after one arrive, or one expect and the bytes it announced. */
-static __device__ __forceinline__ void mailp_dev_bar_init(mailp_cuda_bar *bar) {
+/* One thread: make a barrier whose phases end after `count` arrives, of which one may be an expect, and the bytes it announced. */
+static __device__ __forceinline__ void mailp_dev_bar_init(mailp_cuda_bar *bar, int count = 1) {
 #ifdef MAIL_CUDA_ON_CPU
-    bar->pending = 1;
+    bar->count = bar->pending = count;
     bar->tx = 0;
     bar->phase = 0;
 #else
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(mailp_dev_s32(bar)) : "memory");
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(mailp_dev_s32(bar)), "r"(count) : "memory");
 #endif
 }
 
@@ -448,6 +448,18 @@ static __device__ __forceinline__ void mailp_dev_bulk_push(void *to, unsigned ra
 #  endif
 }
 
+/* One thread: copy bytes (a multiple of 16; both sides 16-byte aligned) of global memory to shared memory of this block, in the
+   background, counted on `bar`. */
+static __device__ __forceinline__ void mailp_dev_bulk_load(void *to, const void *from, unsigned bytes, mailp_cuda_bar *bar) {
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::bulk_push(to, cpucuda::cur->b->rank, from, bytes, bar);
+#  else
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(mailp_dev_s32(to)), "l"(from),
+                 "r"(bytes), "r"(mailp_dev_s32(bar))
+                 : "memory");
+#  endif
+}
+
 /* What this thread wrote to shared memory may be copied in the background after the next __syncthreads. */
 static __device__ __forceinline__ void mailp_dev_publish(void) {
 #  ifndef MAIL_CUDA_ON_CPU
@@ -542,6 +554,14 @@ static __device__ __forceinline__ uint32_t mailp_dev_half2_rest(uint32_t h, floa
     return mailp_dev_half2(first - mailp_dev_half_first(h), second - mailp_dev_half_second(h));
 }
 
+static __device__ __forceinline__ int mailp_dev_bits_set(uint64_t v) {
+#ifdef MAIL_CUDA_ON_CPU
+    return __builtin_popcountll(v);
+#else
+    return __popcll(v);
+#endif
+}
+
 /* The bits of a float, and back. */
 static __device__ __forceinline__ uint32_t mailp_dev_bits(float v) {
 #ifdef MAIL_CUDA_ON_CPU
@@ -605,6 +625,127 @@ static __device__ __forceinline__ void mailp_dev_mma_split(float (&acc)[3][4], c
         mailp_dev_mma_tf32(acc[1], lo[k], b0);
         mailp_dev_mma_tf32(acc[2], hi[k], b1);
     }
+}
+
+/* ---- tensor cores of Hopper: products of a warpgroup, whose operands lie in shared memory ---- */
+
+#if defined(MAIL_CUDA_ON_CPU)
+#  define MAILP_CUDA_WARPGROUPS 1 /* this compilation has them */
+/* A matrix of halves with rows (of A, or columns of B) in eights: 8 rows of 8 halves, 128 bytes, are one piece; the next 8 rows follow
+   at `rows` bytes, the next 8 halves of the same rows at `inputs` bytes. */
+struct mailp_cuda_operand {
+    const unsigned char *at;
+    unsigned             inputs, rows; /* the first 0: rows of 64 bytes as mailp_dev_operand64 has them */
+};
+#else
+#  if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#    define MAILP_CUDA_WARPGROUPS 1
+#  endif
+typedef uint64_t mailp_cuda_operand; /* a matrix descriptor of PTX */
+#endif
+
+#ifdef MAILP_CUDA_WARPGROUPS
+/* The three below: not in divergent code; what a whole warp has in common is to be computed once for it. */
+static __device__ __forceinline__ mailp_cuda_operand mailp_dev_operand(const void *shared, unsigned inputs, unsigned rows) {
+#  ifdef MAIL_CUDA_ON_CPU
+    return {(const unsigned char *)shared, inputs, rows};
+#  else
+    /* in a cluster, addresses have the block's number in their upper bits */
+    const unsigned at = __shfl_sync(0xffffffffu, (mailp_dev_s32(shared) & 0x3ffffu) >> 4, 0);
+    return (uint64_t)at | (uint64_t)(inputs >> 4) << 16 | (uint64_t)(rows >> 4) << 32;
+#  endif
+}
+/* A matrix with rows of 32 halves one after the other, in memory aligned to 512 bytes; 16-byte piece c of row r lies where c ^ (r / 2 % 4)
+   would. */
+static __device__ __forceinline__ mailp_cuda_operand mailp_dev_operand64(const void *shared) {
+#  ifdef MAIL_CUDA_ON_CPU
+    return {(const unsigned char *)shared, 0, 0};
+#  else
+    return mailp_dev_operand(shared, 16, 512) | (uint64_t)2 << 62;
+#  endif
+}
+/* The same matrix, so many times 16 bytes later. */
+static __device__ __forceinline__ mailp_cuda_operand mailp_dev_operand_at(mailp_cuda_operand m, int sixteens) {
+#  ifdef MAIL_CUDA_ON_CPU
+    m.at += 16 * sixteens;
+    return m;
+#  else
+    return (m & 0xffffffff00000000u) | (uint32_t)((uint32_t)m + (uint32_t)sixteens);
+#  endif
+}
+
+/* Before the first product after registers of the sums were touched; after a piece of products; until all pieces but the last N
+   have ended. All threads of the warpgroup. */
+#  ifdef MAIL_CUDA_ON_CPU
+#    define mailp_dev_products_begin() ((void)0)
+#    define mailp_dev_products_end() ((void)0)
+#    define mailp_dev_products_wait(N) cpucuda::sync(cpucuda::cur->w->bar, __LINE__)
+#  else
+#    define mailp_dev_products_begin() asm volatile("wgmma.fence.sync.aligned;" ::: "memory")
+#    define mailp_dev_products_end() asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory")
+#    define mailp_dev_products_wait(N) asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory")
+#  endif
+
+/* The sums are complete: nothing that uses them is moved before this. */
+template <int N>
+static __device__ __forceinline__ void mailp_dev_products_done(float (&d)[N]) {
+#  ifdef MAIL_CUDA_ON_CPU
+    (void)d;
+#  else
+#    pragma unroll
+    for (int i = 0; i < N; i++) {
+        asm volatile("" : "+f"(d[i])::"memory");
+    }
+#  endif
+}
+
+/* D (64 x N) = A (64 x 16) B (16 x N), and with add the former D to it; half operands, float32 sums. Thread 32 w + 4 g + t has of D the rows
+   16 w + g (d[4 j], d[4 j + 1]) and 16 w + g + 8, columns 8 j + 2 t and the next. */
+template <int N>
+static __device__ __forceinline__ void mailp_dev_product(float (&d)[N / 2], mailp_cuda_operand a, mailp_cuda_operand b, int add) {
+    static_assert(N == 48 || N == 96 || N == 136 || N == 152, "what is listed below");
+#  ifdef MAIL_CUDA_ON_CPU
+    cpucuda::product<N>(d, a, b, add, mailp_cuda_from_half);
+#  else
+#    define MAILP_T10(p) "%" #p "0, %" #p "1, %" #p "2, %" #p "3, %" #p "4, %" #p "5, %" #p "6, %" #p "7, %" #p "8, %" #p "9, "
+#    define MAILP_D4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#    define MAILP_D20(i) MAILP_D4(i), MAILP_D4((i) + 4), MAILP_D4((i) + 8), MAILP_D4((i) + 12), MAILP_D4((i) + 16)
+#    define MAILP_PRODUCT(n, list, a_b, last, ...)                                                                                   \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" last ", 0;\nwgmma.mma_async.sync.aligned.m64n" n "k16.f32.f16.f16 {" list "}, " a_b \
+                     ", p, 1, 1, 0, 0;\n}"                                                                                        \
+                     : __VA_ARGS__                                                                                                  \
+                     : "l"(a), "l"(b), "r"(add))
+    if constexpr (N == 48) {
+        MAILP_PRODUCT("48", MAILP_T10() MAILP_T10(1) "%20, %21, %22, %23", "%24, %25", "26", MAILP_D20(0), MAILP_D4(20));
+    } else if constexpr (N == 96) {
+        MAILP_PRODUCT("96", MAILP_T10() MAILP_T10(1) MAILP_T10(2) MAILP_T10(3) "%40, %41, %42, %43, %44, %45, %46, %47", "%48, %49", "50",
+                      MAILP_D20(0), MAILP_D20(20), MAILP_D4(40), MAILP_D4(44));
+    } else if constexpr (N == 136) {
+        MAILP_PRODUCT("136", MAILP_T10() MAILP_T10(1) MAILP_T10(2) MAILP_T10(3) MAILP_T10(4) MAILP_T10(5) "%60, %61, %62, %63, %64, %65, %66, %67",
+                      "%68, %69", "70", MAILP_D20(0), MAILP_D20(20), MAILP_D20(40), MAILP_D4(60), MAILP_D4(64));
+    } else {
+        MAILP_PRODUCT("152", MAILP_T10() MAILP_T10(1) MAILP_T10(2) MAILP_T10(3) MAILP_T10(4) MAILP_T10(5) MAILP_T10(6) "%70, %71, %72, %73, %74, %75",
+                      "%76, %77", "78", MAILP_D20(0), MAILP_D20(20), MAILP_D20(40), MAILP_D4(60), MAILP_D4(64), MAILP_D4(68), MAILP_D4(72));
+    }
+#    undef MAILP_PRODUCT
+#    undef MAILP_D20
+#    undef MAILP_D4
+#    undef MAILP_T10
+#  endif
+}
+#endif /* MAILP_CUDA_WARPGROUPS */
+
+/* A matrix of 8 x 8 halves of which lane 4 g + t has columns 2 t, 2 t + 1 of row g, transposed: rows 2 t, 2 t + 1 of column g. All lanes. */
+static __device__ __forceinline__ uint32_t mailp_dev_transpose(uint32_t v) {
+#ifdef MAIL_CUDA_ON_CPU
+    const int      lane = (int)threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const uint32_t first = __shfl_sync(0xffffffffu, v, 8 * t + g / 2), second = __shfl_sync(0xffffffffu, v, 8 * t + 4 + g / 2);
+    return (first >> 16 * (g & 1) & 0xffffu) | (second >> 16 * (g & 1) & 0xffffu) << 16;
+#else
+    uint32_t r;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
+    return r;
+#endif
 }
 
 /* 16 aligned bytes of global memory, through L2 alone. Not moved: the load begins here and is waited for where it is used. */
@@ -2127,6 +2268,49 @@ static __device__ __forceinline__ float4 mailp_dev_normal(float4 v, float mean, 
 
 enum { MAILP_CUDA_EYES = 4 }; /* most cameras of one launch */
 
+/* Inputs of tensor cores are multiplied by this before they are split: what a half cannot hold of a value below 1/8 would
+   otherwise be lost among the smallest halves (robot cameras: 1.2e-5 from mail.h without, 4e-6 with it). */
+#define MAILP_CUDA_RAISE 16.0f
+
+/* Four values as inputs of tensor cores: the first two as halves, what they lack, the last two, what they lack. */
+template <bool SPLIT = true>
+static __device__ __forceinline__ uint4 mailp_dev_halves(float4 v) {
+    v.x *= MAILP_CUDA_RAISE;
+    v.y *= MAILP_CUDA_RAISE;
+    v.z *= MAILP_CUDA_RAISE;
+    v.w *= MAILP_CUDA_RAISE;
+    const uint32_t h0 = mailp_dev_half2(v.x, v.y), h1 = mailp_dev_half2(v.z, v.w);
+    return make_uint4(h0, SPLIT ? mailp_dev_half2_rest(h0, v.x, v.y) : 0u, h1, SPLIT ? mailp_dev_half2_rest(h1, v.z, v.w) : 0u);
+}
+
+/* The maps of mailp_cuda_wide lie in memory ready for tensor cores: as halves hi and lo, times MAILP_CUDA_RAISE, 32 channels of a place
+   together, and places in one line: [C / 32][hi, lo][Q] of 64 bytes, whose 16-byte pieces are in the order that mailp_dev_place says. A row of
+   a picture is W places and one of zeros, a picture H rows below a row of zeros: what is left of a row's first place is the zero
+   that ends the row above. So a tap of a 3x3 convolution is the same line, shifted, and all places of a tile are one product. What
+   comes before a convolution with stride 2 is kept in four such maps of its output's size, of even and odd rows and columns (0: even,
+   even; 1: even, odd; 2: odd, even; 3). Zeros are written once. */
+struct mailp_cuda_line {
+    int H, W, P, S, Q; /* of the pictures; places of a row, of a picture, of the whole line; the last a multiple of 8 */
+};
+
+/* Where 8 channels from `channel` on lie, of hi or lo, in units of 16 bytes: so that 8 neighbouring places are in different banks of
+   shared memory, wherever they begin. */
+static inline __host__ __device__ size_t mailp_dev_place(const mailp_cuda_line &line, int place, int channel, int lo) {
+    return ((size_t)(channel / 32 * 2 + lo) * (size_t)line.Q + (size_t)place) * 4 + (size_t)((channel / 8 & 3) ^ (place >> 1 & 3));
+}
+enum {
+    MAILP_CUDA_WIDE_PART = 32,   /* inputs in shared memory at once */
+    MAILP_CUDA_WIDE_TAPS = 3,    /* and taps */
+    MAILP_CUDA_WIDE_ROWS = 64,   /* channels of a block */
+    MAILP_CUDA_WIDE_NT = 128,    /* threads: a warpgroup */
+    MAILP_CUDA_WIDE_MOST = 152,  /* columns of the widest tile */
+    MAILP_CUDA_WIDE_ROBOTS = 5   /* from so many on, with two cameras, it is faster than mailp_cuda_few */
+};
+static inline __host__ __device__ mailp_cuda_line mailp_cuda_line_of(int H, int W, int images) {
+    return {H, W, W + 1, (H + 1) * (W + 1), (images * (H + 1) * (W + 1) + 2 * (W + 1) + 2 + MAILP_CUDA_WIDE_MOST + 16 + 7) / 8 * 8};
+}
+
+
 struct mailp_cuda_norm_args {
     struct {
         float       *out;         /* [images][HO][WO][C]; may be raw or residual unless pooling */
@@ -2134,8 +2318,10 @@ struct mailp_cuda_norm_args {
         const float *stats;       /* of the same */
         const float *gain, *bias; /* [C] */
         const float *residual;    /* [images][H][W][C] or NULL */
+        uint4       *line;        /* in place of out, see mailp_cuda_line, or NULL */
     } eye[MAILP_CUDA_EYES];       /* blockIdx.z */
     int H, W, C, HO, WO, tiles, relu, pool, per_block;
+    mailp_cuda_line line;
 };
 
 /* out = relu(group_norm(raw) + residual); with pool: max_pool2d(3, 2, 1) of that. One block owns per_block output pixels
@@ -2196,8 +2382,17 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(const __grid_const
         const int    c = i % (p.C / 4) * 4;
         const size_t at = ((size_t)img * px + first) * p.C + (size_t)i * 4;
         const float4 residual = eye.residual ? *(const float4 *)(eye.residual + at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        *(float4 *)(eye.out + at) = mailp_dev_normal(*(const float4 *)(eye.raw + at), mean[c / 16], inv[c / 16], *(const float4 *)(eye.gain + c),
-                                                     *(const float4 *)(eye.bias + c), residual, p.relu);
+        const float4 v = mailp_dev_normal(*(const float4 *)(eye.raw + at), mean[c / 16], inv[c / 16], *(const float4 *)(eye.gain + c),
+                                          *(const float4 *)(eye.bias + c), residual, p.relu);
+        if (eye.line) { /* half of 16 bytes, of hi and of lo */
+            const int   pixel = first + i / (p.C / 4), place = img * p.line.S + (pixel / p.W + 1) * p.line.P + pixel % p.W + 1;
+            const uint4 u = mailp_dev_halves(v);
+            uint2      *to = (uint2 *)(void *)(eye.line + mailp_dev_place(p.line, place, c, 0)) + (c / 4 & 1);
+            to[0] = make_uint2(u.x, u.z);
+            to[8 * (size_t)p.line.Q] = make_uint2(u.y, u.w);
+        } else {
+            *(float4 *)(eye.out + at) = v;
+        }
     }
 }
 
@@ -2211,10 +2406,6 @@ enum {
     MAILP_CUDA_FUSED_PART = 64, /* inputs whose weights follow each other */
     MAILP_CUDA_JOBS = 8         /* most convolutions of one launch */
 };
-
-/* Inputs of tensor cores are multiplied by this before they are split: what a half cannot hold of a value below 1/8 would
-   otherwise be lost among the smallest halves (robot cameras: 1.2e-5 from mail.h without, 4e-6 with it). */
-#define MAILP_CUDA_RAISE 16.0f
 
 /* Sizes of a convolution's maps. */
 struct mailp_cuda_maps {
@@ -2291,18 +2482,7 @@ static __device__ __forceinline__ void mailp_dev_fill(uint4 *to, const float *fr
     for (int q = tid % lanes; q < quads; q += lanes) { /* the same places as before */
 #pragma unroll 2
         for (int pos = begin; pos < positions; pos += per) {
-            float4 v = *(float4 *)(void *)&to[pos * w.pitch + q];
-            v.x *= MAILP_CUDA_RAISE;
-            v.y *= MAILP_CUDA_RAISE;
-            v.z *= MAILP_CUDA_RAISE;
-            v.w *= MAILP_CUDA_RAISE;
-            const uint32_t h0 = mailp_dev_half2(v.x, v.y), h1 = mailp_dev_half2(v.z, v.w);
-            uint4          u = make_uint4(h0, 0, h1, 0);
-            if (SPLIT) {
-                u.y = mailp_dev_half2_rest(h0, v.x, v.y);
-                u.w = mailp_dev_half2_rest(h1, v.z, v.w);
-            }
-            to[pos * w.pitch + q] = u;
+            to[pos * w.pitch + q] = mailp_dev_halves<SPLIT>(*(float4 *)(void *)&to[pos * w.pitch + q]);
         }
     }
 }
@@ -2738,6 +2918,333 @@ static __global__ void __launch_bounds__(256, 2) mailp_cuda_few(const __grid_con
     if (valid) { /* a block leaves when all pushes into it have come; its own go to blocks that wait for them */
         *(float4 *)(job.out + at) = mailp_dev_normal(v, mean, inv, gain, bias, residual, job.relu);
     }
+#else
+    (void)p;
+#endif
+}
+
+/* ---- many pictures on GPUs with products of warpgroups ---- */
+
+enum mailp_cuda_wide_kind { MAILP_CUDA_WIDE_3, MAILP_CUDA_WIDE_3_HALVES, MAILP_CUDA_WIDE_1_HALVES }; /* 3x3; 3x3 and 1x1 with stride 2 */
+
+struct mailp_cuda_wide_job {
+    const uint4 *in;          /* line of CI channels, or the four of a stride of 2 */
+    const uint4 *weights;     /* [CO / 64][CI / 32][taps][hi, lo][4][64] of 8 inputs each; taps as mailp_cuda_wide_tap has them */
+    const uint4 *residual;    /* as out, or NULL */
+    uint4       *out;         /* line of CO channels; or, with quarters, the four of the next convolution; or NULL */
+    float       *final;       /* then [images][H][W][CO] instead */
+    const float *gain, *bias; /* [CO] */
+    float        unscale;
+    int          relu, quarters;
+    mailp_cuda_wide_kind kind;
+};
+struct mailp_cuda_wide_args {
+    mailp_cuda_line line, next; /* of the outputs; of the next convolution's */
+    int CI, CO, images;
+    int together;               /* pictures of a block; 1: a cluster owns one */
+    int cluster, slots;         /* the latter: parts of the inputs in shared memory, 2 or 3 */
+    mailp_cuda_wide_job job[MAILP_CUDA_JOBS]; /* blockIdx.y */
+};
+
+/* Row and column in the kernel, 0 to 2, of a 3x3 convolution's taps in their order; with stride 2 those of map 0 come first, then the two of
+   map 1, the two of 2 and the four of 3. */
+static inline __host__ __device__ void mailp_cuda_wide_tap(mailp_cuda_wide_kind kind, int tap, int *y, int *x) {
+    *y = kind == MAILP_CUDA_WIDE_3 ? tap / 3 : 0x28215 >> 2 * tap & 3;
+    *x = kind == MAILP_CUDA_WIDE_3 ? tap % 3 : 0x22161 >> 2 * tap & 3;
+}
+
+template <int N, bool SPLIT>
+struct mailp_cuda_wide_shared {
+    static constexpr int STAGES = N > 96 ? 2 : 3;
+    __align__(128) uint4 ring[STAGES][MAILP_CUDA_WIDE_TAPS][SPLIT ? 2 : 1][4][MAILP_CUDA_WIDE_ROWS]; /* weights: [tap][hi, lo][8 inputs][channel] */
+    __align__(8) int to[N];                      /* where a column's pixel goes, or -1 */
+    int            shift[9];                     /* of a tap's inputs, in 16 bytes */
+    float4         stat[16][4];                  /* mean, sum of squares about it and number of each block's values, by groups */
+    mailp_cuda_bar filled[STAGES], free[STAGES], patch_filled[3], patch_free[3], stats;
+};
+
+/* Columns of a tile before number `end` that a lane has, 8 j + 2 t and the next. */
+static __device__ __forceinline__ int mailp_dev_columns_before(int end, int t) {
+    const int n = end - 2 * t;
+    return n <= 0 ? 0 : 2 * (n >> 3) + ((n & 7) < 2 ? n & 7 : 2);
+}
+static __device__ __forceinline__ uint64_t mailp_dev_ones(int n) {
+    return n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1;
+}
+
+/* Places of a part of the inputs in shared memory. */
+static inline __host__ __device__ int mailp_cuda_wide_places(int N, int P, mailp_cuda_wide_kind kind) {
+    return (N + (kind == MAILP_CUDA_WIDE_1_HALVES ? 0 : kind == MAILP_CUDA_WIDE_3 ? 2 * (P + 1) : P + 1) + 7 + 7) / 8 * 8;
+}
+
+/* A block owns N places of the line, of one picture, which its cluster then owns, or of `together` whole ones, and 64 channels, of which
+   each of its four warps has a norm's group of 16. Products go in groups of three taps with 32 inputs: tensor cores, which truncate what
+   they add, take the sums of a group, float32 units those of groups. Weights come a group at a time, inputs in parts, both ahead,
+   fetched by one thread, of another warp for each group. SPLIT as in mailp_cuda_many. Two blocks share an SM: one ends, or adds, while
+   the other multiplies. */
+template <int N, bool SPLIT>
+static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide(const __grid_constant__ mailp_cuda_wide_args p) {
+#ifdef MAILP_CUDA_WARPGROUPS
+    typedef mailp_cuda_wide_shared<N, SPLIT> Shared;
+    constexpr int STAGES = Shared::STAGES, LO = SPLIT ? 2 : 1, TAPS = MAILP_CUDA_WIDE_TAPS, ROWS = MAILP_CUDA_WIDE_ROWS;
+    constexpr int TAP = LO * 4 * ROWS, TAP_IN = 2 * 4 * ROWS; /* uint4 of a tap's weights here and in memory */
+    MAILP_CUDA_SHARED(Shared, s);
+    uint4 *const patch = (uint4 *)(((uintptr_t)(s + 1) + 511) / 512 * 512); /* [slots][hi, lo][places][4] */
+    const mailp_cuda_wide_job &job = p.job[blockIdx.y];
+    const mailp_cuda_wide_kind kind = job.kind;
+    const int  tid = (int)threadIdx.x, lane = tid & 31, warp = __shfl_sync(0xffffffffu, tid >> 5, 0), g = lane >> 2, t = lane & 3;
+    const int  rank = p.cluster > 1 ? (int)mailp_dev_rank() : 0, unit = (int)blockIdx.x / p.cluster, blocks = p.CO / ROWS;
+    const int  block = unit % blocks, img0 = unit / blocks * p.together, here = p.images - img0 < p.together ? p.images - img0 : p.together;
+    const int  P = p.line.P, S = p.line.S, Q = p.line.Q, at0 = img0 * S + P + 1 + rank * N; /* the tile's first place */
+    const int  first = (at0 - (kind == MAILP_CUDA_WIDE_1_HALVES ? 0 : P + 1)) / 8 * 8, L = mailp_cuda_wide_places(N, P, kind); /* of the inputs */
+    const int  quarters = kind == MAILP_CUDA_WIDE_3_HALVES ? 4 : 1, patches = p.CI / MAILP_CUDA_WIDE_PART * quarters, slots = p.slots;
+    const int  per = kind == MAILP_CUDA_WIDE_1_HALVES ? 1 : 9, chunks = p.CI / MAILP_CUDA_WIDE_PART * per; /* taps of a part, of all */
+    const int  each = per == 1 ? 2 : TAPS, groups = (chunks + each - 1) / each; /* a group needs no more than two parts */
+    const unsigned fresh = kind == MAILP_CUDA_WIDE_3_HALVES ? 0x2b : 1;         /* bits of the taps with which other inputs begin */
+
+    auto fetch = [&](int group, int stage) { /* weights of a group */
+        const int n = chunks - group * each < each ? chunks - group * each : each;
+        mailp_dev_bar_expect(&s->filled[stage], (unsigned)(n * TAP * 16));
+        for (int i = 0; i < n; i += SPLIT ? n : 1) {
+            mailp_dev_bulk_load(s->ring[stage][i], job.weights + (size_t)(block * chunks + group * each + i) * TAP_IN, (unsigned)((SPLIT ? n : 1) * TAP * 16), &s->filled[stage]);
+        }
+    };
+    auto fetch_inputs = [&](int part, int slot) {
+        const uint4 *from = job.in + ((size_t)(part % quarters * (p.CI / 32) + part / quarters) * 2 * (size_t)Q + (size_t)first) * 4;
+        mailp_dev_bar_expect(&s->patch_filled[slot], (unsigned)(LO * L * 64));
+        for (int i = 0; i < LO; i++) {
+            mailp_dev_bulk_load(patch + (slot * LO + i) * L * 4, from + (size_t)i * (size_t)Q * 4, (unsigned)(L * 64), &s->patch_filled[slot]);
+        }
+    };
+    if (tid == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            mailp_dev_bar_init(&s->filled[i]);
+            mailp_dev_bar_init(&s->free[i], 4);
+        }
+        for (int i = 0; i < slots; i++) {
+            mailp_dev_bar_init(&s->patch_filled[i]);
+            mailp_dev_bar_init(&s->patch_free[i], 4);
+        }
+        mailp_dev_bar_init(&s->stats);
+        mailp_dev_bar_publish();
+        if (p.cluster > 1) {
+            mailp_dev_bar_expect(&s->stats, (unsigned)(p.cluster * 4 * 16));
+        }
+        for (int i = 0; i < STAGES && i < groups; i++) {
+            fetch(i, i);
+        }
+    }
+    if (p.cluster > 1) { /* a GPU refuses the instructions of clusters in a launch without them */
+        mailp_dev_cluster_arrive();
+    }
+    mailp_dev_wait(); /* the weights are on their way (unseen by test_faults: its cases have nothing before) */
+    int fetched = patches < slots ? patches : slots;
+    if (tid == 0) {
+        for (int i = 0; i < fetched; i++) {
+            fetch_inputs(i, i);
+        }
+    }
+    if (tid < per) {
+        int y = 0, x = 0;
+        if (per > 1) {
+            mailp_cuda_wide_tap(kind, tid, &y, &x);
+        }
+        s->shift[tid] = kind == MAILP_CUDA_WIDE_3 ? ((y - 1) * P + x - 1) * 4 : per > 1 ? (((y > 0) - 1) * P + (x > 0) - 1) * 4 : 0;
+    }
+
+    /* the columns that are pixels, and where they go */
+    const uint32_t by_s = mailp_dev_magic(S), by_p = mailp_dev_magic(P);
+    for (int column = tid; column < N; column += MAILP_CUDA_WIDE_NT) {
+        const int x = rank * N + column, m = mailp_dev_divide(x, by_s), rest = x - m * S, row = mailp_dev_divide(rest, by_p), col = rest - row * P;
+        int       to = -1;
+        if (m < here && row < p.line.H && col < P - 1) {
+            to = job.final ? ((img0 + m) * p.line.H + row) * p.line.W + col : at0 + column;
+            if (job.quarters) {
+                to = ((row & 1) * 2 + (col & 1)) * (p.CO / 32 * 2) * p.next.Q + (img0 + m) * p.next.S + (row / 2 + 1) * p.next.P + col / 2 + 1;
+            }
+        }
+        s->to[column] = to;
+    }
+
+    __syncthreads();
+
+    const mailp_cuda_operand a0 = mailp_dev_operand(s->ring, 16 * ROWS, 128), b0 = mailp_dev_operand64(patch + (at0 - first) * 4);
+    mailp_cuda_operand       inputs = b0;
+    float                    acc[N / 2] = {}, sum[N / 2];
+    /* next tap of its nine; parts begun, released; where the last begun, the next released and the next fetched one lie; parities */
+    int tap = 0, begun = 0, released = 0, slot = slots - 1, last = 0, next = 0, stage = 0, phase = 0, parity = 1, next_parity = 0;
+#pragma unroll 1
+    for (int group = 0; group < groups; group++) {
+        const int n = chunks - group * each < each ? chunks - group * each : each;
+        mailp_dev_bar_wait(&s->filled[stage], phase);
+#pragma unroll
+        for (int i = 0; i < TAPS; i++) {
+            if (i < n) {
+                if (fresh >> tap & 1) {
+                    begun++;
+                    slot = slot + 1 < slots ? slot + 1 : 0;
+                    parity ^= slot == 0;
+                    inputs = mailp_dev_operand_at(b0, slot * LO * L * 4);
+                    mailp_dev_bar_wait(&s->patch_filled[slot], parity);
+                }
+                const mailp_cuda_operand a = mailp_dev_operand_at(a0, (stage * TAPS + i) * TAP), b = mailp_dev_operand_at(inputs, s->shift[tap]);
+                tap = tap + 1 < per ? tap + 1 : 0;
+                mailp_dev_products_begin();
+#pragma unroll
+                for (int k = 0; k < 2; k++) { /* the small terms first */
+                    if (SPLIT) {
+                        mailp_dev_product<N>(sum, mailp_dev_operand_at(a, (4 + 2 * k) * ROWS), mailp_dev_operand_at(b, 2 * k), i + k > 0);
+                        mailp_dev_product<N>(sum, mailp_dev_operand_at(a, 2 * k * ROWS), mailp_dev_operand_at(b, 2 * k + L * 4), 1);
+                    }
+                    mailp_dev_product<N>(sum, mailp_dev_operand_at(a, 2 * k * ROWS), mailp_dev_operand_at(b, 2 * k), SPLIT || i + k > 0);
+                }
+                mailp_dev_products_end();
+            }
+        }
+        mailp_dev_products_wait(0);
+        mailp_dev_products_done(sum);
+        const int complete = begun - 1 + (int)(fresh >> tap & 1); /* parts that no tap needs any more */
+        if (lane == 0) {
+            mailp_dev_bar_arrive(&s->free[stage]);
+        }
+        for (; released < complete; released++) {
+            if (lane == 0) {
+                mailp_dev_bar_arrive(&s->patch_free[last]);
+            }
+            last = last + 1 < slots ? last + 1 : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            acc[i] += sum[i];
+        }
+        const bool mine = tid == (group & 3) * 32; /* waits for the other warps, which have come as far */
+        if (mine && group + STAGES < groups) {
+            mailp_dev_bar_wait(&s->free[stage], phase);
+            fetch(group + STAGES, stage);
+        }
+        for (; fetched < patches && fetched < complete + slots; fetched++) {
+            if (mine) {
+                mailp_dev_bar_wait(&s->patch_free[next], next_parity);
+                fetch_inputs(fetched, next);
+            }
+            next = next + 1 < slots ? next + 1 : 0;
+            next_parity ^= next == 0;
+        }
+        __syncwarp(); /* the next product is a whole warp's (unseen by test_faults: here each lane has its own) */
+        stage = stage + 1 < STAGES ? stage + 1 : 0;
+        phase ^= stage == 0;
+    }
+
+    /* norm, picture by picture: mean and sum of squares about it, of this warp's 16 channels */
+    uint64_t pixels = 0; /* of this lane's columns */
+#pragma unroll
+    for (int j = 0; j < N / 8; j++) {
+        const int2 two = *(const int2 *)&s->to[8 * j + 2 * t];
+        pixels |= (uint64_t)((two.x >= 0) + 2 * (two.y >= 0)) << 2 * j;
+    }
+    static_assert(N / 4 <= 64, "a bit for each of a lane's columns");
+    const int    channel = block * MAILP_CUDA_WIDE_ROWS + warp * 16 + g;
+    const float  gain[2] = {job.gain[channel], job.gain[channel + 8]}, bias[2] = {job.bias[channel], job.bias[channel + 8]};
+    if (p.cluster > 1) {
+        mailp_dev_cluster_wait(); /* every peer's barriers are there (unseen by test_faults: on a CPU they always are) */
+    }
+#pragma unroll 1
+    for (int m = 0; m < here; m++) {
+        const int      begin = m * S - rank * N;
+        const uint64_t mine = pixels & mailp_dev_ones(mailp_dev_columns_before(begin + S, t)) & ~mailp_dev_ones(mailp_dev_columns_before(begin, t));
+        const float    whole = 1.0f / (16.0f * (float)(p.line.H * p.line.W));
+        float          total = 0.0f, about = 0.0f, mean, inv;
+#pragma unroll
+        for (int i = 0; i < N / 4; i++) {
+            total += mine >> i & 1 ? acc[i / 2 * 4 + i % 2] + acc[i / 2 * 4 + i % 2 + 2] : 0.0f;
+        }
+        const float count = p.cluster > 1 ? 2.0f * mailp_dev_sum<32>((float)mailp_dev_bits_set(mine)) : 16.0f * (float)(p.line.H * p.line.W);
+        const float near = count > 0.0f ? mailp_dev_sum<32>(total) * (job.unscale / count) : 0.0f;
+#pragma unroll
+        for (int i = 0; i < N / 4; i++) {
+            const float a = acc[i / 2 * 4 + i % 2] * job.unscale - near, b = acc[i / 2 * 4 + i % 2 + 2] * job.unscale - near;
+            about += mine >> i & 1 ? a * a + b * b : 0.0f;
+        }
+        about = mailp_dev_sum<32>(about);
+        if (p.cluster > 1) {
+            if (lane < p.cluster) {
+                mailp_dev_push4((float *)&s->stat[rank][warp], (unsigned)lane, make_float4(near, about, count, 0.0f), &s->stats);
+            }
+            mailp_dev_bar_wait(&s->stats, 0);
+            inv = mailp_dev_deviation(&mean, &s->stat[0][warp], p.cluster, 4, whole);
+        } else {
+            mean = near;
+            inv = mailp_dev_rsqrt(about * whole + 1e-5f);
+        }
+#pragma unroll
+        for (int i = 0; i < N / 4; i++) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float &v = acc[i / 2 * 4 + i % 2 + 2 * h];
+                v = mine >> i & 1 ? (v * job.unscale - mean) * inv * gain[h] + bias[h] : v;
+            }
+        }
+    }
+
+    /* residual, ReLU and out; in memory a lane has column 8 j + g, and channels 2 t and 2 t + 1 of 8 */
+    constexpr int TOGETHER = 4; /* loads on their way at once */
+#pragma unroll
+    for (int j0 = 0; j0 < N / 8; j0 += TOGETHER) {
+        uint32_t more[TOGETHER][2][LO] = {};
+        int      to[TOGETHER];
+#pragma unroll
+        for (int i = 0; i < TOGETHER && j0 + i < N / 8; i++) {
+            const int column = 8 * (j0 + i) + g;
+            to[i] = s->to[column];
+            if (job.residual && to[i] >= 0) {
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const uint32_t *from = (const uint32_t *)(const void *)(job.residual + mailp_dev_place(p.line, at0 + column, channel - g + 8 * h, 0)) + t;
+#pragma unroll
+                    for (int e = 0; e < LO; e++) {
+                        more[i][h][e] = from[(size_t)e * (size_t)Q * 16];
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < TOGETHER && j0 + i < N / 8; i++) {
+            const int j = j0 + i;
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float v0 = acc[4 * j + 2 * h], v1 = acc[4 * j + 2 * h + 1];
+                if (job.residual) {
+                    const uint32_t hi = mailp_dev_transpose(more[i][h][0]), lo = SPLIT ? mailp_dev_transpose(more[i][h][LO - 1]) : 0u;
+                    v0 += (mailp_dev_half_first(hi) + mailp_dev_half_first(lo)) * (1.0f / MAILP_CUDA_RAISE);
+                    v1 += (mailp_dev_half_second(hi) + mailp_dev_half_second(lo)) * (1.0f / MAILP_CUDA_RAISE);
+                }
+                if (job.relu) { /* not-a-number stays */
+                    v0 = v0 < 0.0f ? 0.0f : v0;
+                    v1 = v1 < 0.0f ? 0.0f : v1;
+                }
+                if (job.final) {
+                    const int2 two = *(const int2 *)&s->to[8 * j + 2 * t];
+                    if (two.x >= 0) {
+                        job.final[(size_t)two.x * (size_t)p.CO + (size_t)(channel + 8 * h)] = v0;
+                    }
+                    if (two.y >= 0) {
+                        job.final[(size_t)two.y * (size_t)p.CO + (size_t)(channel + 8 * h)] = v1;
+                    }
+                    continue;
+                }
+                const uint32_t hi = mailp_dev_half2(v0 * MAILP_CUDA_RAISE, v1 * MAILP_CUDA_RAISE), hi_out = mailp_dev_transpose(hi);
+                const uint32_t lo_out = SPLIT ? mailp_dev_transpose(mailp_dev_half2_rest(hi, v0 * MAILP_CUDA_RAISE, v1 * MAILP_CUDA_RAISE)) : 0u;
+                if (to[i] >= 0) {
+                    const mailp_cuda_line &line = job.quarters ? p.next : p.line;
+                    uint32_t              *at = (uint32_t *)(void *)(job.out + mailp_dev_place(line, to[i], channel - g + 8 * h, 0)) + t;
+                    at[0] = hi_out;
+                    if (SPLIT) {
+                        at[(size_t)line.Q * 16] = lo_out;
+                    }
+                }
+            }
+        }
+    } /* a block leaves when all pushes into it have come; its own go to blocks that wait for them */
 #else
     (void)p;
 #endif
@@ -3678,6 +4185,7 @@ struct mailp_cuda_stage {  /* a convolution and its GroupNorm */
     int          CI, CO, size, stride;
     const float *hi;       /* the same weights as A fragments (see mailp_cuda_fragment), or NULL */
     float        unscale;  /* what sums of products with them are multiplied by */
+    const float *wide;     /* and for mailp_cuda_wide (see mailp_cuda_wide_job), or NULL */
 };
 
 struct mailp_cuda_camera {
@@ -3690,6 +4198,7 @@ struct mail_cuda_policy {
     mailp_config      config;
     int               device, sm, smem, max_cluster; /* number, compute capability * 10, bytes a block may ask for, largest cluster */
     int               sms;                      /* multiprocessors */
+    int               warpgroups;               /* it multiplies by them, and the program was compiled for that (sm_90a) */
     float            *memory;                   /* device; everything below points into it */
     mailp_cuda_trunk  trunk[2];
     mailp_cuda_camera camera[MAIL_MAX_CAMERAS];
@@ -3873,9 +4382,36 @@ static inline float mailp_cuda_pack_fragments(float *to, const float *w, size_t 
     return 1.0f / scale / MAILP_CUDA_RAISE;
 }
 
-/* A convolution [CO][CI][size][size] -> [CO][size][size][CI], and its norm; with fragments for the fused kernel. */
+static inline mailp_cuda_wide_kind mailp_cuda_wide_kind_of(const mailp_cuda_stage &w) {
+    return w.size == 1 ? MAILP_CUDA_WIDE_1_HALVES : w.stride == 2 ? MAILP_CUDA_WIDE_3_HALVES : MAILP_CUDA_WIDE_3;
+}
+
+/* w [CO][size][size][CI] -> to, of the same size, in the order of mailp_cuda_wide_job; scaled like fragments. */
+static inline void mailp_cuda_pack_wide(float *to, const float *w, size_t CO, size_t size, size_t CI, mailp_cuda_wide_kind kind, float scale) {
+    const size_t part = MAILP_CUDA_WIDE_PART, rows = MAILP_CUDA_WIDE_ROWS, half = part / 2 * rows; /* words of hi, of lo */
+    for (size_t o0 = 0; o0 < CO; o0 += rows) {
+        for (size_t i0 = 0; i0 < CI; i0 += part) {
+            for (int tap = 0; tap < (int)(size * size); tap++, to += 2 * half) {
+                int y = 0, x = 0;
+                if (size > 1) {
+                    mailp_cuda_wide_tap(kind, tap, &y, &x);
+                }
+                for (size_t i = 0; i < half; i++) { /* [4][rows][4] words */
+                    const size_t pair = i % 4, o = i / 4 % rows, eight = i / 4 / rows;
+                    const float *from = w + ((o0 + o) * size * size + (size_t)y * size + (size_t)x) * CI + i0 + eight * 8 + 2 * pair;
+                    uint32_t     h, rest;
+                    mailp_cuda_pack_half(&h, &rest, from[0] * scale, from[1] * scale);
+                    memcpy(to + i, &h, 4);
+                    memcpy(to + half + i, &rest, 4);
+                }
+            }
+        }
+    }
+}
+
+/* A convolution [CO][CI][size][size] -> [CO][size][size][CI], and its norm; with fragments for the fused kernels and what warpgroups take. */
 static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage *s, size_t CI, size_t CO, size_t size,
-                                         size_t stride, const char *at, const char *conv, const char *norm, int fragments) {
+                                         size_t stride, const char *at, const char *conv, const char *norm, int fragments, int wide) {
     const size_t taps = size * size, n = CO * CI * taps;
     float       *w = mailp_cuda_take(l, &s->w, n);
     s->CI = (int)CI;
@@ -3908,12 +4444,18 @@ static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage 
         if (w) {
             s->unscale = mailp_cuda_pack_fragments(to, w, CO, taps, CI);
         }
+        if (wide && CI % MAILP_CUDA_WIDE_PART == 0 && CO % MAILP_CUDA_WIDE_ROWS == 0) {
+            to = mailp_cuda_take(l, &s->wide, n);
+            if (w) {
+                mailp_cuda_pack_wide(to, w, CO, size, CI, mailp_cuda_wide_kind_of(*s), 1.0f / s->unscale / MAILP_CUDA_RAISE);
+            }
+        }
     }
     mailp_cuda_read(l, mailp_cuda_take(l, &s->gain, CO), CO, "%s%s.weight", at, norm);
     mailp_cuda_read(l, mailp_cuda_take(l, &s->bias, CO), CO, "%s%s.bias", at, norm);
 }
 
-static inline void mailp_cuda_load_camera(mailp_cuda_loader *l, mailp_cuda_camera *cam, const mailp_camera_config *c, int fragments) {
+static inline void mailp_cuda_load_camera(mailp_cuda_loader *l, mailp_cuda_camera *cam, const mailp_camera_config *c, int fragments, int wide) {
     const size_t px = c->map_height * c->map_width, kp = c->n_keypoints;
     char         at[256], part[320];
     size_t       width = c->res_width;
@@ -3923,17 +4465,17 @@ static inline void mailp_cuda_load_camera(mailp_cuda_loader *l, mailp_cuda_camer
     cam->feature_dim = (int)c->feature_dim;
     (void)snprintf(at, sizeof at, "obs_encoder.key_model_map.%s.", c->name);
     (void)snprintf(part, sizeof part, "%sbackbone.nets.", at);
-    mailp_cuda_load_stage(l, &cam->stem, 3, width, 7, 2, part, "0", "1", 0);
+    mailp_cuda_load_stage(l, &cam->stem, 3, width, 7, 2, part, "0", "1", 0, 0);
     for (size_t i = 0; i < 8; i++) {
         const int    first = i % 2 == 0 && i > 0; /* the block that halves the picture and doubles the channels */
         const size_t before = width;
         width = first ? width * 2 : width;
         (void)snprintf(part, sizeof part, "%sbackbone.nets.%zu.%zu.", at, 4 + i / 2, i % 2);
-        mailp_cuda_load_stage(l, &cam->conv1[i], before, width, 3, first ? 2 : 1, part, "conv1", "bn1", fragments);
-        mailp_cuda_load_stage(l, &cam->conv2[i], width, width, 3, 1, part, "conv2", "bn2", fragments);
+        mailp_cuda_load_stage(l, &cam->conv1[i], before, width, 3, first ? 2 : 1, part, "conv1", "bn1", fragments, wide);
+        mailp_cuda_load_stage(l, &cam->conv2[i], width, width, 3, 1, part, "conv2", "bn2", fragments, wide);
         if (first) {
             mailp_cuda_load_stage(l, &cam->down[i], before, width, 1, 2, part, "downsample.0", "downsample.1",
-                                  fragments);
+                                  fragments, wide);
         }
     }
     mailp_cuda_load(l, &cam->kp_w, kp * width, at, "pool.nets.weight");
@@ -4080,7 +4622,7 @@ static inline void mailp_cuda_load_policy(mailp_cuda_loader *l, mail_cuda_policy
         }
     }
     for (size_t i = 0; i < c->n_cameras; i++) {
-        mailp_cuda_load_camera(l, &p->camera[i], &c->camera[i], p->sm >= 90);
+        mailp_cuda_load_camera(l, &p->camera[i], &c->camera[i], p->sm >= 90, p->warpgroups);
     }
     if (c->n_cameras) {
         float *table = mailp_cuda_take(l, &p->image_table, 3 * 256);
@@ -4151,6 +4693,7 @@ struct mailp_cuda_wish {
     int robots;            /* only loops of so many robots a cluster; 0: any */
     int shape;             /* only this shape of fused convolutions, counted from 1; 0: any */
     int ahead;             /* the observation goes ahead of the loop, even one that could go with it */
+    int wide;              /* 1: cameras by mailp_cuda_wide if that can be, -1: never; 0: as is faster */
 };
 
 /* One compiled shape of mailp_cuda_loop. */
@@ -4187,6 +4730,8 @@ struct mail_cuda_session {
     unsigned char     *stage;                    /* pictures on their way from the host */
     size_t             stage_bytes;
     float             *map[MAILP_CUDA_EYES][4], *stats[MAILP_CUDA_EYES]; /* activations of an encoder; statistics of a convolution */
+    int                wide[MAIL_MAX_CAMERAS];   /* this camera goes by mailp_cuda_wide */
+    uint4             *line[MAILP_CUDA_EYES][4][3]; /* its maps, by stages: input and output of a block, middle, quarters of the stage before */
     float             *features[MAIL_MAX_CAMERAS], *keypoints[MAIL_MAX_CAMERAS]; /* [B][feature_dim], [B][n_keypoints][2] */
     float             *goal_in;                  /* [B][lang_dim] */
     float             *obs, *tok;                /* [B][T][state_dim], [B][T][d] */
@@ -4504,12 +5049,13 @@ static inline mailp_cuda_sampler mailp_cuda_sampler_init(const mail_cuda_session
     return a;
 }
 
-/* How many clusters of this shape, of blocks with 256 threads, the device can run at once; 0: none. One block is no cluster:
+/* How many clusters of this shape the device can run at once; 0: none. One block is no cluster:
    it is launched without the attribute, and any device that has the memory takes it. */
 template <class Args>
-static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared, int sms) {
+static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, size_t shared, int sms, unsigned threads = 256) {
 #ifdef MAIL_CUDA_ON_CPU
     (void)kernel;
+    (void)threads;
     return shared <= (size_t)cpucuda::device.smem && cluster <= cpucuda::device.max_cluster ? sms / cluster : 0;
 #else
     cudaLaunchConfig_t  config = {};
@@ -4517,7 +5063,7 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
     int                 n = 0;
     cudaError_t         e = mailp_cuda_allow((const void *)kernel, shared, (unsigned)cluster);
     config.gridDim = dim3((unsigned)cluster);
-    config.blockDim = dim3(256);
+    config.blockDim = dim3(threads);
     config.dynamicSmemBytes = shared;
     attribute[0].id = cudaLaunchAttributeClusterDimension;
     attribute[0].val.clusterDim.x = (unsigned)cluster;
@@ -4526,7 +5072,7 @@ static inline int mailp_cuda_active_clusters(void (*kernel)(Args), int cluster, 
     config.attrs = attribute;
     config.numAttrs = 1;
     if (e == cudaSuccess && cluster == 1) {
-        e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, (const void *)kernel, 256, shared);
+        e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, (const void *)kernel, (int)threads, shared);
         n *= sms;
     } else if (e == cudaSuccess) {
         e = cudaOccupancyMaxActiveClusters(&n, (const void *)kernel, &config);
@@ -4751,8 +5297,8 @@ static inline void mailp_cuda_queue_stem(mailp_cuda_queue *q, const mailp_cuda_w
     norm->relu = 1;
 }
 
-/* out = relu(norm(conv(in))), pooled, of cameras with pictures of the same size. */
-static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W) {
+/* out = relu(norm(conv(in))), pooled, of cameras with pictures of the same size; wide: as the first lines of the session. */
+static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W, int wide) {
     mailp_cuda_norm_args norm;
     const size_t         room = (size_t)s->policy->smem;
     if (s->wish.plain || !work->w->hi || room < sizeof(mailp_cuda_stem_shared<4, 6, 2, 2>)) {
@@ -4772,6 +5318,10 @@ static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_s
         mailp_cuda_queue_stem<4, 6, 2, 2>(q, work, n, s->wish.half, s->B, H, W, &norm);
     } else {
         mailp_cuda_queue_stem<8, 8, 5, 2>(q, work, n, s->wish.half, s->B, H, W, &norm);
+    }
+    norm.line = mailp_cuda_line_of(norm.H, norm.W, s->B);
+    for (int i = 0; i < n && wide; i++) {
+        norm.eye[i].line = s->line[i][0][0];
     }
     mailp_cuda_queue_norm(q, norm, s->B, n);
 }
@@ -4952,6 +5502,138 @@ static inline void mailp_cuda_queue_stage(mailp_cuda_queue *q, const mail_cuda_s
     }
 }
 
+/* ---- many pictures by warpgroups ---- */
+
+struct mailp_cuda_wide_shape {
+    int    columns;
+    size_t shared[2]; /* bytes without inputs, by SPLIT */
+    void (*split)(mailp_cuda_wide_args);
+    void (*single)(mailp_cuda_wide_args);
+};
+struct mailp_cuda_wide_choice { /* of a convolution's tiles; shape NULL: none fits */
+    const mailp_cuda_wide_shape *shape;
+    int                          together, cluster, slots;
+    size_t                       shared;
+};
+
+/* The tile for convolutions of this kind from CI to CO channels, whose output is a line of so many pictures, `jobs` of them in one launch. */
+static inline mailp_cuda_wide_choice mailp_cuda_choose_wide(const mail_cuda_session *s, const mailp_cuda_line &line, int CI, int CO, int jobs, int same) {
+    static const mailp_cuda_wide_shape shapes[] = {
+#define MAILP_CUDA_WIDE(N) {N, {sizeof(mailp_cuda_wide_shared<N, false>) + 511, sizeof(mailp_cuda_wide_shared<N, true>) + 511}, mailp_cuda_wide<N, true>, mailp_cuda_wide<N, false>}
+        MAILP_CUDA_WIDE(152), MAILP_CUDA_WIDE(136), MAILP_CUDA_WIDE(96), MAILP_CUDA_WIDE(48),
+#undef MAILP_CUDA_WIDE
+    };
+    mailp_cuda_wide_choice best = {};
+    double                 least = 0.0;
+    const int              split = !s->wish.half, length = line.H * line.P - 1;
+    for (const auto &shape : shapes) {
+        const int    N = shape.columns, together = length > N ? 1 : (N - length) / line.S + 1, cluster = (length + N - 1) / N;
+        const int    L = mailp_cuda_wide_places(N, line.P, same ? MAILP_CUDA_WIDE_3 : MAILP_CUDA_WIDE_3_HALVES);
+        const size_t part = (size_t)((1 + split) * L * 64);
+        const int    slots = 2 * (shape.shared[split] + 3 * part + 1024) <= (size_t)s->policy->smem + 1024 && !same ? 3 : 2; /* if two blocks fit an SM */
+        const size_t shared = shape.shared[split] + (size_t)slots * part;
+        if (cluster > s->policy->max_cluster || shared > (size_t)s->policy->smem ||
+            (cluster > 1 && mailp_cuda_active_clusters(split ? shape.split : shape.single, cluster, shared, s->policy->sms, MAILP_CUDA_WIDE_NT) < 1)) {
+            continue;
+        }
+        /* cycles: a block's products; two blocks an SM share the tensor cores, and one alone uses them for half of its time */
+        const double blocks = (double)((s->B + together - 1) / together * cluster * (CO / MAILP_CUDA_WIDE_ROWS) * jobs) / s->policy->sms;
+        const double one = 4000.0 + (double)CI / MAILP_CUDA_WIDE_PART * 9.0 * ((split ? 3.0 : 1.0) * N + 40.0);
+        const double cycles = (blocks <= 1.0 ? 1.3 : 2.0 * ceil(blocks / 2.0)) * one;
+        if (!best.shape || cycles < least) {
+            best = {&shape, together, cluster, slots, shared};
+            least = cycles;
+        }
+    }
+    return best;
+}
+
+/* A convolution as one of a launch. */
+struct mailp_cuda_wide_work {
+    const mailp_cuda_stage *w;
+    const uint4            *in, *residual;
+    uint4                  *out;
+    float                  *final;
+    int                     relu, quarters;
+};
+static inline void mailp_cuda_queue_wide(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_wide_work *work, int n, int H, int W) {
+    const mailp_cuda_stage      &w = *work->w;
+    mailp_cuda_wide_args         a = {};
+    a.line = mailp_cuda_line_of(H, W, s->B);
+    a.next = mailp_cuda_line_of((H + 1) / 2, (W + 1) / 2, s->B);
+    a.CI = w.CI;
+    a.CO = w.CO;
+    a.images = s->B;
+    int large = 0;
+    for (int i = 0; i < n; i++) {
+        mailp_cuda_wide_job &job = a.job[i];
+        job.in = work[i].in;
+        job.weights = (const uint4 *)(const void *)work[i].w->wide;
+        job.residual = work[i].residual;
+        job.out = work[i].out;
+        job.final = work[i].final;
+        job.gain = work[i].w->gain;
+        job.bias = work[i].w->bias;
+        job.unscale = work[i].w->unscale;
+        job.relu = work[i].relu;
+        job.quarters = work[i].quarters;
+        job.kind = mailp_cuda_wide_kind_of(*work[i].w);
+        large += work[i].w->size > 1;
+    }
+    const mailp_cuda_wide_choice choice = mailp_cuda_choose_wide(s, a.line, w.CI, w.CO, large ? large : n, w.stride == 1);
+    a.together = choice.together;
+    a.cluster = choice.cluster;
+    a.slots = choice.slots;
+    mailp_cuda_launch(q, s->wish.half ? choice.shape->single : choice.shape->split,
+                      dim3((unsigned)((s->B + a.together - 1) / a.together * (w.CO / MAILP_CUDA_WIDE_ROWS) * a.cluster), (unsigned)n), MAILP_CUDA_WIDE_NT,
+                      choice.shared, a, (unsigned)a.cluster);
+}
+
+/* Whether a camera's convolutions all go by mailp_cuda_wide. */
+static inline int mailp_cuda_wide_fits(const mail_cuda_session *s, const mailp_cuda_camera *cam) {
+    int H = (cam->height + 3) / 4, W = (cam->width + 3) / 4;
+    if (s->wish.plain || s->wish.wide < 0 || !s->policy->warpgroups) {
+        return 0;
+    }
+    for (int i = 0; i < 8; i++) {
+        const mailp_cuda_stage &w = cam->conv1[i];
+        if (!w.wide || !cam->conv2[i].wide || (w.stride > 1 && !cam->down[i].wide)) {
+            return 0;
+        }
+        H = w.stride > 1 ? (H + 1) / 2 : H;
+        W = w.stride > 1 ? (W + 1) / 2 : W;
+        const mailp_cuda_line line = mailp_cuda_line_of(H, W, s->B);
+        if (!mailp_cuda_choose_wide(s, line, w.CI, w.CO, 1, w.stride == 1).shape || !mailp_cuda_choose_wide(s, line, w.CO, w.CO, 1, 1).shape) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Eight blocks of n cameras by warpgroups; the first maps are lines already. The last goes to s->map[e][0]. */
+static inline void mailp_cuda_queue_blocks_wide(mailp_cuda_queue *q, mail_cuda_session *s, const mailp_cuda_camera *cam, int n, int H, int W) {
+    for (int i = 0; i < 8; i++) {
+        mailp_cuda_wide_work work[MAILP_CUDA_JOBS];
+        const int            g = i / 2, down = cam->down[i].w != NULL;
+        H = down ? (H + 1) / 2 : H;
+        W = down ? (W + 1) / 2 : W;
+        for (int e = 0; e < n; e++) {
+            uint4 *const *line = s->line[e][g];
+            work[e] = {&cam[e].conv1[i], down ? line[2] : line[0], NULL, line[1], NULL, 1, 0};
+            if (down) {
+                work[n + e] = {&cam[e].down[i], line[2], NULL, line[0], NULL, 0, 0};
+            }
+        }
+        mailp_cuda_queue_wide(q, s, work, down ? 2 * n : n, H, W);
+        for (int e = 0; e < n; e++) {
+            uint4 *const *line = s->line[e][g];
+            const int     quarters = i % 2 && i < 7;
+            work[e] = {&cam[e].conv2[i], line[1], line[0], quarters ? s->line[e][g + 1][2] : line[0], i == 7 ? s->map[e][0] : NULL, 1, quarters};
+        }
+        mailp_cuda_queue_wide(q, s, work, n, H, W);
+    }
+}
+
 /* Pictures of n cameras like the first of them -> features in the ring, from `at` on. */
 static inline void mailp_cuda_queue_cameras(mailp_cuda_queue *q, mail_cuda_session *s, int camera, int n, int at) {
     const mailp_cuda_camera *cam = &s->policy->camera[camera];
@@ -4963,12 +5645,19 @@ static inline void mailp_cuda_queue_cameras(mailp_cuda_queue *q, mail_cuda_sessi
         x[e] = s->map[e][0];
         y[e] = s->map[e][1];
         skip[e] = s->map[e][2];
-        work[e] = {&cam[e].stem, x[e], s->picture[camera + e], NULL, 1, y[e], s->stats[e], NULL};
+        work[e] = {&cam[e].stem, x[e], s->picture[camera + e], NULL, 1, s->map[e][3], s->stats[e], NULL};
     }
-    mailp_cuda_queue_first(q, s, work, n, H, W);
+    mailp_cuda_queue_first(q, s, work, n, H, W, s->wide[camera]);
     H = (H + 3) / 4;
     W = (W + 3) / 4;
-    for (int i = 0; i < 8; i++) {
+    if (s->wide[camera]) {
+        mailp_cuda_queue_blocks_wide(q, s, cam, n, H, W);
+        for (int i = 0; i < 3; i++) {
+            H = (H + 1) / 2;
+            W = (W + 1) / 2;
+        }
+    }
+    for (int i = 0; i < 8 && !s->wide[camera]; i++) {
         const int stride = cam->conv1[i].stride, HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride;
         const int down = cam->down[i].w != NULL; /* the block's output takes the place of its input, or of the shortcut, which then becomes the input */
         for (int e = 0; e < n; e++) {
@@ -5129,6 +5818,9 @@ static inline mail_status mailp_cuda_policy_build(mail_cuda_policy **out, const 
         e = cudaFuncGetAttributes(&about, (const void *)mailp_cuda_loop<8, 0, 5, 1, false>);
         status = mailp_cuda_check(e, "looking for kernels (is the program compiled for this GPU?)", err);
         p->sm = e == cudaSuccess && about.ptxVersion < p->sm ? about.ptxVersion : p->sm;
+        /* without the architecture's own features (sm_90 in place of sm_90a) the kernel is empty, which needs few registers */
+        e = status == MAIL_OK ? cudaFuncGetAttributes(&about, (const void *)mailp_cuda_wide<MAILP_CUDA_WIDE_MOST, true>) : e;
+        p->warpgroups = e == cudaSuccess && p->sm == 90 && about.numRegs > 64;
     }
     p->smem = smem;
     p->sms = sms;
@@ -5322,11 +6014,27 @@ static inline size_t mailp_cuda_session_layout(mail_cuda_session *s, unsigned ch
         s->features[i] = floats(B * (size_t)cam->feature_dim);
         s->keypoints[i] = floats(B * (size_t)cam->n_keypoints * 2);
     }
+    size_t line[4][2] = {}; /* places and quarters of them, times channels */
+    int    narrow_maps = 0;
+    for (size_t i = 0; i < c.n_cameras; i++) {
+        const mailp_cuda_camera *cam = &p->camera[i];
+        narrow_maps = narrow_maps || !s->wide[i];
+        for (int k = 0, H = (cam->height + 3) / 4, W = (cam->width + 3) / 4; k < 4 && s->wide[i]; k++, H = (H + 1) / 2, W = (W + 1) / 2) {
+            const size_t n = (size_t)mailp_cuda_line_of(H, W, s->B).Q * (size_t)cam->conv2[2 * k].CO;
+            line[k][0] = std::max(line[k][0], n);
+            line[k][1] = k ? std::max(line[k][1], n / 2 * 4) : 0;
+        }
+    }
     for (int i = 0; i < s->eyes && c.n_cameras; i++) {
-        for (int k = 0; k < 4; k++) {
-            s->map[i][k] = floats(map);
+        for (int k = 0; k < 4; k++) { /* the first and the last are enough for those that have lines */
+            s->map[i][k] = k == 0 || k == 3 || narrow_maps ? floats(map) : NULL;
         }
         s->stats[i] = floats(stats);
+        for (int k = 0; k < 4; k++) {
+            for (int n = 0; n < 3; n++) {
+                s->line[i][k][n] = (uint4 *)(void *)floats(line[k][n / 2]);
+            }
+        }
     }
     if (c.n_cameras) {
         s->stage = (unsigned char *)take(s->stage_bytes);
@@ -5670,6 +6378,9 @@ static inline mail_status mailp_cuda_session_build(mail_cuda_session **out, cons
         s->eyes = std::max(s->eyes, mailp_cuda_alike(policy, i));
     }
     mailp_cuda_choose_loop(s);
+    for (size_t i = 0; i < c.n_cameras; i++) {
+        s->wide[i] = (s->B >= MAILP_CUDA_WIDE_ROBOTS || wish.wide > 0) && mailp_cuda_wide_fits(s, &policy->camera[i]);
+    }
     const size_t bytes = mailp_cuda_session_layout(s, NULL);
     status = mailp_cuda_check(cudaMalloc((void **)&s->memory, bytes), "allocating memory for a session", err);
     if (status == MAIL_OK) {

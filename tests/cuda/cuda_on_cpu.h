@@ -65,6 +65,9 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(8) int2 {
+    int x, y;
+};
 struct alignas(8) uint2 {
     unsigned x, y;
 };
@@ -144,13 +147,13 @@ struct Block {
 };
 
 struct MBar {
-    int pending, tx;
+    int count, pending, tx;
     unsigned phase;
-}; /* an mbarrier: arrivals and bytes still due */
+}; /* an mbarrier: arrivals of a phase; arrivals and bytes still due */
 inline MBar nobody; /* stands for the barrier of a copy that has none */
 inline void settle(MBar *b) {
     if (b->pending == 0 && b->tx == 0) {
-        b->pending = 1;
+        b->pending = b->count;
         ++b->phase;
     }
 }
@@ -752,17 +755,21 @@ inline void mma_sums(float d[4], const Warp *w, unsigned p, int lane, int inputs
     d[2] = (float)s2;
     d[3] = (float)s3;
 }
-inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*value)(uint32_t), int line) {
-    Fiber *f = cur;
-    Warp *w = f->w;
-    unsigned p = f->warp_ops++ & 1;
-    static const std::vector<double> number = [value] {
+inline const double *half_values(float (*value)(uint32_t)) { /* of all 65536 */
+    static const std::vector<double> values = [value] {
         std::vector<double> v(1 << 16);
         for (uint32_t h = 0; h < 1 << 16; ++h) {
             v[h] = value(h);
         }
         return v;
     }();
+    return values.data();
+}
+inline void mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*value)(uint32_t), int line) {
+    Fiber *f = cur;
+    Warp *w = f->w;
+    unsigned p = f->warp_ops++ & 1;
+    const double *number = half_values(value);
     const int g = f->lane / 4, t = f->lane % 4;
     for (int i = 0; i < 8; ++i) {
         w->a[p][g + 8 * (i / 2 % 2)][2 * t + i % 2 + 8 * (i / 4)] = number[a[i / 2] >> i % 2 * 16 & 0xffffu];
@@ -796,6 +803,42 @@ inline void mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2], int l
     }
     arrive(w->bar, line);
     mma_sums(d, w, p, f->lane, 8);
+}
+
+/* A lane's part of a warpgroup's product, at once: its operands are complete, or a barrier was forgotten. */
+template <class Operand>
+inline void half_row(double v[16], const Operand &m, int row, const double *number) {
+    for (int eight = 0; eight < 2; ++eight) {
+        const unsigned char *at = m.at + (size_t)(row / 8) * m.rows + (size_t)eight * m.inputs + (size_t)(row % 8 * 16);
+        if (!m.inputs) { /* rows of 64 bytes, whose pieces of 16 change places as their addresses say */
+            const uintptr_t flat = (uintptr_t)m.at + (size_t)(row * 64 + eight * 16);
+            at = (const unsigned char *)(flat ^ (flat >> 7 & 3) << 4);
+        }
+        uint16_t h[8];
+        memcpy(h, at, sizeof h);
+        for (int k = 0; k < 8; ++k) {
+            v[8 * eight + k] = number[h[k]];
+        }
+    }
+}
+template <int N, class Operand>
+inline void product(float *d, const Operand &a, const Operand &b, int add, float (*value)(uint32_t)) {
+    const int lane = cur->lane, g = lane / 4, t = lane % 4, warp = (int)cur->tid.x / 32 % 4;
+    const double *number = half_values(value);
+    double row0[16], row1[16], col[16];
+    half_row(row0, a, 16 * warp + g, number);
+    half_row(row1, a, 16 * warp + g + 8, number);
+    for (int i = 0; i < N / 4; ++i) {
+        float *at = d + i / 2 * 4 + i % 2;
+        double s0 = add ? at[0] : 0.0, s1 = add ? at[2] : 0.0;
+        half_row(col, b, i / 2 * 8 + 2 * t + i % 2, number);
+        for (int k = 0; k < 16; ++k) {
+            s0 += row0[k] * col[k];
+            s1 += row1[k] * col[k];
+        }
+        at[0] = (float)s0;
+        at[2] = (float)s1;
+    }
 }
 
 inline void need_full(unsigned m) {
@@ -1194,10 +1237,11 @@ static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what
     return cudaSuccess;
 }
 struct cudaFuncAttributes {
-    int ptxVersion;
+    int ptxVersion, numRegs;
 };
 static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *about, const void *) {
     about->ptxVersion = cpucuda::device.compiled_for;
+    about->numRegs = 128;
     return cudaSuccess;
 }
 static inline cudaError_t cudaGetLastError() {

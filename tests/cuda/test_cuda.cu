@@ -228,7 +228,7 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
     ct_device            din(in), dw(w), dg(gain), db(bias), dskip(skip), out(n_out), stats(n_out);
     mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, 1.0f};
+    mailp_cuda_stage     stage = {dw, dg, db, CI, CO, size, stride, NULL, 1.0f, NULL};
     mailp_cuda_norm_args norm;
     mailp_cuda_queue_conv(&q, stage, out, stats, din, images, H, W, &norm);
     norm.relu = 1;
@@ -254,7 +254,7 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     mail_cuda_policy  policy;
     mail_cuda_session session;
     mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, unscale};
+    mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, unscale, NULL};
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);
     policy.smem = 227 * 1024;
@@ -269,6 +269,82 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     CHECK(mailp_cuda_queue_fused(&q, &session, &work, 1, H, W) == 1);
     CHECK(q.error == cudaSuccess);
     const floats got = out.host();
+    CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
+    return ct_hash(got);
+}
+
+/* Pictures [images][H][W][C] -> a line of them, and the other way round; quarters: of even and odd rows and columns. */
+static floats line_of(const floats &in, int images, int H, int W, int C, bool quarters) {
+    const int             h = quarters ? (H + 1) / 2 : H, w = quarters ? (W + 1) / 2 : W;
+    const mailp_cuda_line line = mailp_cuda_line_of(h, w, images);
+    floats                out((size_t)(quarters ? 4 : 1) * (size_t)line.Q * (size_t)C);
+    uint16_t             *halves = (uint16_t *)(void *)out.data();
+    for (int i = 0; i < images * H * W * C; i++) {
+        const int    c = i % C, x = i / C % W, y = i / C / W % H, n = i / C / W / H, quarter = quarters ? (y & 1) * 2 + (x & 1) : 0;
+        const int    place = n * line.S + ((quarters ? y / 2 : y) + 1) * line.P + (quarters ? x / 2 : x) + 1;
+        const float  v = in[(size_t)i] * MAILP_CUDA_RAISE;
+        const size_t at = (mailp_dev_place(line, place, c / 8 * 8, 0) + (size_t)(quarter * (C / 32) * 2) * (size_t)line.Q * 4) * 8 + (size_t)(c % 8);
+        uint32_t     hi, lo;
+        mailp_cuda_pack_half(&hi, &lo, v, 0.0f);
+        halves[at] = (uint16_t)hi;
+        halves[at + (size_t)line.Q * 32] = (uint16_t)lo;
+    }
+    return out;
+}
+
+/* By warpgroups: as fused_case. The output as a line, in quarters or as pictures; whatever is no pixel stays zero. */
+static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int sms, const char *form) {
+    const int    HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride, K = size * size * CI;
+    const size_t n_out = (size_t)(images * HO * WO * CO), n_w = (size_t)(CO * K);
+    const floats in = ct_normal((size_t)(images * H * W * CI), 1), w = ct_normal(n_w, 2, (float)(1.0 / sqrt((double)K)));
+    const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.5f), bias = ct_normal((size_t)CO, 4, 0.3f), skip = ct_normal(n_out, 5);
+    const bool   quarters = strcmp(form, "quarters") == 0, final = strcmp(form, "pictures") == 0;
+    floats       hi(n_w), packed(n_w);
+    doubles      want, wide_skip(skip.begin(), skip.end());
+    mailp_cuda_stage stage = {NULL, NULL, NULL, CI, CO, size, stride, NULL, 1.0f, NULL};
+    stage.unscale = mailp_cuda_pack_fragments(hi.data(), w.data(), (size_t)CO, (size_t)(size * size), (size_t)CI);
+    mailp_cuda_pack_wide(packed.data(), w.data(), (size_t)CO, (size_t)size, (size_t)CI, mailp_cuda_wide_kind_of(stage), 1.0f / stage.unscale / MAILP_CUDA_RAISE);
+    conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
+    const floats      skip_line = line_of(skip, images, HO, WO, CO, false);
+    const floats      empty = line_of(floats(n_out), images, HO, WO, CO, quarters);
+    ct_device         din(line_of(in, images, H, W, CI, stride > 1)), dw(packed), dg(gain), db(bias), dskip(skip_line), out(empty), pictures(n_out);
+    mail_cuda_policy  policy;
+    mail_cuda_session session;
+    mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
+    memset((void *)&policy, 0, sizeof policy);
+    memset((void *)&session, 0, sizeof session);
+    policy.smem = 227 * 1024;
+    policy.max_cluster = 16;
+    policy.sms = sms;
+    session.policy = &policy;
+    session.B = images;
+    session.wish.half = half;
+    stage.gain = dg;
+    stage.bias = db;
+    stage.wide = dw;
+    auto line = [](ct_device &d) { return (uint4 *)(void *)(float *)d; };
+    const mailp_cuda_wide_work work = {&stage, line(din), residual ? line(dskip) : NULL, line(out), final ? (float *)pictures : NULL, 1, quarters};
+    mailp_cuda_queue_wide(&q, &session, &work, 1, HO, WO);
+    CHECK(q.error == cudaSuccess);
+    floats got = pictures.host();
+    if (!final) { /* back to pictures; all else is zero */
+        floats                mask(n_out, 1.0f), all = out.host();
+        const floats          there = line_of(mask, images, HO, WO, CO, quarters);
+        const mailp_cuda_line l = mailp_cuda_line_of(quarters ? (HO + 1) / 2 : HO, quarters ? (WO + 1) / 2 : WO, images);
+        const uint16_t       *halves = (const uint16_t *)(const void *)all.data(), *marks = (const uint16_t *)(const void *)there.data();
+        for (int i = 0; i < images * HO * WO * CO; i++) {
+            const int    c = i % CO, x = i / CO % WO, y = i / CO / WO % HO, n = i / CO / WO / HO, quarter = quarters ? (y & 1) * 2 + (x & 1) : 0;
+            const int    place = n * l.S + ((quarters ? y / 2 : y) + 1) * l.P + (quarters ? x / 2 : x) + 1;
+            const size_t at = (mailp_dev_place(l, place, c / 8 * 8, 0) + (size_t)(quarter * (CO / 32) * 2) * (size_t)l.Q * 4) * 8 + (size_t)(c % 8);
+            got[(size_t)i] = (mailp_cuda_from_half(halves[at]) + mailp_cuda_from_half(halves[at + (size_t)l.Q * 32])) / MAILP_CUDA_RAISE;
+        }
+        size_t stray = 0;
+        for (size_t i = 0; i < 2 * all.size(); i++) {
+            const size_t hi_of = i / 32 / (size_t)l.Q % 2 ? i - (size_t)l.Q * 32 : i;
+            stray += halves[i] != 0 && marks[hi_of] == 0;
+        }
+        CHECK_MSG(stray == 0, "%zu values beside the pictures", stray);
+    }
     CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
     return ct_hash(got);
 }
@@ -299,7 +375,7 @@ static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms)
     mail_cuda_policy  policy;
     mail_cuda_session session;
     mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, unscale};
+    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, unscale, NULL};
     memset((void *)&policy, 0, sizeof policy);
     memset((void *)&session, 0, sizeof session);
     policy.sms = sms;
@@ -309,12 +385,12 @@ static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms)
     session.eyes = 1;
     session.wish.half = half;
     const mailp_cuda_work work = {&stage, out, din, NULL, 1, raw, stats, NULL};
-    mailp_cuda_queue_first(&q, &session, &work, 1, H, W);
+    mailp_cuda_queue_first(&q, &session, &work, 1, H, W, 0);
     CHECK(q.error == cudaSuccess);
     const floats got = out.host();
     CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
     session.wish.plain = 1;
-    mailp_cuda_queue_first(&q, &session, &work, 1, H, W);
+    mailp_cuda_queue_first(&q, &session, &work, 1, H, W, 0);
     CHECK(q.error == cudaSuccess && ct_distance(out.host(), want) < 1e-6);
     return ct_hash(got);
 }
@@ -829,6 +905,14 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"fused conv 3x3, few small pictures, one block", [] { return fused_case(1, 3, 4, 64, 16, 3, 1, true, false, 14); }},
         {"fused conv 1x1, few pictures, stride 2", [] { return fused_case(1, 8, 8, 256, 32, 1, 2, false, false, 12); }},
         {"fused conv 3x3, the shape it chooses", [] { return fused_case(1, 16, 16, 64, 64, 3, 1, true, false, 0); }},
+        {"wide conv 3x3, 2 images a block", [] { return wide_case(3, 8, 8, 64, 64, 3, 1, true, false, 1, "line"); }},
+        {"wide conv 3x3, 3 blocks an image", [] { return wide_case(2, 16, 15, 32, 64, 3, 1, true, false, 132, "line"); }},
+        {"wide conv 3x3, 4 images a block, pictures", [] { return wide_case(5, 4, 4, 96, 128, 3, 1, true, false, 1, "pictures"); }},
+        {"wide conv 3x3, quarters", [] { return wide_case(3, 8, 7, 64, 64, 3, 1, true, false, 1, "quarters"); }},
+        {"wide conv 3x3, stride 2", [] { return wide_case(3, 15, 16, 64, 64, 3, 2, false, false, 1, "line"); }},
+        {"wide conv 3x3, stride 2, 2 blocks an image", [] { return wide_case(1, 20, 32, 32, 64, 3, 2, false, false, 132, "line"); }},
+        {"wide conv 1x1, stride 2", [] { return wide_case(4, 16, 15, 64, 64, 1, 2, false, false, 1, "line"); }},
+        {"wide conv 3x3, one half product", [] { return wide_case(3, 8, 8, 64, 64, 3, 1, true, true, 1, "line"); }},
         {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 0); }},
         {"loop D-Ma, d_state 16, 2 frames, 5 actions", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 1, 2); }},
         {"loop D-Ma, d_state 16, 1 frame, 5 actions", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 1, 2); }},

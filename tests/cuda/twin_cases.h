@@ -315,6 +315,29 @@ static uint64_t robot_camera_case(int on_plain_path) {
     return t.judge(1e-5);
 }
 
+/* More robots than mailp_cuda_few is for: by warpgroups on a GPU that has them, of pictures with odd sizes in later stages, a few to a block. */
+static uint64_t many_robots_case(void) {
+    random_policy r = ct_released(MAIL_D_MA, 1, 5, 2);
+    r.n_layers = 1;
+    r.height[0] = r.height[1] = 24;
+    r.width[0] = r.width[1] = 32;
+    mail_policy      *policy = ct_load(r);
+    mail_cuda_options o = mail_cuda_options_init();
+    o.session.sampler = MAIL_SAMPLER_DDIM;
+    o.session.n_steps = 1;
+    o.session.batch = MAILP_CUDA_WIDE_ROBOTS;
+    twin                    t("many robots", policy, o, 0);
+    std::vector<floats>     memory(2 * o.session.batch);
+    std::vector<mail_image> images;
+    CHECK(t.robots->wide[0] == t.gpu->warpgroups);
+    for (unsigned i = 0; i < 2 * o.session.batch; i++) {
+        images.push_back(twin_picture(memory[i], MAIL_RGB8, 24, 32, 0, 0, i));
+    }
+    t.same(mail_observe(t.cpu, images.data(), images.size(), &t.err), mail_cuda_observe(t.robots, images.data(), images.size(), &t.err2));
+    t.plan();
+    return t.judge(1e-5);
+}
+
 /* Cameras of a few pixels by the plain path: their last maps are larger than the first. */
 static uint64_t tiny_camera_case(void) {
     random_policy r = ct_released(MAIL_D_MA, 1, 5, 2);
@@ -352,6 +375,7 @@ static std::vector<ct_case> twin_cases(void) {
     cases.push_back({"beside mail.h: D-Tr, released widths", [] { return twin_wide_case(MAIL_D_TR, 10, TWIN_DDIM, 0); }});
     cases.push_back({"beside mail.h: ED-Tr, released widths", [] { return twin_wide_case(MAIL_ED_TR, 5, TWIN_DDIM, 0); }});
     cases.push_back({"beside mail.h: pictures", picture_case});
+    cases.push_back({"beside mail.h: many robots with a camera", many_robots_case});
     cases.push_back({"beside mail.h: tiny cameras, plain", tiny_camera_case});
     return cases;
 }
