@@ -18,7 +18,7 @@
        cudaStreamSynchronize(stream);                                    nothing before this line has waited for the GPU
        mail_cuda_session_check(robots, &err);                            was everything finite?
 
-   build:  nvcc -std=c++17 -O3 -arch=sm_90a program.cu               (any GPU from sm_80 on)
+   build:  nvcc -std=c++17 -O3 -arch=sm_90a program.cu               (any GPU from sm_80 on; sm_90 without the a is slower for many robots)
 
    What runs: a decision is one CUDA graph, recorded when the session is created; encoding the cameras is another. The
    denoising loop of a Mamba policy is one launch on a GPU with thread-block clusters (sm_90 and later); everything else, and
@@ -41,7 +41,7 @@
    fact; a plan is not spread over calls, because a queued one runs while the loop goes on; there is no plan within a time,
    for which n_steps with DDIM is the tool; a policy with cameras takes pictures only, no features.
 
-   Measured in parts on an NVIDIA H100 (bench/RESULTS.md), not yet as a whole: the kernels are tested on a CPU stand-in and
+   Measured on an NVIDIA H200, its latest kernels in parts (bench/RESULTS.md): they are tested on a CPU stand-in and
    compiled for sm_80, sm_90a and sm_120; what that cannot show (memory ordering, inline PTX, speed) is for
    bench/device_run.sh. Needs the CUDA Toolkit 12.1 or later.
 
@@ -2400,7 +2400,8 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(const __grid_const
 
 /* GroupNorm with 16 channels a group: one group is the 16 rows of a tensor-core tile. The sums stay on chip until the blocks that
    share a picture's group have told each other mean and sum of squares of their parts, so nothing but the finished map goes to
-   memory. Two kernels: mailp_cuda_many for throughput, mailp_cuda_few for latency. */
+   memory. Three kernels: mailp_cuda_few for latency; for throughput mailp_cuda_wide, on GPUs that have products of warpgroups, and
+   mailp_cuda_many. */
 enum {
     MAILP_CUDA_FUSED_WARPS = 8,
     MAILP_CUDA_FUSED_PART = 64, /* inputs whose weights follow each other */
@@ -4693,7 +4694,7 @@ struct mailp_cuda_wish {
     int robots;            /* only loops of so many robots a cluster; 0: any */
     int shape;             /* only this shape of fused convolutions, counted from 1; 0: any */
     int ahead;             /* the observation goes ahead of the loop, even one that could go with it */
-    int wide;              /* 1: cameras by mailp_cuda_wide if that can be, -1: never; 0: as is faster */
+    int wide;              /* cameras by mailp_cuda_wide, 1: if that can be, -1: never, more: with tiles of so many columns; 0: as is faster */
 };
 
 /* One compiled shape of mailp_cuda_loop. */
@@ -5514,6 +5515,7 @@ struct mailp_cuda_wide_choice { /* of a convolution's tiles; shape NULL: none fi
     const mailp_cuda_wide_shape *shape;
     int                          together, cluster, slots;
     size_t                       shared;
+    double                       cycles; /* that are to be expected of it */
 };
 
 /* The tile for convolutions of this kind from CI to CO channels, whose output is a line of so many pictures, `jobs` of them in one launch. */
@@ -5524,7 +5526,6 @@ static inline mailp_cuda_wide_choice mailp_cuda_choose_wide(const mail_cuda_sess
 #undef MAILP_CUDA_WIDE
     };
     mailp_cuda_wide_choice best = {};
-    double                 least = 0.0;
     const int              split = !s->wish.half, length = line.H * line.P - 1;
     for (const auto &shape : shapes) {
         const int    N = shape.columns, together = length > N ? 1 : (N - length) / line.S + 1, cluster = (length + N - 1) / N;
@@ -5532,17 +5533,17 @@ static inline mailp_cuda_wide_choice mailp_cuda_choose_wide(const mail_cuda_sess
         const size_t part = (size_t)((1 + split) * L * 64);
         const int    slots = 2 * (shape.shared[split] + 3 * part + 1024) <= (size_t)s->policy->smem + 1024 && !same ? 3 : 2; /* if two blocks fit an SM */
         const size_t shared = shape.shared[split] + (size_t)slots * part;
-        if (cluster > s->policy->max_cluster || shared > (size_t)s->policy->smem ||
+        if ((s->wish.wide > 1 && s->wish.wide != N) || cluster > s->policy->max_cluster || shared > (size_t)s->policy->smem ||
             (cluster > 1 && mailp_cuda_active_clusters(split ? shape.split : shape.single, cluster, shared, s->policy->sms, MAILP_CUDA_WIDE_NT) < 1)) {
             continue;
         }
-        /* cycles: a block's products; two blocks an SM share the tensor cores, and one alone uses them for half of its time */
+        /* Cycles. A tap takes 3 N on tensor cores, which two blocks of an SM share, and 100 are added; 200 in a block alone: what is
+           expected of the present form. The one before, without groups of taps, added 480 and 910 on an NVIDIA H200. */
         const double blocks = (double)((s->B + together - 1) / together * cluster * (CO / MAILP_CUDA_WIDE_ROWS) * jobs) / s->policy->sms;
-        const double one = 4000.0 + (double)CI / MAILP_CUDA_WIDE_PART * 9.0 * ((split ? 3.0 : 1.0) * N + 40.0);
-        const double cycles = (blocks <= 1.0 ? 1.3 : 2.0 * ceil(blocks / 2.0)) * one;
-        if (!best.shape || cycles < least) {
-            best = {&shape, together, cluster, slots, shared};
-            least = cycles;
+        const double taps = (double)(CI / MAILP_CUDA_WIDE_PART) * 9.0, products = (split ? 3.0 : 1.0) * N;
+        const double cycles = blocks <= 1.0 ? 8000.0 + taps * (products + 200.0) : 2.0 * ceil(blocks / 2.0) * (5000.0 + taps * (products + 100.0));
+        if (!best.shape || cycles < best.cycles) {
+            best = {&shape, together, cluster, slots, shared, cycles};
         }
     }
     return best;
@@ -5584,6 +5585,7 @@ static inline void mailp_cuda_queue_wide(mailp_cuda_queue *q, const mail_cuda_se
     a.together = choice.together;
     a.cluster = choice.cluster;
     a.slots = choice.slots;
+    q->cycles += choice.cycles;
     mailp_cuda_launch(q, s->wish.half ? choice.shape->single : choice.shape->split,
                       dim3((unsigned)((s->B + a.together - 1) / a.together * (w.CO / MAILP_CUDA_WIDE_ROWS) * a.cluster), (unsigned)n), MAILP_CUDA_WIDE_NT,
                       choice.shared, a, (unsigned)a.cluster);

@@ -1,14 +1,14 @@
 /* cuda_bench: how long a decision takes on this machine's GPU.
 
-       build/cuda_bench [--batches 1,2,4,...] [--seconds S] [--only decisions|loops|scans]
+       build/cuda_bench [--batches 1,2,4,...] [--seconds S] [--only decisions|loops|layers|scans]
 
    A D-Ma policy of the released widths with random weights: two 128 x 128 cameras, one frame of history, chunk of 5, 16
    layers, 16 DDPM steps. Per batch, in milliseconds: pictures on the device to actions on the device ("both"), its parts,
    the same with half products, on the plain path and with an L2 that was overwritten before; medians and 99th percentiles
    over S seconds on rotating pictures. "from host": pictures and actions in page-locked memory of the host, one decision
    every 50 ms, by the host's clock, as a control loop sees it. Before timing, batch 1 is compared with mail.h and the other
-   batches with the plain path. Then the denoising loop alone in each of its shapes, and long scans, as a share of the bandwidth
-   that a device copy reaches. Predictions were written before any run; see the table in the source. */
+   batches with the plain path. Then the denoising loop alone in each of its shapes, convolutions with their norm for 5 to 64 robots
+   by each kind of tile, and long scans, as a share of the bandwidth that a device copy reaches. Predictions were written before any run; see the table in the source. */
 #include "../tests/cuda/cuda_test.h"
 
 #include <algorithm>
@@ -235,6 +235,77 @@ static void loops(cudaStream_t stream) {
     mail_policy_free(policy);
 }
 
+/* The convolutions of a resnet18 after its first, both cameras in a launch, in microseconds: as mailp_cuda_queue_fused chooses and, on a GPU
+   with products of warpgroups, by mailp_cuda_wide with tiles of each width that fits; what mailp_cuda_choose_wide chooses from. */
+static void layers(cudaStream_t stream) {
+    static const struct {
+        int HO, CI, CO, stride, residual, quarters;
+    } kinds[] = {{32, 64, 64, 1, 0, 0},  {32, 64, 64, 1, 1, 0},    {32, 64, 64, 1, 1, 1}, {16, 64, 128, 2, 0, 0},  {16, 128, 128, 1, 1, 0},
+                 {8, 128, 256, 2, 0, 0}, {8, 256, 256, 1, 1, 0}, {4, 256, 512, 2, 0, 0}, {4, 512, 512, 1, 1, 0}};
+    mail_error        err;
+    mail_policy      *policy = ct_load(ct_released(MAIL_D_MA, 1, 5, 2));
+    mail_cuda_policy *p;
+    if (mail_cuda_policy_create(&p, policy, &err) != MAIL_OK) {
+        printf("policy: %s\n", err.text);
+        exit(1);
+    }
+    printf("3x3 convolutions of two cameras, microseconds\n%6s %6s %9s %7s %9s %9s", "batch", "map", "channels", "stride", "residual", "fused");
+    for (int columns : {48, 96, 136, 152}) {
+        printf(" %7s%d", "wide ", columns);
+    }
+    printf(" %9s\n", "chosen");
+    for (size_t batch : {5, 8, 16, 32, 64}) {
+        for (const auto &k : kinds) {
+            const int           H = k.HO * k.stride;
+            const size_t        maps = 2 * batch * (size_t)(H * H * k.CI), out_maps = 2 * batch * (size_t)(k.HO * k.HO * k.CO);
+            const mailp_cuda_line line = mailp_cuda_line_of(k.HO, k.HO, (int)batch), next = mailp_cuda_line_of(k.HO / 2, k.HO / 2, (int)batch);
+            ct_device           in(2 * std::max(maps, (size_t)line.Q * (size_t)(k.CI * k.stride * k.stride))), skip(2 * std::max(out_maps, (size_t)line.Q * (size_t)k.CO));
+            ct_device           out(2 * std::max(out_maps, (size_t)std::max(line.Q, 4 * next.Q) * (size_t)k.CO));
+            const mailp_cuda_stage *w[2];
+            for (int e = 0; e < 2; e++) { /* the policy's layer of that shape */
+                const mailp_cuda_camera &cam = p->camera[e];
+                for (int i = 0; i < 8; i++) {
+                    w[e] = k.residual && cam.conv2[i].CO == k.CO ? &cam.conv2[i] : !k.residual && cam.conv1[i].CO == k.CO && cam.conv1[i].stride == k.stride ? &cam.conv1[i] : i ? w[e] : NULL;
+                }
+            }
+            check(cudaMemset(in, 0x2c, in.n * sizeof(float)), "memory"); /* 6e-12 as floats, 0.06 as halves */
+            check(cudaMemset(skip, 0, skip.n * sizeof(float)), "memory");
+            printf("%6zu %6d %4d-%-4d %7d %9s", batch, k.HO, k.CI, k.CO, k.stride, k.quarters ? "quarters" : k.residual ? "yes" : "no");
+            for (int columns : {-1, 48, 96, 136, 152, 0}) {
+                mailp_cuda_wish     wish = {};
+                mail_cuda_session   s = {};
+                mailp_cuda_queue    q = {stream, cudaSuccess, 0, 0, 0, 0.0};
+                mailp_cuda_wide_work wide[2];
+                mailp_cuda_work     fused[2];
+                wish.wide = columns;
+                s.policy = p;
+                s.B = (int)batch;
+                s.eyes = 2;
+                s.wish = wish;
+                for (int e = 0; e < 2; e++) {
+                    float *from = (float *)in + (size_t)e * in.n / 2, *to = (float *)out + (size_t)e * out.n / 2, *add = (float *)skip + (size_t)e * skip.n / 2;
+                    wide[e] = {w[e], (uint4 *)(void *)from, k.residual ? (uint4 *)(void *)add : NULL, (uint4 *)(void *)to, NULL, 1, k.quarters};
+                    fused[e] = {w[e], to, from, k.residual ? add : NULL, 1, NULL, NULL, NULL};
+                }
+                const bool fits = columns < 0 || (p->warpgroups && mailp_cuda_choose_wide(&s, line, k.CI, k.CO, 2, k.stride == 1).shape);
+                const double ms = fits ? percentile(timed(stream, 0.02, [&](int) {
+                    if (columns < 0) {
+                        (void)mailp_cuda_queue_fused(&q, &s, fused, 2, H, H);
+                    } else {
+                        mailp_cuda_queue_wide(&q, &s, wide, 2, k.HO, k.HO);
+                    }
+                }), 0.5) : NAN;
+                check(q.error, "layer");
+                printf(" %9.1f", 1e3 * ms);
+            }
+            printf("\n");
+            fflush(stdout);
+        }
+    }
+    mail_cuda_policy_free(p);
+    mail_policy_free(policy);
+}
+
 /* The first kernel, of which 30% of the copy was predicted, reached 27% at L 4096, batch 8 on an H100; mailp_cuda_scan_ring 43%, at some
    330 cycles for a segment of 8 tokens. One exponential for each token and state, 16 a cycle and SM, would allow 110% there and about
    75% on an H200. */
@@ -288,6 +359,9 @@ int main(int argc, char **argv) {
     }
     if (only.empty() || only == "loops") {
         loops(stream);
+    }
+    if (only.empty() || only == "layers") {
+        layers(stream);
     }
     if (only.empty() || only == "scans") {
         scans(stream);

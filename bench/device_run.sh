@@ -6,7 +6,8 @@
 # Needs the CUDA Toolkit and a C++ compiler; PyTorch for the peers, nothing from a network. Every stage has its own limit and
 # a failing one stops no other; what the time does not suffice for is said to be skipped. Results are two files, however
 # the run ends: OUT/table.txt (what matters, as it stood after the last stage that ended) and OUT/all.log (what every stage
-# printed). NVCC, PYTHON: other programs than nvcc and python3.
+# printed). NVCC, PYTHON: other programs than nvcc and python3. PREBUILT: a folder with programs that were built elsewhere, which
+# saves minutes of the machine (test_cuda_gpu, run_case_cuda_gpu, cuda_bench, cuda_probe).
 set -u
 cd "$(dirname "$0")/.." || exit 2
 out=${1:-${OUT:-build/device}}
@@ -77,7 +78,7 @@ table() {
             [ -f "$log/$name.log" ] && echo "$name: $(tail -n 1 "$log/$name.log")"
         done
         echo "---- times"
-        for name in bench loops scan probe cpu; do
+        for name in bench loops layers scan probe cpu; do
             [ -f "$log/$name.log" ] && cat "$log/$name.log"
         done
         ratio
@@ -138,6 +139,10 @@ cat "$log/gpu"
 
 # Programs are built side by side.
 for program in tests/cuda/test_cuda:test_cuda_gpu tests/cuda/run_case_cuda:run_case_cuda_gpu bench/cuda_bench:cuda_bench bench/cuda_probe:cuda_probe; do
+    if [ -x "${PREBUILT:-}/${program##*:}" ]; then
+        cp "$PREBUILT/${program##*:}" build/ && echo "built elsewhere" >"$log/build_${program##*:}.log"
+        continue
+    fi
     # shellcheck disable=SC2086
     timeout 240 "$nvcc" $flags -I. "${program%%:*}.cu" -o "build/${program##*:}" >"$log/build_${program##*:}.log" 2>&1 </dev/null &
 done
@@ -158,6 +163,7 @@ say "build: $(($(date +%s) - start)) s"
 [ -x build/cuda_bench ] && step bench 90 build/cuda_bench --seconds 0.2 --only decisions
 [ -x build/cuda_probe ] && step probe 15 build/cuda_probe
 [ -x build/cuda_bench ] && step loops 20 build/cuda_bench --only loops
+[ -x build/cuda_bench ] && step layers 40 build/cuda_bench --only layers
 [ -x build/cuda_bench ] && step scan 40 build/cuda_bench --only scans
 python=${PYTHON:-python3}
 torch=0

@@ -292,8 +292,8 @@ static floats line_of(const floats &in, int images, int H, int W, int C, bool qu
     return out;
 }
 
-/* By warpgroups: as fused_case. The output as a line, in quarters or as pictures; whatever is no pixel stays zero. */
-static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int sms, const char *form) {
+/* By warpgroups: as fused_case, with tiles of so many columns. The output as a line, in quarters or as pictures; whatever is no pixel stays zero. */
+static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int columns, const char *form) {
     const int    HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride, K = size * size * CI;
     const size_t n_out = (size_t)(images * HO * WO * CO), n_w = (size_t)(CO * K);
     const floats in = ct_normal((size_t)(images * H * W * CI), 1), w = ct_normal(n_w, 2, (float)(1.0 / sqrt((double)K)));
@@ -315,10 +315,11 @@ static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, in
     memset((void *)&session, 0, sizeof session);
     policy.smem = 227 * 1024;
     policy.max_cluster = 16;
-    policy.sms = sms;
+    policy.sms = 132;
     session.policy = &policy;
     session.B = images;
     session.wish.half = half;
+    session.wish.wide = columns;
     stage.gain = dg;
     stage.bias = db;
     stage.wide = dw;
@@ -905,14 +906,16 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"fused conv 3x3, few small pictures, one block", [] { return fused_case(1, 3, 4, 64, 16, 3, 1, true, false, 14); }},
         {"fused conv 1x1, few pictures, stride 2", [] { return fused_case(1, 8, 8, 256, 32, 1, 2, false, false, 12); }},
         {"fused conv 3x3, the shape it chooses", [] { return fused_case(1, 16, 16, 64, 64, 3, 1, true, false, 0); }},
-        {"wide conv 3x3, 2 images a block", [] { return wide_case(3, 8, 8, 64, 64, 3, 1, true, false, 1, "line"); }},
-        {"wide conv 3x3, 3 blocks an image", [] { return wide_case(2, 16, 15, 32, 64, 3, 1, true, false, 132, "line"); }},
-        {"wide conv 3x3, 4 images a block, pictures", [] { return wide_case(5, 4, 4, 96, 128, 3, 1, true, false, 1, "pictures"); }},
-        {"wide conv 3x3, quarters", [] { return wide_case(3, 8, 7, 64, 64, 3, 1, true, false, 1, "quarters"); }},
-        {"wide conv 3x3, stride 2", [] { return wide_case(3, 15, 16, 64, 64, 3, 2, false, false, 1, "line"); }},
-        {"wide conv 3x3, stride 2, 2 blocks an image", [] { return wide_case(1, 20, 32, 32, 64, 3, 2, false, false, 132, "line"); }},
-        {"wide conv 1x1, stride 2", [] { return wide_case(4, 16, 15, 64, 64, 1, 2, false, false, 1, "line"); }},
-        {"wide conv 3x3, one half product", [] { return wide_case(3, 8, 8, 64, 64, 3, 1, true, true, 1, "line"); }},
+        {"wide conv 3x3, 2 images a block", [] { return wide_case(3, 8, 8, 64, 64, 3, 1, true, false, 152, "line"); }},
+        {"wide conv 3x3, 3 blocks an image", [] { return wide_case(2, 16, 15, 32, 64, 3, 1, true, false, 96, "line"); }},
+        {"wide conv 3x3, 2 blocks an image", [] { return wide_case(1, 16, 16, 96, 64, 3, 1, true, false, 136, "line"); }},
+        {"wide conv 3x3, 2 images a block, pictures", [] { return wide_case(5, 4, 4, 96, 128, 3, 1, true, false, 48, "pictures"); }},
+        {"wide conv 3x3, quarters", [] { return wide_case(3, 8, 7, 64, 64, 3, 1, true, false, 152, "quarters"); }},
+        {"wide conv 3x3, 1 pixel an image", [] { return wide_case(13, 1, 1, 64, 64, 3, 1, true, false, 48, "line"); }},
+        {"wide conv 3x3, stride 2", [] { return wide_case(3, 15, 16, 64, 64, 3, 2, false, false, 152, "line"); }},
+        {"wide conv 3x3, stride 2, 2 blocks an image", [] { return wide_case(1, 20, 16, 96, 64, 3, 2, false, false, 48, "line"); }},
+        {"wide conv 1x1, stride 2", [] { return wide_case(4, 16, 15, 96, 64, 1, 2, false, false, 96, "line"); }},
+        {"wide conv 3x3, one half product", [] { return wide_case(3, 8, 8, 64, 64, 3, 1, true, true, 96, "line"); }},
         {"fused conv 3x3, one half product", [] { return fused_case(1, 8, 8, 32, 16, 3, 1, true, true, 0); }},
         {"loop D-Ma, d_state 16, 2 frames, 5 actions", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 1, 2); }},
         {"loop D-Ma, d_state 16, 1 frame, 5 actions", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 1, 2); }},

@@ -184,8 +184,8 @@ int TEST_FAULTS_MAIN(int argc, char **argv) {
         {"camera", [] { return run_camera(227 * 1024); }},
         {"convolution of few pictures", [] { return fused_case(1, 8, 8, 128, 16, 3, 1, false, false, 8); }}, /* of test_cuda.cu */
         {"convolution of many pictures", [] { return fused_case(3, 8, 8, 64, 64, 3, 1, true, false, 1); }},
-        {"convolution by warpgroups", [] { return wide_case(1, 8, 8, 128, 64, 3, 1, true, false, 132, "line"); }},
-        {"convolution by warpgroups, stride 2", [] { return wide_case(2, 8, 8, 96, 64, 3, 2, false, false, 1, "line"); }},
+        {"convolution by warpgroups", [] { return wide_case(1, 8, 8, 128, 64, 3, 1, true, false, 48, "line"); }},
+        {"convolution by warpgroups, stride 2", [] { return wide_case(2, 8, 8, 96, 64, 3, 2, false, false, 48, "line"); }},
         {"convolution of many pictures, inputs in parts", [] { return fused_case(2, 16, 12, 128, 64, 3, 1, false, false, 1); }},
     };
     faults_of_kernels();
