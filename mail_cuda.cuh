@@ -282,6 +282,38 @@ static __device__ __forceinline__ float mailp_dev_max32(float v) {
     return v;
 }
 
+/* The largest, and the sum, of the 32 lanes' v; for integers a GPU has one instruction. */
+static __device__ __forceinline__ uint32_t mailp_dev_max32(uint32_t v) {
+#ifdef MAIL_CUDA_ON_CPU
+    for (int d = 16; d; d >>= 1) {
+        const uint32_t other = (uint32_t)__shfl_xor_sync(0xffffffffu, (int)v, d);
+        v = other > v ? other : v;
+    }
+    return v;
+#else
+    return __reduce_max_sync(0xffffffffu, v);
+#endif
+}
+static __device__ __forceinline__ uint32_t mailp_dev_sum32(uint32_t v) {
+#ifdef MAIL_CUDA_ON_CPU
+    for (int d = 16; d; d >>= 1) {
+        v += (uint32_t)__shfl_xor_sync(0xffffffffu, (int)v, d);
+    }
+    return v;
+#else
+    return __reduce_add_sync(0xffffffffu, v);
+#endif
+}
+
+/* The nearest integer of a float below 2^31. */
+static __device__ __forceinline__ int mailp_dev_round(float v) {
+#ifdef MAIL_CUDA_ON_CPU
+    return (int)lrintf(v);
+#else
+    return __float2int_rn(v);
+#endif
+}
+
 /* ---- barriers in shared memory, and copies into it in the background ---- */
 
 #if defined(MAIL_CUDA_ON_CPU)
@@ -579,6 +611,16 @@ static __device__ __forceinline__ void mailp_dev_mma_tf32(float d[4], const uint
 static __device__ __forceinline__ void mailp_dev_split(uint32_t &hi, uint32_t &lo, float v) {
     hi = (mailp_dev_bits(v) + 0x1000u) & 0xffffe000u;
     lo = mailp_dev_bits(v - mailp_dev_float(hi)) & 0xffffe000u;
+}
+
+/* v is made here and kept: the compiler would otherwise move its making to where it is used, or make it again there. */
+template <class V>
+static __device__ __forceinline__ void mailp_dev_keep(V &v) {
+#ifdef MAIL_CUDA_ON_CPU
+    (void)v;
+#else
+    asm volatile("" : "+r"(v));
+#endif
 }
 
 /* The A operands of four steps. */
@@ -3074,6 +3116,10 @@ static __global__ void __launch_bounds__(MAILP_CUDA_KEYPOINTS_NT) mailp_cuda_key
    layer is at work, and need not be read from shared memory, whose bandwidth other stages wait for. in_proj takes half operands as hi + lo (its inputs come from a norm and are small), the other two, whose
    inputs have no bound, tf32 operands as hi + lo; three products each, float32-class.
 
+   A cluster of one tile of columns is bound by latencies. There in_proj does not wait for its norm's sums: it takes the residual
+   stream about the mean of the layer before, times a power of two, and in_proj(norm(r)) = in_proj(r - about) / deviation -
+   (mean - about) / deviation in_proj(1) is put right where its sums are added up.
+
    No exchange needs two buffers: a peer pushes exchange e of the next layer only after it has received exchange e + 1 of
    this layer from this block, and this block sends that after it has read e.
 
@@ -3100,6 +3146,7 @@ template <int DS>
 struct __align__(16) mailp_cuda_channels {
     float conv_w[MAILP_CUDA_CL][MAILP_CUDA_DC], conv_b[MAILP_CUDA_CL];
     float scale[2][MAILP_CUDA_CL], bias[2][MAILP_CUDA_CL]; /* rows of x, of z: in_proj's sums are scaled; it, applied to the norm's bias */
+    float gain[2][MAILP_CUDA_CL];                          /* it, applied to the norm's gain */
     float dt_w[MAILP_CUDA_CL][MAILP_CUDA_DTR], dt_b[MAILP_CUDA_CL];
     float A2[MAILP_CUDA_CL][DS];
     float D[MAILP_CUDA_CL];
@@ -3159,7 +3206,9 @@ struct mailp_cuda_loop_shared {
     __align__(16) float out_all[MAILP_CUDA_CS][COLS + 1][MAILP_CUDA_OL]; /* their sum; everyone's */
     __align__(16) float emb_w[MAILP_CUDA_MAX_ACTION][MAILP_CUDA_DM], pred_w[MAILP_CUDA_MAX_ACTION][MAILP_CUDA_DM]; /* [action][d_model] */
     __align__(16) float norm_w[MAILP_CUDA_DM], norm_b[MAILP_CUDA_DM]; /* of the head */
-    float               x[COLS][MAILP_CUDA_MAX_ACTION], step[5]; /* noisy actions; of the sampler's step */
+    __align__(16) float x[COLS][MAILP_CUDA_MAX_ACTION]; /* noisy actions; zeros behind them */
+    float               box[3][MAILP_CUDA_MAX_ACTION], step[5]; /* pred_b, lo, hi; of the sampler's step */
+    float2              fold[COLS];                             /* of a token, where in_proj goes before its norm: factor of sums, of gains */
     mailp_cuda_bar      hop[4];
 };
 
@@ -3197,15 +3246,25 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     constexpr int NT = MAILP_CUDA_NT, DM = MAILP_CUDA_DM, DC = MAILP_CUDA_DC, DTR = MAILP_CUDA_DTR, CS = MAILP_CUDA_CS, CL = MAILP_CUDA_CL;
     constexpr int A = T - OBS, CHANNELS4 = sizeof(mailp_cuda_channels<DS>) / 16, STATE4 = Shared::STATE / 4;
     constexpr int LAYER4 = CHANNELS4 + Shared::STATES * STATE4, AHEAD = (LAYER4 + NT - 1) / NT;
-    constexpr bool DIRECT = TILES == 1, SPREAD = Shared::SPREAD;
+    /* One tile: a warp has one token, and registers are left. Stores, not copies, in the second and third exchange; in_proj goes
+       before its norm; weights of x_proj and out_proj are split while an exchange is waited for; a thread keeps its numbers. */
+    constexpr bool ONE = TILES == 1, DIRECT1 = ONE, DIRECT2 = ONE, FOLD = ONE, SPLIT_X = ONE, SPLIT_OUT = ONE, KEEP = ONE;
+    constexpr bool SPREAD = Shared::SPREAD;
     constexpr int PAIRS = (M + 1) / 2, PART = Shared::PART; /* pairs of columns; sums of x_proj in a part */
     constexpr int LANES = Shared::LANES, Q = 32 / LANES; /* float4 of a token in a lane: channels 4 l.., 4 (l + LANES).., ..; tokens of a warp */
     static_assert(!(OBS && COND), "an encoder's observation goes ahead of the loop");
     static_assert(sizeof(Layer) == 16 * (size_t)LAYER4, "no gaps");
     static_assert(NT / 32 == CS, "a warp for each block");
     MAILP_CUDA_SHARED(Shared, s);
-    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t4 = lane & 3, o = tid >> 3, j = tid & 7;
-    const unsigned rank = mailp_dev_rank();
+    int            tid = (int)threadIdx.x;
+    unsigned       rank = mailp_dev_rank();
+    if (KEEP) {
+        mailp_dev_keep(tid);
+        mailp_dev_keep(rank);
+    }
+    const int lane = tid & 31, g = lane >> 2, t4 = lane & 3, o = tid >> 3, j = tid & 7;
+    /* The compiler knows of what a shuffle brings from one lane that branches on it are a warp's; it costs a register. */
+    const int warp = COND && TILES > 3 ? tid >> 5 : __shfl_sync(0xffffffffu, tid >> 5, 0);
     const int      robot0 = (int)(blockIdx.x / CS) * R, robots = p.s.robots, D = p.s.D;
     const Slice   *slices = (const Slice *)p.slices + rank;
     const int      total = p.calls * p.layers;
@@ -3221,6 +3280,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
 
     uint4  in_w[2][2][2];           /* x, z; hi, lo; step */
     float4 out_w[4], x_w[4];
+    uint32_t x_hi[4][4], x_lo[4][4];
     float4 ahead[AHEAD];            /* of the next layer's ring */
     auto   load_in = [&](int z, const Slice *w) {
 #pragma unroll
@@ -3278,6 +3338,14 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         s->pred_w[i / DM][i % DM] = p.s.pred_w[i];
         s->emb_w[i % D][i / D] = p.s.emb_w[i];
     }
+    for (int i = D * DM + tid; i < MAILP_CUDA_MAX_ACTION * DM; i += NT) {
+        (&s->emb_w[0][0])[i] = 0.0f;
+    }
+    if (tid < D) {
+        s->box[0][tid] = p.s.pred_b[tid];
+        s->box[1][tid] = p.s.lo[tid];
+        s->box[2][tid] = p.s.hi[tid];
+    }
     for (int i = tid; i < DM; i += NT) {
         s->norm_w[i] = p.s.norm_w[i];
         s->norm_b[i] = p.s.norm_b[i];
@@ -3297,8 +3365,8 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             base[q] = make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
             res[q] = cond[q] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         }
-        for (int a = l; a < D && norms; a += LANES) {
-            s->x[m_own][a] = observed ? 0.0f : p.s.x[row * D + a];
+        for (int a = l; a < MAILP_CUDA_MAX_ACTION && norms; a += LANES) {
+            s->x[m_own][a] = observed || a >= D ? 0.0f : p.s.x[row * D + a];
         }
     }
     auto embed = [&](int call) { /* the noisy actions, and what else a call begins with */
@@ -3307,13 +3375,17 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         for (int q = 0; q < Q; q++) {
             res[q] = base[q];
 #pragma unroll 1
-            for (int a = 0; a < D && !observed; a++) {
-                const float  v = s->x[m_own][a];
-                const float4 e = *(const float4 *)&s->emb_w[a][4 * (l + LANES * q)];
-                res[q].x += e.x * v;
-                res[q].y += e.y * v;
-                res[q].z += e.z * v;
-                res[q].w += e.w * v;
+            for (int a0 = 0; a0 < D; a0 += 4) {
+                const float4 x4 = *(const float4 *)&s->x[m_own][a0];
+                const float  x[4] = {x4.x, x4.y, x4.z, x4.w};
+#pragma unroll
+                for (int i = 0; i < 4 && !observed; i++) {
+                    const float4 e = *(const float4 *)&s->emb_w[a0 + i][4 * (l + LANES * q)];
+                    res[q].x += e.x * x[i];
+                    res[q].y += e.y * x[i];
+                    res[q].z += e.z * x[i];
+                    res[q].w += e.w * x[i];
+                }
             }
             sum += (res[q].x + res[q].y) + (res[q].z + res[q].w);
             if (COND) {
@@ -3340,6 +3412,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     }
     mailp_dev_cluster_sync(); /* every peer has its barriers before anyone pushes (unseen by test_faults: by then all have long begun) */
 
+    if (SPLIT_X && warp < XW * XT) {
+        mailp_dev_split_weights(x_hi, x_lo, x_w);
+    }
     for (int it = 0, call = 0, layer = 0; it < total; it++) {
         const Layer   &w = s->ring[it & 1];
         const unsigned parity = it & 1;
@@ -3348,7 +3423,20 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         const Slice   *next = slices + (size_t)next_layer * CS;
 
         /* residual sum and layer norm, about the mean that the token had before: one reduction, and nothing cancels */
-        if (norms) {
+        float4 about[Q]; /* FOLD: the residual stream about that mean, scaled so that its largest value is in 2^11..2^12; 1 / scale */
+        float  down = 1.0f;
+        if (FOLD) {
+            add_out(layer > 0);
+            about[0] = make_float4(res[0].x - mean, res[0].y - mean, res[0].z - mean, res[0].w - mean);
+            const float    top = fmaxf(fmaxf(fabsf(about[0].x), fabsf(about[0].y)), fmaxf(fabsf(about[0].z), fabsf(about[0].w)));
+            const uint32_t most = mailp_dev_max32(mailp_dev_bits(top)) >> 23, e = most > 20 ? most : 20; /* exponents */
+            const float    up = mailp_dev_float((265 - e) << 23);
+            down = mailp_dev_float((e - 11) << 23);
+            about[0] = make_float4(about[0].x * up, about[0].y * up, about[0].z * up, about[0].w * up);
+            const uint32_t h0 = mailp_dev_half2(about[0].x, about[0].y), h1 = mailp_dev_half2(about[0].z, about[0].w);
+            s->norm[lane >> 2][0][4 * (m_own & 7) + (lane & 3)] =
+                make_uint4(h0, h1, mailp_dev_half2_rest(h0, about[0].x, about[0].y), mailp_dev_half2_rest(h1, about[0].z, about[0].w));
+        } else if (norms) {
             float now, var;
             add_out(layer > 0);
             mailp_cuda_moments<LANES, Q>(now, var, res, mean);
@@ -3382,6 +3470,17 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     mailp_dev_mma(acc[2][n], hi, b1);
                 }
             }
+            if (FOLD && z == 0) { /* in the shadow of the products: moments, by sums of integers, which are to 2^-24 of the largest value */
+                const float4   v = about[0];
+                const uint32_t sum = mailp_dev_sum32((uint32_t)mailp_dev_round(2048.0f * ((v.x + v.y) + (v.z + v.w))));
+                const uint32_t sq = mailp_dev_sum32((uint32_t)mailp_dev_round((v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w)));
+                const float    off = (float)(int)sum * (1.0f / 2048 / DM), var = fmaxf((float)sq * (1.0f / DM) - off * off, 0.0f);
+                const float    inv = mailp_dev_rsqrt(var * down * down + 1e-5f);
+                mean += off * down;
+                if (lane == 0) {
+                    s->fold[m_own] = make_float2(down * inv * MAILP_CUDA_RAISE, off * down * inv);
+                }
+            }
 #pragma unroll
             for (int n = 0; n < TILES; n++) {
 #pragma unroll
@@ -3395,9 +3494,16 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         };
         auto in_sum = [&](int z, int n) { /* of channel o and column 8 n + j */
             const float v = (s->sums[0][o][8 * n + j] + s->sums[1][o][8 * n + j]) + (s->sums[2][o][8 * n + j] + s->sums[3][o][8 * n + j]);
+            if (FOLD) {
+                const float2 f = s->fold[8 * n + j];
+                return v * (w.channels.scale[z][o] * f.x) + (w.channels.bias[z][o] - w.channels.gain[z][o] * f.y);
+            }
             return v * w.channels.scale[z][o] + w.channels.bias[z][o];
         };
         in_proj(0);
+        if (TILES == 2 && warp < XW * XT) {
+            mailp_dev_split_weights(x_hi, x_lo, x_w);
+        }
 
         /* conv1d and silu: column 8 n + j of channel o */
         float u[TILES], gate[TILES];
@@ -3457,15 +3563,16 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         if (warp < XW * XT) { /* XW warps a tile of outputs share the tiles of columns */
             constexpr int NX = (TILES + XW - 1) / XW;
             const int     tile = warp % XT;
-            uint32_t      hi[4][4], lo[4][4];
             float         acc[NX][3][4] = {};
-            mailp_dev_split_weights(hi, lo, x_w);
+            if (TILES > 2) {
+                mailp_dev_split_weights(x_hi, x_lo, x_w);
+            }
 #pragma unroll
             for (int i = 0; i < NX; i++) {
                 const int n = i * XW + warp / XT < TILES ? i * XW + warp / XT : TILES - 1;
 #pragma unroll
                 for (int k = 0; k < 2; k++) {
-                    mailp_dev_mma_split(acc[i], hi + 2 * k, lo + 2 * k, *(const uint4 *)&s->u[0][k][8 * n + g][4 * t4],
+                    mailp_dev_mma_split(acc[i], x_hi + 2 * k, x_lo + 2 * k, *(const uint4 *)&s->u[0][k][8 * n + g][4 * t4],
                                          *(const uint4 *)&s->u[1][k][8 * n + g][4 * t4]);
                 }
             }
@@ -3501,6 +3608,10 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         for (int n = 0; n < TILES; n++) {
             gate[n] = mailp_dev_silu(in_sum(1, n));
         }
+        uint32_t out_hi[4][4], out_lo[4][4];
+        if (SPLIT_OUT && warp < CS) { /* always; a branch keeps the compiler from moving this to where it is used */
+            mailp_dev_split_weights(out_hi, out_lo, out_w);
+        }
         mailp_dev_bar_wait(&s->hop[0], parity);
         if (SPREAD) { /* a lane adds up four values with 7 others, and sends the sums to one block */
             constexpr int ROUNDS = (PART / 4 + NT / 8 - 1) / (NT / 8);
@@ -3527,11 +3638,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             for (int i = 0; i < ROUNDS; i++) {
                 const int at = (i * NT + tid) * SUMS < M * XP ? (i * NT + tid) * SUMS : 0;
 #pragma unroll
-                for (int r = 0; r < CS; r++) {
-#pragma unroll
-                    for (int e = 0; e < SUMS; e++) {
-                        v[i][e] += s->part[r][at + e];
-                    }
+                for (int e = 0; e < SUMS; e++) {
+                    v[i][e] = ((s->part[0][at + e] + s->part[1][at + e]) + (s->part[2][at + e] + s->part[3][at + e])) +
+                              ((s->part[4][at + e] + s->part[5][at + e]) + (s->part[6][at + e] + s->part[7][at + e]));
                 }
             }
 #pragma unroll
@@ -3596,8 +3705,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             const int col = 8 * n + j, at = ((o >> 4) ^ (col & 1)) * 16 + (o & 15);
             mailp_dev_split(s->y[0][col][at], s->y[1][col][at], (y[n][0] + skip * u[n]) * gate[n]);
         }
-        uint32_t out_hi[4][4], out_lo[4][4];
-        mailp_dev_split_weights(out_hi, out_lo, out_w);
+        if (!SPLIT_OUT) {
+            mailp_dev_split_weights(out_hi, out_lo, out_w);
+        }
         __syncthreads();
 
         /* out_proj over this block's channels: 16 rows a warp, those of block number warp, which adds up everyone's */
@@ -3618,13 +3728,13 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 const int    pair = 4 * n + t4;
                 const float4 v = make_float4(acc[n][0][0] + (acc[n][1][0] + acc[n][2][0]), acc[n][0][1] + (acc[n][1][1] + acc[n][2][1]),
                                              acc[n][0][2] + (acc[n][1][2] + acc[n][2][2]), acc[n][0][3] + (acc[n][1][3] + acc[n][2][3]));
-                if (!DIRECT) {
+                if (!DIRECT1) {
                     *(float4 *)&stage[(pair * 8 + g) * 4] = v;
                 } else if (pair < PAIRS) {
                     mailp_dev_push4(&s->rows[rank][(pair * 8 + g) * 4], (unsigned)warp, v, &s->hop[1]);
                 }
             }
-            if (!DIRECT) {
+            if (!DIRECT1) {
                 mailp_dev_publish();
                 __syncwarp();
                 if (lane == 0) {
@@ -3643,7 +3753,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             }
         }
         mailp_dev_bar_wait(&s->hop[1], parity);
-        if (DIRECT) { /* a lane adds up four rows of a column of one block with 7 others, and sends the sums to one block */
+        if (DIRECT2) { /* a lane adds up four rows of a column of one block with 7 others, and sends the sums to one block */
             const int peer = lane & 7, e = lane >> 3, row0 = 4 * (warp & 1);
             float4    v[TILES];
 #pragma unroll
@@ -3667,10 +3777,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             float         v[TIMES] = {};
 #pragma unroll
             for (int i = 0; i < TIMES; i++) {
-#pragma unroll
-                for (int k = 0; k < CS; k++) {
-                    v[i] += s->rows[k][i * NT + tid < SIZE ? i * NT + tid : 0];
-                }
+                const int at = i * NT + tid < SIZE ? i * NT + tid : 0;
+                v[i] = ((s->rows[0][at] + s->rows[1][at]) + (s->rows[2][at] + s->rows[3][at])) +
+                       ((s->rows[4][at] + s->rows[5][at]) + (s->rows[6][at] + s->rows[7][at]));
             }
 #pragma unroll
             for (int i = 0; i < TIMES; i++) {
@@ -3687,6 +3796,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         }
         store_ahead((it + 1) & 1); /* before more loads are under way */
         load_out(next);
+        if (SPLIT_X && warp < XW * XT) {
+            mailp_dev_split_weights(x_hi, x_lo, x_w);
+        }
         mailp_dev_bar_wait(&s->hop[2], parity);
 
         if (last_layer && norms) { /* head and update, the same on every block; see >>sampler */
@@ -3721,14 +3833,14 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     predicted += __shfl_xor_sync(0xffffffffu, predicted, d);
                 }
                 if (l < 8 && a < D && !observed) {
-                    predicted = mailp_dev_finite(predicted + p.s.pred_b[a]);
+                    predicted = mailp_dev_finite(predicted + s->box[0][a]);
                     const float x_t = s->x[m_own][a];
                     float       x_start = predicted;
                     if (p.s.predict_noise) {
                         x_start = __fsub_rn(__fmul_rn(s->step[0], x_t), __fmul_rn(s->step[1], predicted));
                     }
                     if (p.s.clip) {
-                        x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
+                        x_start = mailp_dev_clamp(x_start, s->box[1][a], s->box[2][a]);
                     }
                     float after = __fadd_rn(__fmul_rn(s->step[2], x_start), __fmul_rn(s->step[3], x_t));
                     if (s->step[4] > 0.0f) {
@@ -3736,7 +3848,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     }
                     s->x[m_own][a] = after;
                     if (last && rank == 0 && m_own < M && robot0 + token / T < robots) {
-                        const float y_a = mailp_dev_clamp(mailp_dev_finite(after), p.s.lo[a], p.s.hi[a]);
+                        const float y_a = mailp_dev_clamp(mailp_dev_finite(after), s->box[1][a], s->box[2][a]);
                         p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y_a, p.s.std[a]), p.s.mean[a]) : y_a;
                         if (p.s.trace_norm) {
                             p.s.trace_norm[row * D + a] = y_a;
@@ -4121,18 +4233,20 @@ static inline void mailp_cuda_pack_slices(mailp_cuda_loader *l, const float **de
         for (int row = 0; row < 2 * CL; row++) { /* this block's of x, then of z */
             const int    z = row / CL, o = row % CL;
             const float *from = in_proj + (size_t)(z * E + block * CL + o) * d;
-            double       bias = 0.0;
+            double       bias = 0.0, gain = 0.0;
             float        most = 0.0f, v[MAILP_CUDA_DM];
             int          e;
             for (int k = 0; k < d; k++) {
                 bias += (double)from[k] * norm_b[k];
                 v[k] = from[k] * norm_w[k];
+                gain += v[k];
                 most = fabsf(v[k]) > most ? fabsf(v[k]) : most;
             }
             (void)frexpf(most, &e); /* the largest weight of a row becomes a half of 2^12 or less; powers of two round nothing */
             e = most > 0.0f && most <= FLT_MAX ? 12 - e : 0;
             s->channels.scale[z][o] = ldexpf(1.0f / MAILP_CUDA_RAISE, -e);
             s->channels.bias[z][o] = (float)bias;
+            s->channels.gain[z][o] = (float)gain;
             for (int k = 0; k < d; k += 2) { /* a pair of inputs: lane t = k / 4 % 4 of the step, first or second half of its four */
                 const int thread = (k / 32 * 2 + o / 16) * 32 + o % 8 * 4 + k / 4 % 4, reg = o / 8 % 2 + k / 2 % 2 * 2;
                 uint32_t *hi = &s->in_proj[z][0][k / 16 % 2][thread].x, *lo = &s->in_proj[z][1][k / 16 % 2][thread].x;
@@ -4666,8 +4780,8 @@ static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
     if (active < 1) {
         return;
     }
-    /* milliseconds of D-Ma on an NVIDIA H100: 0.84, 1.24, 1.65 and 2.1 for 1 to 4 tiles of columns */
-    l.cost = (0.43 + 0.41 * Shared::TILES) * (double)((clusters + active - 1) / active);
+    /* milliseconds of D-Ma on an NVIDIA H200: 0.79, 1.10, 1.40, 1.47 and 1.73 for 1 to 5 robots of 6 tokens, so 1, 2, 3, 3 and 4 tiles */
+    l.cost = (0.50 + 0.22 * Shared::TILES + 0.0117 * Shared::M) * (double)((clusters + active - 1) / active);
     if (!s->loop.kernel || l.cost < *best) {
         s->loop = l;
         s->inside = OBS;
@@ -4681,7 +4795,7 @@ static inline void mailp_cuda_consider_all(mail_cuda_session *s) {
     if (s->A == 5) {
         mailp_cuda_consider<DS, OBS, OBS + 5, 1, COND>(s, &best);
         mailp_cuda_consider<DS, OBS, OBS + 5, 2, COND>(s, &best);
-        mailp_cuda_consider<DS, OBS, OBS + 5, OBS ? 4 : 3, COND>(s, &best); /* without observations the actions of 3 are two tiles, as of 2 */
+        mailp_cuda_consider<DS, OBS, OBS + 5, 3, COND>(s, &best);
         mailp_cuda_consider<DS, OBS, OBS + 5, 4, COND>(s, &best);
         mailp_cuda_consider<DS, OBS, OBS + 5, 5, COND>(s, &best);
     } else {
