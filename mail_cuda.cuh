@@ -282,6 +282,38 @@ static __device__ __forceinline__ float mailp_dev_max32(float v) {
     return v;
 }
 
+/* The largest, and the sum, of the 32 lanes' v; for integers a GPU has one instruction. */
+static __device__ __forceinline__ uint32_t mailp_dev_max32(uint32_t v) {
+#ifdef MAIL_CUDA_ON_CPU
+    for (int d = 16; d; d >>= 1) {
+        const uint32_t other = (uint32_t)__shfl_xor_sync(0xffffffffu, (int)v, d);
+        v = other > v ? other : v;
+    }
+    return v;
+#else
+    return __reduce_max_sync(0xffffffffu, v);
+#endif
+}
+static __device__ __forceinline__ uint32_t mailp_dev_sum32(uint32_t v) {
+#ifdef MAIL_CUDA_ON_CPU
+    for (int d = 16; d; d >>= 1) {
+        v += (uint32_t)__shfl_xor_sync(0xffffffffu, (int)v, d);
+    }
+    return v;
+#else
+    return __reduce_add_sync(0xffffffffu, v);
+#endif
+}
+
+/* The nearest integer of a float below 2^31. */
+static __device__ __forceinline__ int mailp_dev_round(float v) {
+#ifdef MAIL_CUDA_ON_CPU
+    return (int)lrintf(v);
+#else
+    return __float2int_rn(v);
+#endif
+}
+
 /* ---- barriers in shared memory, and copies into it in the background ---- */
 
 #if defined(MAIL_CUDA_ON_CPU)
@@ -601,6 +633,16 @@ static __device__ __forceinline__ void mailp_dev_split(uint32_t &hi, uint32_t &l
     lo = mailp_dev_bits(v - mailp_dev_float(hi)) & 0xffffe000u;
 }
 
+/* v is made here and kept: the compiler would otherwise move its making to where it is used, or make it again there. */
+template <class V>
+static __device__ __forceinline__ void mailp_dev_keep(V &v) {
+#ifdef MAIL_CUDA_ON_CPU
+    (void)v;
+#else
+    asm volatile("" : "+r"(v));
+#endif
+}
+
 /* The A operands of four steps. */
 static __device__ __forceinline__ void mailp_dev_split_weights(uint32_t (&hi)[4][4], uint32_t (&lo)[4][4], const float4 (&w)[4]) {
 #pragma unroll
@@ -612,18 +654,16 @@ static __device__ __forceinline__ void mailp_dev_split_weights(uint32_t (&hi)[4]
     }
 }
 
-/* The same product with float operands for 16 inputs, two steps: A is split already, b has the inputs k t, t + 4 of the first
+/* The same product with float operands for 16 inputs, two steps, both sides split already: b has the inputs k t, t + 4 of the first
    step and of the second. Three products, each with sums of its own: acc's sum is the result, to 21 bits. */
-static __device__ __forceinline__ void mailp_dev_mma_split(float (&acc)[3][4], const uint32_t (*hi)[4], const uint32_t (*lo)[4], float4 b) {
-    const float v[4] = {b.x, b.y, b.z, b.w};
+static __device__ __forceinline__ void mailp_dev_mma_split(float (&acc)[3][4], const uint32_t (*a_hi)[4], const uint32_t (*a_lo)[4], uint4 b_hi,
+                                                           uint4 b_lo) {
+    const uint32_t hi[2][2] = {{b_hi.x, b_hi.y}, {b_hi.z, b_hi.w}}, lo[2][2] = {{b_lo.x, b_lo.y}, {b_lo.z, b_lo.w}};
 #pragma unroll
     for (int k = 0; k < 2; k++) {
-        uint32_t b0[2], b1[2];
-        mailp_dev_split(b0[0], b1[0], v[2 * k]);
-        mailp_dev_split(b0[1], b1[1], v[2 * k + 1]);
-        mailp_dev_mma_tf32(acc[0], hi[k], b0);
-        mailp_dev_mma_tf32(acc[1], lo[k], b0);
-        mailp_dev_mma_tf32(acc[2], hi[k], b1);
+        mailp_dev_mma_tf32(acc[0], a_hi[k], hi[k]);
+        mailp_dev_mma_tf32(acc[1], a_lo[k], hi[k]);
+        mailp_dev_mma_tf32(acc[2], a_hi[k], lo[k]);
     }
 }
 
@@ -3573,8 +3613,10 @@ static __global__ void __launch_bounds__(MAILP_CUDA_KEYPOINTS_NT) mailp_cuda_key
    observation of a single frame (a sixth more tokens here in place of 48 kernels before the loop, and no states of prefixes
    in memory but the time token's, which all robots share). Block k holds channels 32 k.. of d_inner and rows 16 k.. of
    d_model of every layer; every block keeps the whole residual stream, in registers of the lanes that norm it. In each layer
-   the blocks meet three times, each time by copying some hundred bytes into every peer's shared memory in the background and
-   waiting on a barrier that counts bytes: partial x_proj sums, gated scan output, out_proj rows. There is no grid barrier and
+   the blocks meet three times, each time by sending some hundred bytes into every peer's shared memory in the background and
+   waiting on a barrier that counts bytes: partial sums of x_proj, which everyone adds up; those of out_proj, of which a block gets
+   and adds up its own rows; these rows. An SM receives about 16 bytes a cycle, so that with three tiles of columns or more the
+   first takes two steps, too: each block adds up a part and sends it to everyone. There is no grid barrier and
    no activation in global memory; clusters do not know of each other, so a robot's result does not depend on the batch.
 
    Products run on tensor cores, tokens being columns, of which a tile has 8. A thread has the weights of its fragments in
@@ -3582,8 +3624,15 @@ static __global__ void __launch_bounds__(MAILP_CUDA_KEYPOINTS_NT) mailp_cuda_key
    layer is at work, and need not be read from shared memory, whose bandwidth other stages wait for. in_proj takes half operands as hi + lo (its inputs come from a norm and are small), the other two, whose
    inputs have no bound, tf32 operands as hi + lo; three products each, float32-class.
 
+   A cluster of one tile of columns is bound by latencies. There in_proj does not wait for its norm's sums: it takes the residual
+   stream about the mean of the layer before, times a power of two, and in_proj(norm(r)) = in_proj(r - about) / deviation -
+   (mean - about) / deviation in_proj(1) is put right where its sums are added up.
+
    No exchange needs two buffers: a peer pushes exchange e of the next layer only after it has received exchange e + 1 of
    this layer from this block, and this block sends that after it has read e.
+
+   Within a stage everything is read before anything is written: the compiler cannot tell that they are different places, and would
+   wait for the first tile's results before it reads what the second needs.
 
    For the released widths only: d_model 128, d_inner 256, dt_rank 8, d_conv up to 4. Others take the plain path.
    ================================================================================================================= */
@@ -3605,6 +3654,7 @@ template <int DS>
 struct __align__(16) mailp_cuda_channels {
     float conv_w[MAILP_CUDA_CL][MAILP_CUDA_DC], conv_b[MAILP_CUDA_CL];
     float scale[2][MAILP_CUDA_CL], bias[2][MAILP_CUDA_CL]; /* rows of x, of z: in_proj's sums are scaled; it, applied to the norm's bias */
+    float gain[2][MAILP_CUDA_CL];                          /* it, applied to the norm's gain */
     float dt_w[MAILP_CUDA_CL][MAILP_CUDA_DTR], dt_b[MAILP_CUDA_CL];
     float A2[MAILP_CUDA_CL][DS];
     float D[MAILP_CUDA_CL];
@@ -3616,7 +3666,7 @@ template <int DS>
 struct __align__(128) mailp_cuda_slice {
     static constexpr int XP = MAILP_CUDA_DTR + 2 * DS, XT = (XP + 15) / 16; /* outputs of x_proj, and their tiles */
     uint4  in_proj[2][2][2][MAILP_CUDA_NT]; /* [x, z][hi, lo][step][thread], the norm's gain folded in; warp w: tile w % 2, inputs 32 (w / 2).. */
-    float4 out_proj[4][MAILP_CUDA_NT];      /* [step][thread]; warp w: inputs 32 w.. */
+    float4 out_proj[4][MAILP_CUDA_NT];      /* [step][thread]; this block's channels; warp w: rows 16 w.. */
     float4 x_proj[4][XT * 32];              /* [step][lane of the tile]; outputs are dt, then per pair of states B B C C (8 states: B C) */
     mailp_cuda_channels<DS> channels;
 };
@@ -3643,18 +3693,31 @@ struct mailp_cuda_loop_shared {
     } ring[2];
     __align__(16) uint4 norm[8][TILES][32];                          /* B fragments of in_proj: hi, hi, lo, lo */
     __align__(16) float sums[4][MAILP_CUDA_CL][ROW];                 /* of in_proj, by quarters of the inputs: x, later z */
-    __align__(16) float u[MAILP_CUDA_CL / 16][COLS][16];             /* this block's channels, 16 together */
-    __align__(16) float x_proj[COLS][XP], part[MAILP_CUDA_CS][COLS][XP]; /* partial sums: this block's, everyone's */
-    __align__(16) float xd[COLS][XP + 4];                            /* their sum; rows begin in different banks, so do those of dt */
-    __align__(16) float dt[MAILP_CUDA_CL][COLS + 4][2];              /* dt and dt u */
-    __align__(16) float y[COLS][MAILP_CUDA_CL], y_all[MAILP_CUDA_CS][COLS][MAILP_CUDA_CL]; /* gated scan output: this block's, everyone's;
-                                                                        16 channels swap places with the other 16 in odd columns */
-    __align__(16) float rows[MAILP_CUDA_NT / 32][COLS][MAILP_CUDA_OL + 4]; /* of out_proj, by the warps' inputs */
-    __align__(16) float out[COLS][MAILP_CUDA_OL], out_all[MAILP_CUDA_CS][COLS + 1][MAILP_CUDA_OL]; /* their sum; everyone's */
+    __align__(16) uint32_t u[2][MAILP_CUDA_CL / 16][COLS][16];       /* hi, lo; this block's channels, 16 together */
+    /* With many columns sums of x_proj travel twice: block k adds up the k-th PART of them and sends it to everyone. */
+    static constexpr bool SPREAD = TILES >= 3;
+    static constexpr int  PART = SPREAD ? (M * XP + 4 * MAILP_CUDA_CS - 1) / (4 * MAILP_CUDA_CS) * 4 : M * XP;
+    __align__(16) float x_proj[COLS][XP], part[MAILP_CUDA_CS][SPREAD ? (PART + 27) / 32 * 32 + 4 : PART]; /* partial sums: this block's, everyone's;
+                                                                        spread, they begin in different banks */
+    union __align__(16) { /* after the scan nobody needs xd and dt; they are written again when all peers have this layer's out */
+        float xd[COLS][XP + 4];                                      /* sums of x_proj; rows begin in different banks, so do those of dt */
+        float noise[COLS][MAILP_CUDA_MAX_ACTION];                    /* of the sampler's step */
+    };
+    union __align__(16) {
+        float dt[MAILP_CUDA_CL][COLS + 4][2];                        /* dt and dt u */
+        float out[COLS][MAILP_CUDA_OL];                              /* sum of out_proj */
+    };
+    __align__(16) uint32_t y[2][COLS][MAILP_CUDA_CL];                /* hi, lo; gated scan output of this block's channels; 16 of them
+                                                                        swap places with the other 16 in odd columns */
+    __align__(16) float rows[MAILP_CUDA_CS][COLS * MAILP_CUDA_OL + 4]; /* of out_proj, by blocks' channels: [pair of columns][row, + 8][4],
+                                                                        as a lane has them; parts begin in different banks */
+    __align__(16) float out_all[MAILP_CUDA_CS][COLS + 1][MAILP_CUDA_OL]; /* their sum; everyone's */
     __align__(16) float emb_w[MAILP_CUDA_MAX_ACTION][MAILP_CUDA_DM], pred_w[MAILP_CUDA_MAX_ACTION][MAILP_CUDA_DM]; /* [action][d_model] */
     __align__(16) float norm_w[MAILP_CUDA_DM], norm_b[MAILP_CUDA_DM]; /* of the head */
-    float               x[COLS][MAILP_CUDA_MAX_ACTION], noise[COLS][MAILP_CUDA_MAX_ACTION], step[5]; /* noisy actions; of the sampler's step */
-    mailp_cuda_bar      hop[3];
+    __align__(16) float x[COLS][MAILP_CUDA_MAX_ACTION]; /* noisy actions; zeros behind them */
+    float               box[3][MAILP_CUDA_MAX_ACTION], step[5]; /* pred_b, lo, hi; of the sampler's step */
+    float2              fold[COLS];                             /* of a token, where in_proj goes before its norm: factor of sums, of gains */
+    mailp_cuda_bar      hop[4];
 };
 
 /* Mean and variance of a token's 128 values, of which this lane holds Q * 4 and its LANES neighbours the others; from sums about
@@ -3691,13 +3754,25 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     constexpr int NT = MAILP_CUDA_NT, DM = MAILP_CUDA_DM, DC = MAILP_CUDA_DC, DTR = MAILP_CUDA_DTR, CS = MAILP_CUDA_CS, CL = MAILP_CUDA_CL;
     constexpr int A = T - OBS, CHANNELS4 = sizeof(mailp_cuda_channels<DS>) / 16, STATE4 = Shared::STATE / 4;
     constexpr int LAYER4 = CHANNELS4 + Shared::STATES * STATE4, AHEAD = (LAYER4 + NT - 1) / NT;
+    /* One tile: a warp has one token, and registers are left. Stores, not copies, in the second and third exchange; in_proj goes
+       before its norm; weights of x_proj and out_proj are split while an exchange is waited for; a thread keeps its numbers. */
+    constexpr bool ONE = TILES == 1, DIRECT1 = ONE, DIRECT2 = ONE, FOLD = ONE, SPLIT_X = ONE, SPLIT_OUT = ONE, KEEP = ONE;
+    constexpr bool SPREAD = Shared::SPREAD;
+    constexpr int PAIRS = (M + 1) / 2, PART = Shared::PART; /* pairs of columns; sums of x_proj in a part */
     constexpr int LANES = Shared::LANES, Q = 32 / LANES; /* float4 of a token in a lane: channels 4 l.., 4 (l + LANES).., ..; tokens of a warp */
     static_assert(!(OBS && COND), "an encoder's observation goes ahead of the loop");
     static_assert(sizeof(Layer) == 16 * (size_t)LAYER4, "no gaps");
     static_assert(NT / 32 == CS, "a warp for each block");
     MAILP_CUDA_SHARED(Shared, s);
-    const int      tid = (int)threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t4 = lane & 3, o = tid >> 3, j = tid & 7;
-    const unsigned rank = mailp_dev_rank();
+    int            tid = (int)threadIdx.x;
+    unsigned       rank = mailp_dev_rank();
+    if (KEEP) {
+        mailp_dev_keep(tid);
+        mailp_dev_keep(rank);
+    }
+    const int lane = tid & 31, g = lane >> 2, t4 = lane & 3, o = tid >> 3, j = tid & 7;
+    /* The compiler knows of what a shuffle brings from one lane that branches on it are a warp's; it costs a register. */
+    const int warp = COND && TILES > 3 ? tid >> 5 : __shfl_sync(0xffffffffu, tid >> 5, 0);
     const int      robot0 = (int)(blockIdx.x / CS) * R, robots = p.s.robots, D = p.s.D;
     const Slice   *slices = (const Slice *)p.slices + rank;
     const int      total = p.calls * p.layers;
@@ -3705,6 +3780,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     /* The step of call i; diffusion-X repeats step 0. Robots past the last are computed as copies of it and not stored. Columns that
        only fill the last tile hold anything: a column of a product depends on that column alone. */
     auto step_of = [&](int call) { return call < p.steps ? p.steps - 1 - call : 0; };
+    auto part_of = [&](int block) { return !SPREAD ? M * XP : M * XP - block * PART < PART ? M * XP - block * PART : PART; };
     auto robot_at = [&](int r) { return robot0 + r < robots ? robot0 + r : robots - 1; };
     const int  m_own = warp * Q + lane / LANES, l = lane % LANES, token = m_own < M ? m_own : M - 1; /* this lane's column, and what it is */
     const bool observed = OBS && token % T == 0, norms = warp * Q < COLS; /* an observation, not an action; this warp has columns */
@@ -3712,6 +3788,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
 
     uint4  in_w[2][2][2];           /* x, z; hi, lo; step */
     float4 out_w[4], x_w[4];
+    uint32_t x_hi[4][4], x_lo[4][4];
     float4 ahead[AHEAD];            /* of the next layer's ring */
     auto   load_in = [&](int z, const Slice *w) {
 #pragma unroll
@@ -3756,7 +3833,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     };
 
     if (tid == 0) {
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < 4; i++) {
             mailp_dev_bar_init(&s->hop[i]);
         }
         mailp_dev_bar_publish();
@@ -3768,6 +3845,14 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     for (int i = tid; i < D * DM; i += NT) {
         s->pred_w[i / DM][i % DM] = p.s.pred_w[i];
         s->emb_w[i % D][i / D] = p.s.emb_w[i];
+    }
+    for (int i = D * DM + tid; i < MAILP_CUDA_MAX_ACTION * DM; i += NT) {
+        (&s->emb_w[0][0])[i] = 0.0f;
+    }
+    if (tid < D) {
+        s->box[0][tid] = p.s.pred_b[tid];
+        s->box[1][tid] = p.s.lo[tid];
+        s->box[2][tid] = p.s.hi[tid];
     }
     for (int i = tid; i < DM; i += NT) {
         s->norm_w[i] = p.s.norm_w[i];
@@ -3788,8 +3873,8 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             base[q] = make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
             res[q] = cond[q] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         }
-        for (int a = l; a < D && norms; a += LANES) {
-            s->x[m_own][a] = observed ? 0.0f : p.s.x[row * D + a];
+        for (int a = l; a < MAILP_CUDA_MAX_ACTION && norms; a += LANES) {
+            s->x[m_own][a] = observed || a >= D ? 0.0f : p.s.x[row * D + a];
         }
     }
     auto embed = [&](int call) { /* the noisy actions, and what else a call begins with */
@@ -3797,13 +3882,18 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
 #pragma unroll
         for (int q = 0; q < Q; q++) {
             res[q] = base[q];
-            for (int a = 0; a < D && !observed; a++) {
-                const float  v = s->x[m_own][a];
-                const float4 e = *(const float4 *)&s->emb_w[a][4 * (l + LANES * q)];
-                res[q].x += e.x * v;
-                res[q].y += e.y * v;
-                res[q].z += e.z * v;
-                res[q].w += e.w * v;
+#pragma unroll 1
+            for (int a0 = 0; a0 < D; a0 += 4) {
+                const float4 x4 = *(const float4 *)&s->x[m_own][a0];
+                const float  x[4] = {x4.x, x4.y, x4.z, x4.w};
+#pragma unroll
+                for (int i = 0; i < 4 && !observed; i++) {
+                    const float4 e = *(const float4 *)&s->emb_w[a0 + i][4 * (l + LANES * q)];
+                    res[q].x += e.x * x[i];
+                    res[q].y += e.y * x[i];
+                    res[q].z += e.z * x[i];
+                    res[q].w += e.w * x[i];
+                }
             }
             sum += (res[q].x + res[q].y) + (res[q].z + res[q].w);
             if (COND) {
@@ -3830,6 +3920,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     }
     mailp_dev_cluster_sync(); /* every peer has its barriers before anyone pushes (unseen by test_faults: by then all have long begun) */
 
+    if (SPLIT_X && warp < XW * XT) {
+        mailp_dev_split_weights(x_hi, x_lo, x_w);
+    }
     for (int it = 0, call = 0, layer = 0; it < total; it++) {
         const Layer   &w = s->ring[it & 1];
         const unsigned parity = it & 1;
@@ -3838,7 +3931,20 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         const Slice   *next = slices + (size_t)next_layer * CS;
 
         /* residual sum and layer norm, about the mean that the token had before: one reduction, and nothing cancels */
-        if (norms) {
+        float4 about[Q]; /* FOLD: the residual stream about that mean, scaled so that its largest value is in 2^11..2^12; 1 / scale */
+        float  down = 1.0f;
+        if (FOLD) {
+            add_out(layer > 0);
+            about[0] = make_float4(res[0].x - mean, res[0].y - mean, res[0].z - mean, res[0].w - mean);
+            const float    top = fmaxf(fmaxf(fabsf(about[0].x), fabsf(about[0].y)), fmaxf(fabsf(about[0].z), fabsf(about[0].w)));
+            const uint32_t most = mailp_dev_max32(mailp_dev_bits(top)) >> 23, e = most > 20 ? most : 20; /* exponents */
+            const float    up = mailp_dev_float((265 - e) << 23);
+            down = mailp_dev_float((e - 11) << 23);
+            about[0] = make_float4(about[0].x * up, about[0].y * up, about[0].z * up, about[0].w * up);
+            const uint32_t h0 = mailp_dev_half2(about[0].x, about[0].y), h1 = mailp_dev_half2(about[0].z, about[0].w);
+            s->norm[lane >> 2][0][4 * (m_own & 7) + (lane & 3)] =
+                make_uint4(h0, h1, mailp_dev_half2_rest(h0, about[0].x, about[0].y), mailp_dev_half2_rest(h1, about[0].z, about[0].w));
+        } else if (norms) {
             float now, var;
             add_out(layer > 0);
             mailp_cuda_moments<LANES, Q>(now, var, res, mean);
@@ -3872,6 +3978,17 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     mailp_dev_mma(acc[2][n], hi, b1);
                 }
             }
+            if (FOLD && z == 0) { /* in the shadow of the products: moments, by sums of integers, which are to 2^-24 of the largest value */
+                const float4   v = about[0];
+                const uint32_t sum = mailp_dev_sum32((uint32_t)mailp_dev_round(2048.0f * ((v.x + v.y) + (v.z + v.w))));
+                const uint32_t sq = mailp_dev_sum32((uint32_t)mailp_dev_round((v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w)));
+                const float    off = (float)(int)sum * (1.0f / 2048 / DM), var = fmaxf((float)sq * (1.0f / DM) - off * off, 0.0f);
+                const float    inv = mailp_dev_rsqrt(var * down * down + 1e-5f);
+                mean += off * down;
+                if (lane == 0) {
+                    s->fold[m_own] = make_float2(down * inv * MAILP_CUDA_RAISE, off * down * inv);
+                }
+            }
 #pragma unroll
             for (int n = 0; n < TILES; n++) {
 #pragma unroll
@@ -3885,60 +4002,95 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         };
         auto in_sum = [&](int z, int n) { /* of channel o and column 8 n + j */
             const float v = (s->sums[0][o][8 * n + j] + s->sums[1][o][8 * n + j]) + (s->sums[2][o][8 * n + j] + s->sums[3][o][8 * n + j]);
+            if (FOLD) {
+                const float2 f = s->fold[8 * n + j];
+                return v * (w.channels.scale[z][o] * f.x) + (w.channels.bias[z][o] - w.channels.gain[z][o] * f.y);
+            }
             return v * w.channels.scale[z][o] + w.channels.bias[z][o];
         };
         in_proj(0);
-        __syncthreads();
+        if (TILES == 2 && warp < XW * XT) {
+            mailp_dev_split_weights(x_hi, x_lo, x_w);
+        }
 
         /* conv1d and silu: column 8 n + j of channel o */
         float u[TILES], gate[TILES];
         {
-            float        before[DC - 1] = {}; /* the columns before this tile's */
             const float4 cw = *(const float4 *)w.channels.conv_w[o];
-            const float  tap[DC] = {cw.x, cw.y, cw.z, cw.w};
+            const float  tap[DC] = {cw.x, cw.y, cw.z, cw.w}, conv_b = w.channels.conv_b[o];
+            float        old[DC - 1], now[TILES], before[DC - 1] = {}; /* after the time token; the columns before this tile's */
+            if (OBS) {
+#pragma unroll
+                for (int q = 0; q < DC - 1; q++) {
+                    old[q] = w.state[0][q * CL + o];
+                }
+            }
+            __syncthreads();
+#pragma unroll
+            for (int n = 0; n < TILES; n++) {
+                now[n] = in_sum(0, n);
+            }
 #pragma unroll
             for (int n = 0; n < TILES; n++) {
                 const int    m = 8 * n + j < M ? 8 * n + j : M - 1, r = m / T, t = m % T;
-                const float  now = in_sum(0, n);
                 const float *state = w.state[OBS ? 0 : r];
-                float        v = w.channels.conv_b[o] + tap[DC - 1] * now;
+                float        v = conv_b + tap[DC - 1] * now[n];
 #pragma unroll
                 for (int q = 1; q < DC; q++) { /* q tokens ago */
-                    const float same = __shfl_sync(0xffffffffu, now, j - q, 8), x_q = j >= q ? same : before[q - 1];
-                    v += tap[DC - 1 - q] * (t >= q ? x_q : state[(t < q ? t - q + DC - 1 : 0) * CL + o]);
+                    const float same = __shfl_sync(0xffffffffu, now[n], j - q, 8), x_q = j >= q ? same : before[q - 1];
+                    float       s_q = 0.0f;
+                    if (OBS) {
+#pragma unroll
+                        for (int e = 0; e < q; e++) { /* token e */
+                            s_q = t == e ? old[e - q + DC - 1] : s_q;
+                        }
+                    } else {
+                        s_q = state[(t < q ? t - q + DC - 1 : 0) * CL + o];
+                    }
+                    v += tap[DC - 1 - q] * (t >= q ? x_q : s_q);
                     before[q - 1] = same;
                 }
                 u[n] = mailp_dev_silu(v);
-                s->u[o >> 4][8 * n + j][o & 15] = u[n];
+            }
+#pragma unroll
+            for (int n = 0; n < TILES; n++) {
+                mailp_dev_split(s->u[0][o >> 4][8 * n + j][o & 15], s->u[1][o >> 4][8 * n + j][o & 15], u[n]);
             }
         }
         __syncthreads();
 
         /* x_proj over this block's channels; the partial sums go to everyone */
-        if (tid == NT - 1) { /* arm the three exchanges of this layer */
-            mailp_dev_bar_expect(&s->hop[0], CS * M * XP * sizeof(float));
-            mailp_dev_bar_expect(&s->hop[1], CS * M * CL * sizeof(float));
+        if (tid == NT - 1) { /* arm the exchanges of this layer */
+            mailp_dev_bar_expect(&s->hop[0], CS * (unsigned)part_of((int)rank) * sizeof(float));
+            if (SPREAD) {
+                mailp_dev_bar_expect(&s->hop[3], M * XP * sizeof(float));
+            }
+            mailp_dev_bar_expect(&s->hop[1], CS * PAIRS * 2 * MAILP_CUDA_OL * sizeof(float));
             mailp_dev_bar_expect(&s->hop[2], CS * M * MAILP_CUDA_OL * sizeof(float));
         }
         if (warp < XW * XT) { /* XW warps a tile of outputs share the tiles of columns */
-            const int tile = warp % XT;
-            uint32_t  hi[4][4], lo[4][4];
-            mailp_dev_split_weights(hi, lo, x_w);
+            constexpr int NX = (TILES + XW - 1) / XW;
+            const int     tile = warp % XT;
+            float         acc[NX][3][4] = {};
+            if (TILES > 2) {
+                mailp_dev_split_weights(x_hi, x_lo, x_w);
+            }
 #pragma unroll
-            for (int n0 = 0; n0 < TILES; n0 += XW) {
-                const int n = n0 + warp / XT;
-                float     acc[3][4] = {};
-                if (n >= TILES) {
-                    break;
-                }
+            for (int i = 0; i < NX; i++) {
+                const int n = i * XW + warp / XT < TILES ? i * XW + warp / XT : TILES - 1;
 #pragma unroll
                 for (int k = 0; k < 2; k++) {
-                    mailp_dev_mma_split(acc, hi + 2 * k, lo + 2 * k, *(const float4 *)&s->u[k][8 * n + g][4 * t4]);
+                    mailp_dev_mma_split(acc[i], x_hi + 2 * k, x_lo + 2 * k, *(const uint4 *)&s->u[0][k][8 * n + g][4 * t4],
+                                         *(const uint4 *)&s->u[1][k][8 * n + g][4 * t4]);
                 }
+            }
+#pragma unroll
+            for (int i = 0; i < NX; i++) {
+                const int n = i * XW + warp / XT;
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    if (16 * tile + 8 * (e >> 1) < XP) {
-                        s->x_proj[8 * n + 2 * t4 + (e & 1)][16 * tile + 8 * (e >> 1) + g] = acc[0][e] + (acc[1][e] + acc[2][e]);
+                    if (n < TILES && 16 * tile + 8 * (e >> 1) < XP) {
+                        s->x_proj[8 * n + 2 * t4 + (e & 1)][16 * tile + 8 * (e >> 1) + g] = acc[i][0][e] + (acc[i][1][e] + acc[i][2][e]);
                     }
                 }
             }
@@ -3946,90 +4098,155 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         }
         __syncthreads();
         if (lane == 0) { /* a warp for each peer: one would take 400 cycles for all */
-            mailp_dev_bulk_push(s->part[rank], (unsigned)warp, s->x_proj, M * XP * sizeof(float), &s->hop[0]);
+            mailp_dev_bulk_push(s->part[rank], (unsigned)warp, &s->x_proj[0][0] + (SPREAD ? warp * PART : 0),
+                                (unsigned)part_of(warp) * sizeof(float), &s->hop[0]);
         }
-        /* in its shadow: sums of z */
+        /* in its shadow: z, the gate, and what the scan needs */
         in_proj(1);
         const float4 w0 = *(const float4 *)&w.channels.dt_w[o][0], w1 = *(const float4 *)&w.channels.dt_w[o][4];
-        const float  dt_b = w.channels.dt_b[o];
-        mailp_dev_bar_wait(&s->hop[0], parity);
-        constexpr int SUMS = TILES == 1 ? 1 : 2; /* neighbours in a thread */
-#pragma unroll
-        for (int i0 = 0; i0 < M * XP / SUMS; i0 += NT) {
-            const int i = (i0 + tid) * SUMS;
-            float     v[SUMS] = {};
-            if (i >= M * XP) {
-                break;
-            }
-#pragma unroll
-            for (int r = 0; r < CS; r++) {
-#pragma unroll
-                for (int e = 0; e < SUMS; e++) {
-                    v[e] += (&s->part[r][0][0])[i + e];
-                }
-            }
-#pragma unroll
-            for (int e = 0; e < SUMS; e++) {
-                s->xd[i / XP][i % XP + e] = v[e];
-            }
-        }
-        __syncthreads();
-
-        /* dt of column 8 n + j, and the gate */
-#pragma unroll
-        for (int n = 0; n < TILES; n++) {
-            gate[n] = mailp_dev_silu(in_sum(1, n));
-            const int    m = 8 * n + j;
-            const float4 x0 = *(const float4 *)&s->xd[m][0], x1 = *(const float4 *)&s->xd[m][4];
-            const float  v = (w0.x * x0.x + w0.y * x0.y + (w0.z * x0.z + w0.w * x0.w)) + (w1.x * x1.x + w1.y * x1.y + (w1.z * x1.z + w1.w * x1.w));
-            const float  dt = mailp_dev_softplus(v + dt_b);
-            *(float2 *)s->dt[o][m] = make_float2(dt, dt * u[n]);
-        }
-        __syncwarp(); /* the 8 lanes of a channel see each other's */
-
-        /* scan over the T tokens of each robot: states SPL j.. of channel o */
-        float A2[SPL], y[TILES][8] = {};
+        const float  dt_b = w.channels.dt_b[o], skip = w.channels.D[o];
+        float        A2[SPL], h[SPL] = {}, first[SPL]; /* h; OBS: what it is before every robot's tokens */
 #pragma unroll
         for (int e = 0; e < SPL; e++) {
             A2[e] = w.channels.A2[o][SPL * j + e];
+            first[e] = OBS ? w.state[0][(DC - 1) * CL + o * DS + SPL * j + e] : 0.0f;
         }
+        __syncthreads();
 #pragma unroll
-        for (int r = 0; r < R; r++) {
-            float h[SPL];
+        for (int n = 0; n < TILES; n++) {
+            gate[n] = mailp_dev_silu(in_sum(1, n));
+        }
+        uint32_t out_hi[4][4], out_lo[4][4];
+        if (SPLIT_OUT && warp < CS) { /* always; a branch keeps the compiler from moving this to where it is used */
+            mailp_dev_split_weights(out_hi, out_lo, out_w);
+        }
+        mailp_dev_bar_wait(&s->hop[0], parity);
+        if (SPREAD) { /* a lane adds up four values with 7 others, and sends the sums to one block */
+            constexpr int ROUNDS = (PART / 4 + NT / 8 - 1) / (NT / 8);
+            const int     peer = lane & 7, size = part_of((int)rank);
+            float4        v[ROUNDS];
 #pragma unroll
-            for (int e = 0; e < SPL; e++) {
-                h[e] = w.state[OBS ? 0 : r][(DC - 1) * CL + o * DS + SPL * j + e];
+            for (int i = 0; i < ROUNDS; i++) {
+                const int at = 4 * (i * (NT / 8) + o);
+                v[i] = *(const float4 *)&s->part[peer][at < size ? at : 0];
             }
 #pragma unroll
-            for (int t = 0; t < T; t++) {
-                const int    m = r * T + t;
-                const float2 dt = *(const float2 *)s->dt[o][m];
-                float        B[SPL], C[SPL];
-                if (SPL == 2) {
-                    const float4 v = *(const float4 *)&s->xd[m][DTR + 4 * j];
-                    B[0] = v.x;
-                    B[SPL - 1] = v.y;
-                    C[0] = v.z;
-                    C[SPL - 1] = v.w;
-                } else {
-                    const float2 v = *(const float2 *)&s->xd[m][DTR + 2 * j];
-                    B[0] = v.x;
-                    C[0] = v.y;
+            for (int i = 0; i < ROUNDS; i++) {
+                const int at = 4 * (i * (NT / 8) + o), to = (int)rank * PART + at;
+                v[i] = make_float4(mailp_dev_sum<8>(v[i].x), mailp_dev_sum<8>(v[i].y), mailp_dev_sum<8>(v[i].z), mailp_dev_sum<8>(v[i].w));
+                if (at < size) {
+                    mailp_dev_push4(&s->xd[to / XP][to % XP], (unsigned)peer, v[i], &s->hop[3]);
                 }
+            }
+            mailp_dev_bar_wait(&s->hop[3], parity);
+        } else {
+            constexpr int SUMS = M * XP <= NT ? 1 : M * XP <= 2 * NT ? 2 : 4, ROUNDS = (M * XP / SUMS + NT - 1) / NT; /* neighbours in a thread */
+            float         v[ROUNDS][SUMS] = {};
 #pragma unroll
-                for (int e = 0; e < SPL; e++) {
-                    h[e] = mailp_dev_ex2(dt.x * A2[e]) * h[e] + dt.y * B[e];
-                    y[m / 8][m % 8] += h[e] * C[e];
+            for (int i = 0; i < ROUNDS; i++) {
+                const int at = (i * NT + tid) * SUMS < M * XP ? (i * NT + tid) * SUMS : 0;
+#pragma unroll
+                for (int e = 0; e < SUMS; e++) {
+                    v[i][e] = ((s->part[0][at + e] + s->part[1][at + e]) + (s->part[2][at + e] + s->part[3][at + e])) +
+                              ((s->part[4][at + e] + s->part[5][at + e]) + (s->part[6][at + e] + s->part[7][at + e]));
                 }
-                if (m % 8 == 7 || m == M - 1) { /* a finished tile: sum over the states, skip and gate; it travels while the next is scanned */
-                    const int   n = m / 8, col = 8 * n + j;
-                    mailp_dev_share_sums<8>(y[n], j);
-                    s->y[col][((o >> 4) ^ (col & 1)) * 16 + (o & 15)] = (y[n][0] + w.channels.D[o] * u[n]) * gate[n];
-                    mailp_dev_publish();
-                    __syncthreads();
-                    if (lane == 0) {
-                        mailp_dev_bulk_push(s->y_all[rank][8 * n], (unsigned)warp, s->y[8 * n], (m - 8 * n + 1) * CL * sizeof(float), &s->hop[1]);
-                    }
+            }
+#pragma unroll
+            for (int i = 0; i < ROUNDS; i++) {
+                const int at = (i * NT + tid) * SUMS;
+#pragma unroll
+                for (int e = 0; e < SUMS && at < M * XP; e++) {
+                    s->xd[at / XP][at % XP + e] = v[i][e];
+                }
+            }
+            __syncthreads();
+        }
+
+        /* dt of column 8 n + j */
+        {
+            float dt[TILES];
+#pragma unroll
+            for (int n = 0; n < TILES; n++) {
+                const float4 x0 = *(const float4 *)&s->xd[8 * n + j][0], x1 = *(const float4 *)&s->xd[8 * n + j][4];
+                const float  v = (w0.x * x0.x + w0.y * x0.y + (w0.z * x0.z + w0.w * x0.w)) + (w1.x * x1.x + w1.y * x1.y + (w1.z * x1.z + w1.w * x1.w));
+                dt[n] = mailp_dev_softplus(v + dt_b);
+            }
+#pragma unroll
+            for (int n = 0; n < TILES; n++) {
+                *(float2 *)s->dt[o][8 * n + j] = make_float2(dt[n], dt[n] * u[n]);
+            }
+        }
+        __syncwarp(); /* the 8 lanes of a channel see each other's */
+
+        /* scan over the T tokens of each robot: states SPL j.. of channel o; then, tile by tile, the sum over the states, skip and gate */
+        float y[TILES][8] = {};
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            const float2 dt = *(const float2 *)s->dt[o][m];
+            float        B[SPL], C[SPL];
+            if (SPL == 2) {
+                const float4 v = *(const float4 *)&s->xd[m][DTR + 4 * j];
+                B[0] = v.x;
+                B[SPL - 1] = v.y;
+                C[0] = v.z;
+                C[SPL - 1] = v.w;
+            } else {
+                const float2 v = *(const float2 *)&s->xd[m][DTR + 2 * j];
+                B[0] = v.x;
+                C[0] = v.y;
+            }
+#pragma unroll
+            for (int e = 0; e < SPL; e++) {
+                if (m % T == 0) {
+                    h[e] = OBS ? first[e] : w.state[OBS ? 0 : m / T][(DC - 1) * CL + o * DS + SPL * j + e];
+                }
+                h[e] = mailp_dev_ex2(dt.x * A2[e]) * h[e] + dt.y * B[e];
+                y[m / 8][m % 8] += h[e] * C[e];
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < TILES; n++) {
+            mailp_dev_share_sums<8>(y[n], j);
+        }
+#pragma unroll
+        for (int n = 0; n < TILES; n++) {
+            const int col = 8 * n + j, at = ((o >> 4) ^ (col & 1)) * 16 + (o & 15);
+            mailp_dev_split(s->y[0][col][at], s->y[1][col][at], (y[n][0] + skip * u[n]) * gate[n]);
+        }
+        if (!SPLIT_OUT) {
+            mailp_dev_split_weights(out_hi, out_lo, out_w);
+        }
+        __syncthreads();
+
+        /* out_proj over this block's channels: 16 rows a warp, those of block number warp, which adds up everyone's */
+        {
+            float acc[TILES][3][4] = {};
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                const int at = (k ^ (g & 1)) * 16 + 4 * t4;
+#pragma unroll
+                for (int n = 0; n < TILES; n++) {
+                    mailp_dev_mma_split(acc[n], out_hi + 2 * k, out_lo + 2 * k, *(const uint4 *)&s->y[0][8 * n + g][at],
+                                         *(const uint4 *)&s->y[1][8 * n + g][at]);
+                }
+            }
+            float *stage = &s->sums[0][0][0] + warp * COLS * MAILP_CUDA_OL; /* nobody needs in_proj's any more */
+#pragma unroll
+            for (int n = 0; n < TILES; n++) {
+                const int    pair = 4 * n + t4;
+                const float4 v = make_float4(acc[n][0][0] + (acc[n][1][0] + acc[n][2][0]), acc[n][0][1] + (acc[n][1][1] + acc[n][2][1]),
+                                             acc[n][0][2] + (acc[n][1][2] + acc[n][2][2]), acc[n][0][3] + (acc[n][1][3] + acc[n][2][3]));
+                if (!DIRECT1) {
+                    *(float4 *)&stage[(pair * 8 + g) * 4] = v;
+                } else if (pair < PAIRS) {
+                    mailp_dev_push4(&s->rows[rank][(pair * 8 + g) * 4], (unsigned)warp, v, &s->hop[1]);
+                }
+            }
+            if (!DIRECT1) {
+                mailp_dev_publish();
+                __syncwarp();
+                if (lane == 0) {
+                    mailp_dev_bulk_push(s->rows[rank], (unsigned)warp, stage, PAIRS * 2 * MAILP_CUDA_OL * sizeof(float), &s->hop[1]);
                 }
             }
         }
@@ -4043,44 +4260,53 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 s->noise[m_own][a] = observed ? 0.0f : p.s.noise[((size_t)call * robots * A + row) * D + a];
             }
         }
-        uint32_t out_hi[4][4], out_lo[4][4];
-        mailp_dev_split_weights(out_hi, out_lo, out_w);
         mailp_dev_bar_wait(&s->hop[1], parity);
-
-        /* out_proj: this block's 16 rows over 32 inputs a warp, those of block number warp */
+        if (DIRECT2) { /* a lane adds up four rows of a column of one block with 7 others, and sends the sums to one block */
+            const int peer = lane & 7, e = lane >> 3, row0 = 4 * (warp & 1);
+            float4    v[TILES];
 #pragma unroll
-        for (int n = 0; n < TILES; n++) {
-            float acc[3][4] = {};
-#pragma unroll
-            for (int k = 0; k < 2; k++) {
-                mailp_dev_mma_split(acc, out_hi + 2 * k, out_lo + 2 * k, *(const float4 *)&s->y_all[warp][8 * n + g][(k ^ (g & 1)) * 16 + 4 * t4]);
+            for (int n = 0; n < TILES; n++) {
+                const float *from = &s->rows[peer][((4 * n + (warp >> 1)) * 8 + row0) * 4 + e];
+                v[n] = make_float4(from[0], from[4], from[8], from[12]);
             }
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                s->rows[warp][8 * n + 2 * t4 + (e & 1)][g + 8 * (e >> 1)] = acc[0][e] + (acc[1][e] + acc[2][e]);
-            }
-        }
-        __syncthreads();
-#pragma unroll
-        for (int i0 = 0; i0 < MAILP_CUDA_OL * COLS; i0 += NT) {
-            const int i = i0 + tid, col = i / MAILP_CUDA_OL, at_row = i % MAILP_CUDA_OL;
-            float     v = 0.0f;
-            if (i >= MAILP_CUDA_OL * COLS) {
-                break;
+            for (int n = 0; n < TILES; n++) {
+                v[n] = make_float4(mailp_dev_sum<8>(v[n].x), mailp_dev_sum<8>(v[n].y), mailp_dev_sum<8>(v[n].z), mailp_dev_sum<8>(v[n].w));
             }
 #pragma unroll
-            for (int k = 0; k < NT / 32; k++) {
-                v += s->rows[k][col][at_row];
+            for (int n = 0; n < TILES; n++) {
+                const int col = 2 * (4 * n + (warp >> 1)) + (e & 1);
+                if (col < M) {
+                    mailp_dev_push4(&s->out_all[rank][col][row0 + 8 * (e >> 1)], (unsigned)peer, v[n], &s->hop[2]);
+                }
             }
-            s->out[col][at_row] = v;
-        }
-        mailp_dev_publish();
-        __syncthreads();
-        if (lane == 0) {
-            mailp_dev_bulk_push(s->out_all[rank], (unsigned)warp, s->out, M * MAILP_CUDA_OL * sizeof(float), &s->hop[2]);
+        } else {
+            constexpr int SIZE = PAIRS * 2 * MAILP_CUDA_OL, TIMES = (SIZE + NT - 1) / NT;
+            float         v[TIMES] = {};
+#pragma unroll
+            for (int i = 0; i < TIMES; i++) {
+                const int at = i * NT + tid < SIZE ? i * NT + tid : 0;
+                v[i] = ((s->rows[0][at] + s->rows[1][at]) + (s->rows[2][at] + s->rows[3][at])) +
+                       ((s->rows[4][at] + s->rows[5][at]) + (s->rows[6][at] + s->rows[7][at]));
+            }
+#pragma unroll
+            for (int i = 0; i < TIMES; i++) {
+                const int at = i * NT + tid;
+                if (at < SIZE) {
+                    s->out[at / 32 * 2 + (at & 1)][at / 4 % 8 + at / 2 % 2 * 8] = v[i];
+                }
+            }
+            mailp_dev_publish();
+            __syncthreads();
+            if (lane == 0) {
+                mailp_dev_bulk_push(s->out_all[rank], (unsigned)warp, s->out, M * MAILP_CUDA_OL * sizeof(float), &s->hop[2]);
+            }
         }
         store_ahead((it + 1) & 1); /* before more loads are under way */
         load_out(next);
+        if (SPLIT_X && warp < XW * XT) {
+            mailp_dev_split_weights(x_hi, x_lo, x_w);
+        }
         mailp_dev_bar_wait(&s->hop[2], parity);
 
         if (last_layer && norms) { /* head and update, the same on every block; see >>sampler */
@@ -4095,6 +4321,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 res[q] = make_float4((res[q].x - now) * inv * f.x + b.x, (res[q].y - now) * inv * f.y + b.y, (res[q].z - now) * inv * f.z + b.z,
                                      (res[q].w - now) * inv * f.w + b.w);
             }
+#pragma unroll 1
             for (int a0 = 0; a0 < D; a0 += 8) { /* 8 actions in 8 lanes, that update side by side */
                 float     sums[8];
                 const int a = a0 + (l & 7);
@@ -4114,14 +4341,14 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     predicted += __shfl_xor_sync(0xffffffffu, predicted, d);
                 }
                 if (l < 8 && a < D && !observed) {
-                    predicted = mailp_dev_finite(predicted + p.s.pred_b[a]);
+                    predicted = mailp_dev_finite(predicted + s->box[0][a]);
                     const float x_t = s->x[m_own][a];
                     float       x_start = predicted;
                     if (p.s.predict_noise) {
                         x_start = __fsub_rn(__fmul_rn(s->step[0], x_t), __fmul_rn(s->step[1], predicted));
                     }
                     if (p.s.clip) {
-                        x_start = mailp_dev_clamp(x_start, p.s.lo[a], p.s.hi[a]);
+                        x_start = mailp_dev_clamp(x_start, s->box[1][a], s->box[2][a]);
                     }
                     float after = __fadd_rn(__fmul_rn(s->step[2], x_start), __fmul_rn(s->step[3], x_t));
                     if (s->step[4] > 0.0f) {
@@ -4129,7 +4356,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     }
                     s->x[m_own][a] = after;
                     if (last && rank == 0 && m_own < M && robot0 + token / T < robots) {
-                        const float y_a = mailp_dev_clamp(mailp_dev_finite(after), p.s.lo[a], p.s.hi[a]);
+                        const float y_a = mailp_dev_clamp(mailp_dev_finite(after), s->box[1][a], s->box[2][a]);
                         p.s.actions[row * D + a] = p.s.std ? __fadd_rn(__fmul_rn(y_a, p.s.std[a]), p.s.mean[a]) : y_a;
                         if (p.s.trace_norm) {
                             p.s.trace_norm[row * D + a] = y_a;
@@ -4549,28 +4776,30 @@ static inline void mailp_cuda_pack_slices(mailp_cuda_loader *l, const float **de
         for (int row = 0; row < 2 * CL; row++) { /* this block's of x, then of z */
             const int    z = row / CL, o = row % CL;
             const float *from = in_proj + (size_t)(z * E + block * CL + o) * d;
-            double       bias = 0.0;
+            double       bias = 0.0, gain = 0.0;
             float        most = 0.0f, v[MAILP_CUDA_DM];
             int          e;
             for (int k = 0; k < d; k++) {
                 bias += (double)from[k] * norm_b[k];
                 v[k] = from[k] * norm_w[k];
+                gain += v[k];
                 most = fabsf(v[k]) > most ? fabsf(v[k]) : most;
             }
             (void)frexpf(most, &e); /* the largest weight of a row becomes a half of 2^12 or less; powers of two round nothing */
             e = most > 0.0f && most <= FLT_MAX ? 12 - e : 0;
             s->channels.scale[z][o] = ldexpf(1.0f / MAILP_CUDA_RAISE, -e);
             s->channels.bias[z][o] = (float)bias;
+            s->channels.gain[z][o] = (float)gain;
             for (int k = 0; k < d; k += 2) { /* a pair of inputs: lane t = k / 4 % 4 of the step, first or second half of its four */
                 const int thread = (k / 32 * 2 + o / 16) * 32 + o % 8 * 4 + k / 4 % 4, reg = o / 8 % 2 + k / 2 % 2 * 2;
                 uint32_t *hi = &s->in_proj[z][0][k / 16 % 2][thread].x, *lo = &s->in_proj[z][1][k / 16 % 2][thread].x;
                 mailp_cuda_pack_half(hi + reg, lo + reg, ldexpf(v[k], e), ldexpf(v[k + 1], e));
             }
         }
-        for (int o = 0; o < MAILP_CUDA_OL; o++) {
-            for (int k = 0; k < E; k++) { /* inputs 2 t, 2 t + 1 of a step are lane t's numbers 4 t.. or 4 t + 2.. of 16 */
-                const int step = k / 16 % 2 * 2 + k / 2 % 2, thread = k / 32 * 32 + o % 8 * 4 + k / 4 % 4;
-                (&s->out_proj[step][thread].x)[o / 8 + k % 2 * 2] = out_proj[(size_t)(block * MAILP_CUDA_OL + o) * E + k];
+        for (int row = 0; row < d; row++) {
+            for (int k = 0; k < CL; k++) { /* inputs 2 t, 2 t + 1 of a step are lane t's numbers 4 t.. or 4 t + 2.. of 16 */
+                const int step = k / 16 * 2 + k / 2 % 2, thread = row / 16 * 32 + row % 8 * 4 + k / 4 % 4;
+                (&s->out_proj[step][thread].x)[row / 8 % 2 + k % 2 * 2] = out_proj[(size_t)row * E + block * CL + k];
             }
         }
         for (int row = 0; row < Slice::XP; row++) {
@@ -5098,8 +5327,8 @@ static inline void mailp_cuda_consider(mail_cuda_session *s, double *best) {
     if (active < 1) {
         return;
     }
-    /* milliseconds of D-Ma on an NVIDIA H100: 0.84, 1.24, 1.65 and 2.1 for 1 to 4 tiles of columns */
-    l.cost = (0.43 + 0.41 * Shared::TILES) * (double)((clusters + active - 1) / active);
+    /* milliseconds of D-Ma on an NVIDIA H200: 0.79, 1.10, 1.40, 1.47 and 1.73 for 1 to 5 robots of 6 tokens, so 1, 2, 3, 3 and 4 tiles */
+    l.cost = (0.50 + 0.22 * Shared::TILES + 0.0117 * Shared::M) * (double)((clusters + active - 1) / active);
     if (!s->loop.kernel || l.cost < *best) {
         s->loop = l;
         s->inside = OBS;
@@ -5113,7 +5342,7 @@ static inline void mailp_cuda_consider_all(mail_cuda_session *s) {
     if (s->A == 5) {
         mailp_cuda_consider<DS, OBS, OBS + 5, 1, COND>(s, &best);
         mailp_cuda_consider<DS, OBS, OBS + 5, 2, COND>(s, &best);
-        mailp_cuda_consider<DS, OBS, OBS + 5, OBS ? 4 : 3, COND>(s, &best); /* without observations the actions of 3 are two tiles, as of 2 */
+        mailp_cuda_consider<DS, OBS, OBS + 5, 3, COND>(s, &best);
         mailp_cuda_consider<DS, OBS, OBS + 5, 4, COND>(s, &best);
         mailp_cuda_consider<DS, OBS, OBS + 5, 5, COND>(s, &best);
     } else {

@@ -497,7 +497,8 @@ static uint64_t loop_case(mail_arch arch, size_t d_state, size_t history, size_t
     const mail_cuda_session *s, *before;
     const floats want = plan_for(c, p, batch, plain), got = plan_for(c, p, batch, fast), alone = plan_for(c, p, 1, fast, &s);
 #ifdef MAIL_CUDA_ON_CPU
-    const double limit = 2e-6; /* the stand-in's products are exact and their sums rounded once */
+    const double limit = 4e-6; /* the stand-in's products are exact and their sums rounded once; what is left is raised by the 2 steps, to
+                                  1e-6 over many robots and 2.6e-6 at two */
 #else
     const double limit = 1e-5; /* tensor cores cut the addends off at the largest one's last bits; what is promised beside mail.h */
 #endif
@@ -926,6 +927,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"loop D-Ma, d_state 16, 2 frames, 5 actions, 3 robots", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 3, 4); }},
         {"loop D-Ma, d_state 16, 2 frames, 5 actions, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 2, 5, 4, 2); }},
         {"loop D-Ma, d_state 8, 1 frame, 5 actions, 5 robots", [] { return loop_case(MAIL_D_MA, 8, 1, 5, 5, 6); }},
+        {"loop D-Ma, d_state 16, 1 frame, 5 actions, 3 robots", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 3, 4); }},
         {"loop D-Ma, d_state 16, 1 frame, 5 actions, 4 robots", [] { return loop_case(MAIL_D_MA, 16, 1, 5, 4, 4); }},
         {"loop ED-Ma, d_state 8, 1 frame, 5 actions", [] { return loop_case(MAIL_ED_MA, 8, 1, 5, 1, 1); }},
         {"loop ED-Ma, d_state 16, 2 frames, 10 actions", [] { return loop_case(MAIL_ED_MA, 16, 2, 10, 1, 2); }},

@@ -178,6 +178,7 @@ int TEST_FAULTS_MAIN(int argc, char **argv) {
         {"tiles of a long sequence", run_tiles},
         {"plain, D-Ma", [] { return run_plan(MAIL_D_MA, 0, 1); }},
         {"plain, D-Tr", [] { return run_plan(MAIL_D_TR, 0, 1); }},
+        {"one launch, 4 robots", [] { return run_plan(MAIL_D_MA, 4, 4); }}, /* sums of x_proj travel twice */
         {"one launch, 2 robots", [] { return run_plan(MAIL_ED_MA, 2, 2); }},
         {"one launch, 1 robot", [] { return run_plan(MAIL_D_MA, 1, 1); }},
         {"camera, 24 KB of shared memory", [] { return run_camera(24 * 1024); }},
