@@ -282,38 +282,6 @@ static __device__ __forceinline__ float mailp_dev_max32(float v) {
     return v;
 }
 
-/* The largest, and the sum, of the 32 lanes' v; for integers a GPU has one instruction. */
-static __device__ __forceinline__ uint32_t mailp_dev_max32(uint32_t v) {
-#ifdef MAIL_CUDA_ON_CPU
-    for (int d = 16; d; d >>= 1) {
-        const uint32_t other = (uint32_t)__shfl_xor_sync(0xffffffffu, (int)v, d);
-        v = other > v ? other : v;
-    }
-    return v;
-#else
-    return __reduce_max_sync(0xffffffffu, v);
-#endif
-}
-static __device__ __forceinline__ uint32_t mailp_dev_sum32(uint32_t v) {
-#ifdef MAIL_CUDA_ON_CPU
-    for (int d = 16; d; d >>= 1) {
-        v += (uint32_t)__shfl_xor_sync(0xffffffffu, (int)v, d);
-    }
-    return v;
-#else
-    return __reduce_add_sync(0xffffffffu, v);
-#endif
-}
-
-/* The nearest integer of a float below 2^31. */
-static __device__ __forceinline__ int mailp_dev_round(float v) {
-#ifdef MAIL_CUDA_ON_CPU
-    return (int)lrintf(v);
-#else
-    return __float2int_rn(v);
-#endif
-}
-
 /* ---- barriers in shared memory, and copies into it in the background ---- */
 
 #if defined(MAIL_CUDA_ON_CPU)
@@ -3624,10 +3592,6 @@ static __global__ void __launch_bounds__(MAILP_CUDA_KEYPOINTS_NT) mailp_cuda_key
    layer is at work, and need not be read from shared memory, whose bandwidth other stages wait for. in_proj takes half operands as hi + lo (its inputs come from a norm and are small), the other two, whose
    inputs have no bound, tf32 operands as hi + lo; three products each, float32-class.
 
-   A cluster of one tile of columns is bound by latencies. There in_proj does not wait for its norm's sums: it takes the residual
-   stream about the mean of the layer before, times a power of two, and in_proj(norm(r)) = in_proj(r - about) / deviation -
-   (mean - about) / deviation in_proj(1) is put right where its sums are added up.
-
    No exchange needs two buffers: a peer pushes exchange e of the next layer only after it has received exchange e + 1 of
    this layer from this block, and this block sends that after it has read e.
 
@@ -3654,7 +3618,6 @@ template <int DS>
 struct __align__(16) mailp_cuda_channels {
     float conv_w[MAILP_CUDA_CL][MAILP_CUDA_DC], conv_b[MAILP_CUDA_CL];
     float scale[2][MAILP_CUDA_CL], bias[2][MAILP_CUDA_CL]; /* rows of x, of z: in_proj's sums are scaled; it, applied to the norm's bias */
-    float gain[2][MAILP_CUDA_CL];                          /* it, applied to the norm's gain */
     float dt_w[MAILP_CUDA_CL][MAILP_CUDA_DTR], dt_b[MAILP_CUDA_CL];
     float A2[MAILP_CUDA_CL][DS];
     float D[MAILP_CUDA_CL];
@@ -3716,7 +3679,6 @@ struct mailp_cuda_loop_shared {
     __align__(16) float norm_w[MAILP_CUDA_DM], norm_b[MAILP_CUDA_DM]; /* of the head */
     __align__(16) float x[COLS][MAILP_CUDA_MAX_ACTION]; /* noisy actions; zeros behind them */
     float               box[3][MAILP_CUDA_MAX_ACTION], step[5]; /* pred_b, lo, hi; of the sampler's step */
-    float2              fold[COLS];                             /* of a token, where in_proj goes before its norm: factor of sums, of gains */
     mailp_cuda_bar      hop[4];
 };
 
@@ -3754,10 +3716,9 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     constexpr int NT = MAILP_CUDA_NT, DM = MAILP_CUDA_DM, DC = MAILP_CUDA_DC, DTR = MAILP_CUDA_DTR, CS = MAILP_CUDA_CS, CL = MAILP_CUDA_CL;
     constexpr int A = T - OBS, CHANNELS4 = sizeof(mailp_cuda_channels<DS>) / 16, STATE4 = Shared::STATE / 4;
     constexpr int LAYER4 = CHANNELS4 + Shared::STATES * STATE4, AHEAD = (LAYER4 + NT - 1) / NT;
-    /* One tile: a warp has one token, and registers are left. Stores, not copies, in the second and third exchange; in_proj goes
-       before its norm; weights of x_proj and out_proj are split while an exchange is waited for; a thread keeps its numbers. */
-    constexpr bool ONE = TILES == 1, DIRECT1 = ONE, DIRECT2 = ONE, FOLD = ONE, SPLIT_X = ONE, SPLIT_OUT = ONE, KEEP = ONE;
-    constexpr bool SPREAD = Shared::SPREAD;
+    /* One tile: registers are left. Stores, not copies, in the second and third exchange; weights of x_proj and out_proj are split while
+       an exchange is waited for; a thread keeps its numbers. */
+    constexpr bool ONE = TILES == 1, SPREAD = Shared::SPREAD;
     constexpr int PAIRS = (M + 1) / 2, PART = Shared::PART; /* pairs of columns; sums of x_proj in a part */
     constexpr int LANES = Shared::LANES, Q = 32 / LANES; /* float4 of a token in a lane: channels 4 l.., 4 (l + LANES).., ..; tokens of a warp */
     static_assert(!(OBS && COND), "an encoder's observation goes ahead of the loop");
@@ -3766,7 +3727,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     MAILP_CUDA_SHARED(Shared, s);
     int            tid = (int)threadIdx.x;
     unsigned       rank = mailp_dev_rank();
-    if (KEEP) {
+    if (ONE) {
         mailp_dev_keep(tid);
         mailp_dev_keep(rank);
     }
@@ -3920,7 +3881,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
     }
     mailp_dev_cluster_sync(); /* every peer has its barriers before anyone pushes (unseen by test_faults: by then all have long begun) */
 
-    if (SPLIT_X && warp < XW * XT) {
+    if (ONE && warp < XW * XT) {
         mailp_dev_split_weights(x_hi, x_lo, x_w);
     }
     for (int it = 0, call = 0, layer = 0; it < total; it++) {
@@ -3931,20 +3892,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         const Slice   *next = slices + (size_t)next_layer * CS;
 
         /* residual sum and layer norm, about the mean that the token had before: one reduction, and nothing cancels */
-        float4 about[Q]; /* FOLD: the residual stream about that mean, scaled so that its largest value is in 2^11..2^12; 1 / scale */
-        float  down = 1.0f;
-        if (FOLD) {
-            add_out(layer > 0);
-            about[0] = make_float4(res[0].x - mean, res[0].y - mean, res[0].z - mean, res[0].w - mean);
-            const float    top = fmaxf(fmaxf(fabsf(about[0].x), fabsf(about[0].y)), fmaxf(fabsf(about[0].z), fabsf(about[0].w)));
-            const uint32_t most = mailp_dev_max32(mailp_dev_bits(top)) >> 23, e = most > 20 ? most : 20; /* exponents */
-            const float    up = mailp_dev_float((265 - e) << 23);
-            down = mailp_dev_float((e - 11) << 23);
-            about[0] = make_float4(about[0].x * up, about[0].y * up, about[0].z * up, about[0].w * up);
-            const uint32_t h0 = mailp_dev_half2(about[0].x, about[0].y), h1 = mailp_dev_half2(about[0].z, about[0].w);
-            s->norm[lane >> 2][0][4 * (m_own & 7) + (lane & 3)] =
-                make_uint4(h0, h1, mailp_dev_half2_rest(h0, about[0].x, about[0].y), mailp_dev_half2_rest(h1, about[0].z, about[0].w));
-        } else if (norms) {
+        if (norms) {
             float now, var;
             add_out(layer > 0);
             mailp_cuda_moments<LANES, Q>(now, var, res, mean);
@@ -3978,17 +3926,6 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                     mailp_dev_mma(acc[2][n], hi, b1);
                 }
             }
-            if (FOLD && z == 0) { /* in the shadow of the products: moments, by sums of integers, which are to 2^-24 of the largest value */
-                const float4   v = about[0];
-                const uint32_t sum = mailp_dev_sum32((uint32_t)mailp_dev_round(2048.0f * ((v.x + v.y) + (v.z + v.w))));
-                const uint32_t sq = mailp_dev_sum32((uint32_t)mailp_dev_round((v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w)));
-                const float    off = (float)(int)sum * (1.0f / 2048 / DM), var = fmaxf((float)sq * (1.0f / DM) - off * off, 0.0f);
-                const float    inv = mailp_dev_rsqrt(var * down * down + 1e-5f);
-                mean += off * down;
-                if (lane == 0) {
-                    s->fold[m_own] = make_float2(down * inv * MAILP_CUDA_RAISE, off * down * inv);
-                }
-            }
 #pragma unroll
             for (int n = 0; n < TILES; n++) {
 #pragma unroll
@@ -4002,10 +3939,6 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         };
         auto in_sum = [&](int z, int n) { /* of channel o and column 8 n + j */
             const float v = (s->sums[0][o][8 * n + j] + s->sums[1][o][8 * n + j]) + (s->sums[2][o][8 * n + j] + s->sums[3][o][8 * n + j]);
-            if (FOLD) {
-                const float2 f = s->fold[8 * n + j];
-                return v * (w.channels.scale[z][o] * f.x) + (w.channels.bias[z][o] - w.channels.gain[z][o] * f.y);
-            }
             return v * w.channels.scale[z][o] + w.channels.bias[z][o];
         };
         in_proj(0);
@@ -4117,7 +4050,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             gate[n] = mailp_dev_silu(in_sum(1, n));
         }
         uint32_t out_hi[4][4], out_lo[4][4];
-        if (SPLIT_OUT && warp < CS) { /* always; a branch keeps the compiler from moving this to where it is used */
+        if (ONE && warp < CS) { /* always; a branch keeps the compiler from moving this to where it is used */
             mailp_dev_split_weights(out_hi, out_lo, out_w);
         }
         mailp_dev_bar_wait(&s->hop[0], parity);
@@ -4213,7 +4146,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             const int col = 8 * n + j, at = ((o >> 4) ^ (col & 1)) * 16 + (o & 15);
             mailp_dev_split(s->y[0][col][at], s->y[1][col][at], (y[n][0] + skip * u[n]) * gate[n]);
         }
-        if (!SPLIT_OUT) {
+        if (!ONE) {
             mailp_dev_split_weights(out_hi, out_lo, out_w);
         }
         __syncthreads();
@@ -4236,13 +4169,13 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
                 const int    pair = 4 * n + t4;
                 const float4 v = make_float4(acc[n][0][0] + (acc[n][1][0] + acc[n][2][0]), acc[n][0][1] + (acc[n][1][1] + acc[n][2][1]),
                                              acc[n][0][2] + (acc[n][1][2] + acc[n][2][2]), acc[n][0][3] + (acc[n][1][3] + acc[n][2][3]));
-                if (!DIRECT1) {
+                if (!ONE) {
                     *(float4 *)&stage[(pair * 8 + g) * 4] = v;
                 } else if (pair < PAIRS) {
                     mailp_dev_push4(&s->rows[rank][(pair * 8 + g) * 4], (unsigned)warp, v, &s->hop[1]);
                 }
             }
-            if (!DIRECT1) {
+            if (!ONE) {
                 mailp_dev_publish();
                 __syncwarp();
                 if (lane == 0) {
@@ -4261,7 +4194,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
             }
         }
         mailp_dev_bar_wait(&s->hop[1], parity);
-        if (DIRECT2) { /* a lane adds up four rows of a column of one block with 7 others, and sends the sums to one block */
+        if (ONE) { /* a lane adds up four rows of a column of one block with 7 others, and sends the sums to one block */
             const int peer = lane & 7, e = lane >> 3, row0 = 4 * (warp & 1);
             float4    v[TILES];
 #pragma unroll
@@ -4304,7 +4237,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_NT, 1) mailp_cuda_loop(mailp
         }
         store_ahead((it + 1) & 1); /* before more loads are under way */
         load_out(next);
-        if (SPLIT_X && warp < XW * XT) {
+        if (ONE && warp < XW * XT) {
             mailp_dev_split_weights(x_hi, x_lo, x_w);
         }
         mailp_dev_bar_wait(&s->hop[2], parity);
@@ -4776,20 +4709,18 @@ static inline void mailp_cuda_pack_slices(mailp_cuda_loader *l, const float **de
         for (int row = 0; row < 2 * CL; row++) { /* this block's of x, then of z */
             const int    z = row / CL, o = row % CL;
             const float *from = in_proj + (size_t)(z * E + block * CL + o) * d;
-            double       bias = 0.0, gain = 0.0;
+            double       bias = 0.0;
             float        most = 0.0f, v[MAILP_CUDA_DM];
             int          e;
             for (int k = 0; k < d; k++) {
                 bias += (double)from[k] * norm_b[k];
                 v[k] = from[k] * norm_w[k];
-                gain += v[k];
                 most = fabsf(v[k]) > most ? fabsf(v[k]) : most;
             }
             (void)frexpf(most, &e); /* the largest weight of a row becomes a half of 2^12 or less; powers of two round nothing */
             e = most > 0.0f && most <= FLT_MAX ? 12 - e : 0;
             s->channels.scale[z][o] = ldexpf(1.0f / MAILP_CUDA_RAISE, -e);
             s->channels.bias[z][o] = (float)bias;
-            s->channels.gain[z][o] = (float)gain;
             for (int k = 0; k < d; k += 2) { /* a pair of inputs: lane t = k / 4 % 4 of the step, first or second half of its four */
                 const int thread = (k / 32 * 2 + o / 16) * 32 + o % 8 * 4 + k / 4 % 4, reg = o / 8 % 2 + k / 2 % 2 * 2;
                 uint32_t *hi = &s->in_proj[z][0][k / 16 % 2][thread].x, *lo = &s->in_proj[z][1][k / 16 % 2][thread].x;
