@@ -4123,6 +4123,7 @@ __attribute__((target("avx512f,avx512dq"))) MAILP_INLINE __m512 mailp_fraction51
 #  define mailp_fraction512(a) _mm512_reduce_ps(a, 0x09)
 #endif
 
+#define MAILP_SCAN_TOKENS 32  /* at a time for all channels whose states fit there; larger pieces of long sequences leave the second-level cache */
 #define MAILP_MAX_STATE 256  /* d_state; the scan keeps that many vectors on the stack */
 
 /* Words of the scalar pass: nearest integer (halves away from zero) and the one below, and a * 2^n for whole n in -126..127. */
@@ -6328,6 +6329,19 @@ MAILP_WORD mailp_vec MAILP_FN(decay)(mailp_vec dt, mailp_vec A) {
     const mailp_vec q = mailp_vmadd(mailp_vmadd(mailp_vset(5.549622e-2f), f, mailp_vset(0.2402576f)), f, mailp_vset(0.6931472f));
     return mailp_vmadd(power, mailp_vmul(q, f), power);
 }
+#elif MAILP_PASS == MAILP_PASS_AVX512
+/* The same by 32nds, which two registers hold: a polynomial of degree 2 is enough for at most 1/64 (relative error 5e-8). */
+MAILP_WORD mailp_vec MAILP_FN(decay)(mailp_vec dt, mailp_vec A) {
+    static const uint32_t table[32] = {
+        0x3f800000, 0x3f7ecd87, 0x3f7daac3, 0x3f7c980f, 0x3f7b95c2, 0x3f7aa43a, 0x3f79c3d3, 0x3f78f4f0, 0x3f7837f0, 0x3f778d3a, 0x3f76f532,
+        0x3f767043, 0x3f75fed7, 0x3f75a15b, 0x3f75583f, 0x3f7523f6, 0x3f7504f3, 0x3f74fbaf, 0x3f7508a4, 0x3f752c4d, 0x3f75672a, 0x3f75b9be,
+        0x3f76248c, 0x3f76a81e, 0x3f7744fd, 0x3f77fbb8, 0x3f78ccdf, 0x3f79b907, 0x3f7ac0c7, 0x3f7be4ba, 0x3f7d257d, 0x3f7e83b3 };
+    const mailp_vec parts = mailp_vset(393216.0f), sum = mailp_vmadd(dt, A, parts), f = mailp_vmadd(dt, A, mailp_vsub(parts, sum));
+    const __m512i   bits = _mm512_castps_si512(sum);
+    const __m512i   root = _mm512_permutex2var_epi32(_mm512_loadu_si512((const void *)table), bits, _mm512_loadu_si512((const void *)(table + 16)));
+    const mailp_vec power = _mm512_castsi512_ps(_mm512_add_epi32(root, _mm512_slli_epi32(bits, 18)));
+    return mailp_vmadd(power, mailp_vmul(mailp_vmadd(mailp_vset(0.2402265f), f, mailp_vset(0.69315733f)), f), power);
+}
 #endif
 
 /* x / (1 + e^-x) */
@@ -6499,11 +6513,21 @@ MAILP_KERNEL void MAILP_FN(gelu)(float *x, size_t ldx, size_t rows, size_t panel
     }
 }
 
-#if MAILP_PASS == MAILP_PASS_AVX2
-#  define MAILP_SCAN_LANES MAILP_LANES  /* channels at a time: here the two vectors of a panel, which share B and C */
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_SCAN_LANES MAILP_LANES  /* channels at a time: here the vectors of a panel, which share B and C */
 #else
 #  define MAILP_SCAN_LANES MAILP_W
 #endif
+
+/* What the same channels need MAILP_SCAN_TOKENS later: their rows are too far apart for the processor to see where they go. */
+#define MAILP_SCAN_FETCH                                       \
+    MAILP_PREFETCH((uintptr_t)(x + MAILP_SCAN_TOKENS * ldx));   \
+    MAILP_PREFETCH((uintptr_t)(dt + MAILP_SCAN_TOKENS * lddt)); \
+    MAILP_PREFETCH((uintptr_t)(z + MAILP_SCAN_TOKENS * ldz));   \
+    MAILP_PREFETCH((uintptr_t)(y + MAILP_SCAN_TOKENS * ldy));
+#define MAILP_SCAN_ARGS                                                                                                 \
+    float *y, size_t ldy, float *state, const float *x, size_t ldx, const float *dt, size_t lddt, const float *A,       \
+    const float *B, const float *C, size_t ldbc, const float *D, const float *z, size_t ldz, size_t len, size_t d_state
 
 /* state[s] = 2^(dt * A[s]) * state[s] + in * B[s] of MAILP_W channels, and its value;  in = dt * x */
 MAILP_WORD mailp_vec MAILP_FN(scan_state)(float *state, const float *A, const float *B, mailp_vec dt, mailp_vec in, size_t s) {
@@ -6533,7 +6557,7 @@ MAILP_WORD void MAILP_FN(scan_token)(float *y, float *state, const float *x, con
     mailp_vstore(y, even);
 }
 
-#if MAILP_PASS == MAILP_PASS_AVX2
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
 /* The same for a panel where some decay vanishes or is NaN. Apart, so that its constants take no registers from what is usual. */
 MAILP_KERNEL MAILP_NOINLINE void MAILP_FN(scan_token_far)(float *y, float *state, const float *x, const float *dt, const float *A,
                                                           const float *B, const float *C, const float *D, const float *z,
@@ -6546,48 +6570,116 @@ MAILP_KERNEL MAILP_NOINLINE void MAILP_FN(scan_token_far)(float *y, float *state
 
 /* least[j] = smallest A[s][j] */
 MAILP_WORD void MAILP_FN(scan_least)(float *least, const float *A, size_t d_state) {
-    mailp_vec low0 = mailp_vzero(), low1 = mailp_vzero();
-    size_t    s;
-    for (s = 0; s < d_state; s++) {
-        low0 = mailp_vmin(mailp_vload(A + s * MAILP_LANES), low0);
-        low1 = mailp_vmin(mailp_vload(A + s * MAILP_LANES + MAILP_W), low1);
+    size_t s, v;
+    for (v = 0; v < MAILP_LANES; v += MAILP_W) {
+        mailp_vec low = mailp_vzero();
+        for (s = 0; s < d_state; s++) {
+            low = mailp_vmin(mailp_vload(A + s * MAILP_LANES + v), low);
+        }
+        mailp_vstore(least + v, low);
     }
-    mailp_vstore(least, low0);
-    mailp_vstore(least + MAILP_W, low1);
 }
 
 /* One token of a panel by decay. 0: nothing was done, since dt * A is below what that takes. */
+#if MAILP_PASS == MAILP_PASS_AVX2
+#  define MAILP_SCAN_EACH(X) X(0) X(1)
+#  define MAILP_SCAN_NEAR                                                                                               \
+    (_mm256_movemask_ps(_mm256_and_ps(_mm256_cmp_ps(mailp_vmul(dt0, mailp_vload(least)), low, _CMP_GE_OQ),              \
+                                      _mm256_cmp_ps(mailp_vmul(dt1, mailp_vload(least + MAILP_W)), low, _CMP_GE_OQ))) == 0xff)
+#else
+#  define MAILP_SCAN_EACH(X) X(0)
+#  define MAILP_SCAN_NEAR    (_mm512_cmp_ps_mask(mailp_vmul(dt0, mailp_vload(least)), low, _CMP_GE_OQ) == 0xffff)
+#endif
+#define MAILP_SCAN_FROM(v)   const mailp_vec x##v = mailp_vload(x + v * MAILP_W), dt##v = mailp_vload(dt + v * MAILP_W);
+#define MAILP_SCAN_BEGIN(v)  const mailp_vec in##v = mailp_vmul(dt##v, x##v); mailp_vec y##v = mailp_vmul(mailp_vload(D + v * MAILP_W), x##v);
+#define MAILP_SCAN_STATE(v)                                                                                             \
+    const mailp_vec h##v = mailp_vmadd(MAILP_FN(decay)(dt##v, mailp_vload(As + v * MAILP_W)), mailp_vload(h + v * MAILP_W), mailp_vmul(in##v, b));
+#define MAILP_SCAN_SUM(v)    mailp_vstore(h + v * MAILP_W, h##v); y##v = mailp_vmadd(h##v, c, y##v);
+#define MAILP_SCAN_GATE(v)   y##v = mailp_vmul(y##v, MAILP_FN(silu)(mailp_vload(z + v * MAILP_W)));
+#define MAILP_SCAN_PUT(v)    mailp_vstore(y + v * MAILP_W, y##v);
 MAILP_WORD int MAILP_FN(scan_token_near)(float *y, float *state, const float *x, const float *dt, const float *A, const float *least,
                                          const float *B, const float *C, const float *D, const float *z, size_t d_state) {
-    const mailp_vec x0 = mailp_vload(x), x1 = mailp_vload(x + MAILP_W), dt0 = mailp_vload(dt), dt1 = mailp_vload(dt + MAILP_W);
-    const mailp_vec in0 = mailp_vmul(dt0, x0), in1 = mailp_vmul(dt1, x1);
     const mailp_vec low = mailp_vset(-125.0f);
-    mailp_vec       y0 = mailp_vmul(mailp_vload(D), x0), y1 = mailp_vmul(mailp_vload(D + MAILP_W), x1);
     size_t          s;
-    if (_mm256_movemask_ps(_mm256_and_ps(_mm256_cmp_ps(mailp_vmul(dt0, mailp_vload(least)), low, _CMP_GE_OQ),
-                                         _mm256_cmp_ps(mailp_vmul(dt1, mailp_vload(least + MAILP_W)), low, _CMP_GE_OQ))) != 0xff) {
+    MAILP_SCAN_EACH(MAILP_SCAN_FROM)
+    MAILP_SCAN_EACH(MAILP_SCAN_BEGIN)
+    if (!MAILP_SCAN_NEAR) {
         return 0;
     }
     for (s = 0; s < d_state; s++) {
         const float    *As = A + s * MAILP_LANES;
         float          *h = state + s * MAILP_LANES;
         const mailp_vec b = mailp_vset(B[s]), c = mailp_vset(C[s]);
-        const mailp_vec h0 = mailp_vmadd(MAILP_FN(decay)(dt0, mailp_vload(As)), mailp_vload(h), mailp_vmul(in0, b));
-        const mailp_vec h1 = mailp_vmadd(MAILP_FN(decay)(dt1, mailp_vload(As + MAILP_W)), mailp_vload(h + MAILP_W), mailp_vmul(in1, b));
-        mailp_vstore(h, h0);
-        mailp_vstore(h + MAILP_W, h1);
-        y0 = mailp_vmadd(h0, c, y0);
-        y1 = mailp_vmadd(h1, c, y1);
+        MAILP_SCAN_EACH(MAILP_SCAN_STATE)
+        MAILP_SCAN_EACH(MAILP_SCAN_SUM)
     }
     if (z != NULL) {
-        y0 = mailp_vmul(y0, MAILP_FN(silu)(mailp_vload(z)));
-        y1 = mailp_vmul(y1, MAILP_FN(silu)(mailp_vload(z + MAILP_W)));
+        MAILP_SCAN_EACH(MAILP_SCAN_GATE)
     }
-    mailp_vstore(y, y0);
-    mailp_vstore(y + MAILP_W, y1);
+    MAILP_SCAN_EACH(MAILP_SCAN_PUT)
     return 1;
 }
+#  undef MAILP_SCAN_EACH
+#  undef MAILP_SCAN_NEAR
 #endif
+
+#if MAILP_PASS == MAILP_PASS_AVX512
+/* scan_tokens for 16 states, as in every published model, which stay in registers. */
+#define MAILP_SCAN_16(X)      X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+#define MAILP_SCAN_LOAD(s)    h##s = mailp_vload(state + s * MAILP_LANES);
+#define MAILP_SCAN_STORE(s)   mailp_vstore(state + s * MAILP_LANES, h##s);
+#define MAILP_SCAN_STEP(s)                                                                                              \
+    h##s = mailp_vmadd(MAILP_FN(decay)(dv, mailp_vload(A + s * MAILP_LANES)), h##s, mailp_vmul(in, mailp_vset(B[s])));  \
+    *(s % 2 == 0 ? &even : &odd) = mailp_vmadd(h##s, mailp_vset(C[s]), s % 2 == 0 ? even : odd);
+MAILP_KERNEL void MAILP_FN(scan_16)(MAILP_SCAN_ARGS) {
+    const mailp_vec low = mailp_vset(-125.0f);
+    float           least[MAILP_LANES];
+    mailp_vec       h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11, h12, h13, h14, h15;
+    MAILP_FN(scan_least)(least, A, d_state);
+    MAILP_SCAN_16(MAILP_SCAN_LOAD)
+    for (; len > 0; len--, x += ldx, dt += lddt, y += ldy, B += ldbc, C += ldbc, z = z == NULL ? NULL : z + ldz) {
+        const mailp_vec xv = mailp_vload(x), dv = mailp_vload(dt), in = mailp_vmul(dv, xv);
+        mailp_vec       even = mailp_vmul(mailp_vload(D), xv), odd = mailp_vzero();
+        MAILP_SCAN_FETCH
+        if (_mm512_cmp_ps_mask(mailp_vmul(dv, mailp_vload(least)), low, _CMP_GE_OQ) != 0xffff) {
+            MAILP_SCAN_16(MAILP_SCAN_STORE)
+            MAILP_FN(scan_token_far)(y, state, x, dt, A, B, C, D, z, d_state);
+            MAILP_SCAN_16(MAILP_SCAN_LOAD)
+            continue;
+        }
+        MAILP_SCAN_16(MAILP_SCAN_STEP)
+        even = mailp_vadd(even, odd);
+        mailp_vstore(y, z == NULL ? even : mailp_vmul(even, MAILP_FN(silu)(mailp_vload(z))));
+    }
+    MAILP_SCAN_16(MAILP_SCAN_STORE)
+}
+#endif
+
+/* Some tokens of MAILP_SCAN_LANES channels; operands as in scan, state [d_state][MAILP_SCAN_LANES] in and out. */
+MAILP_WORD void MAILP_FN(scan_tokens)(MAILP_SCAN_ARGS) {
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+    float least[MAILP_LANES];
+#endif
+#if MAILP_PASS == MAILP_PASS_AVX512
+    if (d_state == 16) {
+        MAILP_FN(scan_16)(y, ldy, state, x, ldx, dt, lddt, A, B, C, ldbc, D, z, ldz, len, d_state);
+        return;
+    }
+#endif
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+    MAILP_FN(scan_least)(least, A, d_state);
+#endif
+    for (; len > 0; len--, x += ldx, dt += lddt, y += ldy, B += ldbc, C += ldbc, z = z == NULL ? NULL : z + ldz) {
+        MAILP_SCAN_FETCH
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+        if (!MAILP_FN(scan_token_near)(y, state, x, dt, A, least, B, C, D, z, d_state)) {
+            MAILP_FN(scan_token_far)(y, state, x, dt, A, B, C, D, z, d_state);
+        }
+#else
+        MAILP_FN(scan_token)(y, state, x, dt, A, B, C, D, z, d_state);
+#endif
+    }
+}
 
 /* Selective state space model over one sequence, with the gate:
 
@@ -6612,36 +6704,31 @@ MAILP_KERNEL void MAILP_FN(scan)(float *y, size_t ldy, float *state_out, const f
                                  const float *dt, size_t lddt, const float *A, const float *B, const float *C, size_t ldbc,
                                  const float *D, const float *z, size_t ldz,
                                  size_t len, size_t d_state, size_t panels) {
-    float  room[(MAILP_MAX_STATE + 1) * MAILP_SCAN_LANES];
-    float *state = room + (0 - (uintptr_t)room / sizeof(float)) % MAILP_SCAN_LANES;  /* aligned: no vector crosses a line of the cache */
-    size_t i, l, s, v;
-    for (i = 0; i < panels * MAILP_LANES; i += MAILP_SCAN_LANES) {
-        const size_t at = i / MAILP_LANES * d_state * MAILP_LANES + i % MAILP_LANES;  /* of these channels in A and the states */
-#if MAILP_PASS == MAILP_PASS_AVX2
-        float least[MAILP_LANES];
-        MAILP_FN(scan_least)(least, A + at, d_state);
-#endif
-        for (s = 0; s < d_state; s++) {
-            for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
-                mailp_vstore(state + s * MAILP_SCAN_LANES + v,
-                             state_in == NULL ? mailp_vzero() : mailp_vload(state_in + at + s * MAILP_LANES + v));
-            }
-        }
-        for (l = 0; l < len; l++) {
-            float       *to = y + l * ldy + i;
-            const float *xl = x + l * ldx + i, *dtl = dt + l * lddt + i, *Bl = B + l * ldbc, *Cl = C + l * ldbc;
-            const float *zl = z == NULL ? NULL : z + l * ldz + i;
-#if MAILP_PASS == MAILP_PASS_AVX2
-            if (!MAILP_FN(scan_token_near)(to, state, xl, dtl, A + at, least, Bl, Cl, D + i, zl, d_state)) {
-                MAILP_FN(scan_token_far)(to, state, xl, dtl, A + at, Bl, Cl, D + i, zl, d_state);
-            }
-#else
-            MAILP_FN(scan_token)(to, state, xl, dtl, A + at, Bl, Cl, D + i, zl, d_state);
-#endif
-        }
-        for (s = 0; state_out != NULL && s < d_state; s++) {
-            for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
-                mailp_vstore(state_out + at + s * MAILP_LANES + v, mailp_vload(state + s * MAILP_SCAN_LANES + v));
+    float        room[(MAILP_MAX_STATE + 1) * MAILP_SCAN_LANES];
+    float       *state = room + (0 - (uintptr_t)room / sizeof(float)) % MAILP_SCAN_LANES;  /* aligned: no vector crosses a line of the cache */
+    const size_t together = MAILP_MAX_STATE / d_state * MAILP_SCAN_LANES, d = panels * MAILP_LANES;
+    size_t       first, end, i, l, s, v, count;
+    for (first = 0; first < d; first = end) {
+        end = MAILP_MIN(first + together, d);
+        for (l = 0; l < len; l += count) {
+            count = MAILP_MIN(len - l, (size_t)MAILP_SCAN_TOKENS);
+            for (i = first; i < end; i += MAILP_SCAN_LANES) {
+                const size_t at = i / MAILP_LANES * d_state * MAILP_LANES + i % MAILP_LANES;  /* of these channels in A and the states */
+                float       *own = state + (i - first) * d_state;
+                if (l == 0) {
+                    for (s = 0; s < d_state; s++) {
+                        for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
+                            mailp_vstore(own + s * MAILP_SCAN_LANES + v, state_in == NULL ? mailp_vzero() : mailp_vload(state_in + at + s * MAILP_LANES + v));
+                        }
+                    }
+                }
+                MAILP_FN(scan_tokens)(y + l * ldy + i, ldy, own, x + l * ldx + i, ldx, dt + l * lddt + i, lddt, A + at, B + l * ldbc, C + l * ldbc, ldbc,
+                                      D + i, z == NULL ? NULL : z + l * ldz + i, ldz, count, d_state);
+                for (s = 0; state_out != NULL && l + count == len && s < d_state; s++) {
+                    for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
+                        mailp_vstore(state_out + at + s * MAILP_LANES + v, mailp_vload(own + s * MAILP_SCAN_LANES + v));
+                    }
+                }
             }
         }
     }
