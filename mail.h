@@ -4123,6 +4123,7 @@ __attribute__((target("avx512f,avx512dq"))) MAILP_INLINE __m512 mailp_fraction51
 #  define mailp_fraction512(a) _mm512_reduce_ps(a, 0x09)
 #endif
 
+#define MAILP_SCAN_LINES  ((size_t)32)  /* fetched for each token of a panel: more would be waited for */
 #define MAILP_SCAN_TOKENS 32  /* at a time for all channels whose states fit there; larger pieces of long sequences leave the second-level cache */
 #define MAILP_MAX_STATE 256  /* d_state; the scan keeps that many vectors on the stack */
 
@@ -4306,7 +4307,7 @@ typedef struct mailp_kernels {
     void (*gelu)(float *x, size_t ldx, size_t rows, size_t panels);
     void (*scan)(float *y, size_t ldy, float *state_out, const float *state_in, const float *x, size_t ldx,
                  const float *dt, size_t lddt, const float *A, const float *B, const float *C, size_t ldbc, const float *D,
-                 const float *z, size_t ldz, size_t len, size_t d_state, size_t panels);
+                 const float *z, size_t ldz, size_t len, size_t d_state, size_t panels, uintptr_t ahead, size_t lines);
     void (*attend)(float *y, size_t ldy, const float *q, size_t ldq, const float *k, const float *v, size_t ldkv,
                    float *scores, size_t n_q, size_t n_kv, size_t visible, size_t head_dim, int accumulate);
 
@@ -6521,15 +6522,20 @@ MAILP_KERNEL void MAILP_FN(gelu)(float *x, size_t ldx, size_t rows, size_t panel
 #  define MAILP_SCAN_LANES MAILP_W
 #endif
 
-/* What the same channels need MAILP_SCAN_TOKENS later: their rows are too far apart for the processor to see where they go. */
-#define MAILP_SCAN_FETCH                                       \
-    MAILP_PREFETCH((uintptr_t)(x + MAILP_SCAN_TOKENS * ldx));   \
-    MAILP_PREFETCH((uintptr_t)(dt + MAILP_SCAN_TOKENS * lddt)); \
-    MAILP_PREFETCH((uintptr_t)(z + MAILP_SCAN_TOKENS * ldz));   \
-    MAILP_PREFETCH((uintptr_t)(y + MAILP_SCAN_TOKENS * ldy));
+/* What the same channels need MAILP_SCAN_TOKENS later, whose rows are too far apart for the processor to see where they go, and `share`
+   lines from ahead on */
+#define MAILP_SCAN_FETCH                                                       \
+    MAILP_PREFETCH((uintptr_t)(x + MAILP_SCAN_TOKENS * ldx));                  \
+    MAILP_PREFETCH((uintptr_t)(dt + MAILP_SCAN_TOKENS * lddt));                \
+    MAILP_PREFETCH((uintptr_t)(z + MAILP_SCAN_TOKENS * ldz));                  \
+    MAILP_PREFETCH((uintptr_t)(y + MAILP_SCAN_TOKENS * ldy));                  \
+    for (to = ahead + share * MAILP_ALIGN; ahead < to; ahead += MAILP_ALIGN) { \
+        MAILP_PREFETCH(ahead);                                                 \
+    }
 #define MAILP_SCAN_ARGS                                                                                                 \
     float *y, size_t ldy, float *state, const float *x, size_t ldx, const float *dt, size_t lddt, const float *A,       \
-    const float *B, const float *C, size_t ldbc, const float *D, const float *z, size_t ldz, size_t len, size_t d_state
+    const float *B, const float *C, size_t ldbc, const float *D, const float *z, size_t ldz, size_t len, size_t d_state, \
+    uintptr_t ahead, size_t share
 
 /* state[s] = 2^(dt * A[s]) * state[s] + in * B[s] of MAILP_W channels, and its value;  in = dt * x */
 MAILP_WORD mailp_vec MAILP_FN(scan_state)(float *state, const float *A, const float *B, mailp_vec dt, mailp_vec in, size_t s) {
@@ -6636,6 +6642,7 @@ MAILP_WORD int MAILP_FN(scan_token_near)(float *y, float *state, const float *x,
 MAILP_KERNEL void MAILP_FN(scan_16)(MAILP_SCAN_ARGS) {
     const mailp_vec low = mailp_vset(-125.0f);
     float           least[MAILP_LANES];
+    uintptr_t       to;
     mailp_vec       h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11, h12, h13, h14, h15;
     MAILP_FN(scan_least)(least, A, d_state);
     MAILP_SCAN_16(MAILP_SCAN_LOAD)
@@ -6659,12 +6666,13 @@ MAILP_KERNEL void MAILP_FN(scan_16)(MAILP_SCAN_ARGS) {
 
 /* Some tokens of MAILP_SCAN_LANES channels; operands as in scan, state [d_state][MAILP_SCAN_LANES] in and out. */
 MAILP_WORD void MAILP_FN(scan_tokens)(MAILP_SCAN_ARGS) {
+    uintptr_t to;
 #if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
-    float least[MAILP_LANES];
+    float     least[MAILP_LANES];
 #endif
 #if MAILP_PASS == MAILP_PASS_AVX512
     if (d_state == 16) {
-        MAILP_FN(scan_16)(y, ldy, state, x, ldx, dt, lddt, A, B, C, ldbc, D, z, ldz, len, d_state);
+        MAILP_FN(scan_16)(y, ldy, state, x, ldx, dt, lddt, A, B, C, ldbc, D, z, ldz, len, d_state, ahead, share);
         return;
     }
 #endif
@@ -6698,6 +6706,7 @@ MAILP_WORD void MAILP_FN(scan_tokens)(MAILP_SCAN_ARGS) {
    B, C      [len][ldbc]     d_state values per token
    D         [..]            skip weights
    z         [len][ldz]      NULL: no gate
+   ahead     from here on `lines` cache lines are fetched into the second-level cache meanwhile
 
    Source:  arXiv 2312.00752, sections 2 and 3.2, with dt * B in place of the exact integral, as released weights were trained.
    Numbers: sums run over s, in two alternating accumulators where one vector is at work.
@@ -6705,10 +6714,11 @@ MAILP_WORD void MAILP_FN(scan_tokens)(MAILP_SCAN_ARGS) {
 MAILP_KERNEL void MAILP_FN(scan)(float *y, size_t ldy, float *state_out, const float *state_in, const float *x, size_t ldx,
                                  const float *dt, size_t lddt, const float *A, const float *B, const float *C, size_t ldbc,
                                  const float *D, const float *z, size_t ldz,
-                                 size_t len, size_t d_state, size_t panels) {
+                                 size_t len, size_t d_state, size_t panels, uintptr_t ahead, size_t lines) {
     float        room[(MAILP_MAX_STATE + 1) * MAILP_SCAN_LANES];
     float       *state = room + (0 - (uintptr_t)room / sizeof(float)) % MAILP_SCAN_LANES;  /* aligned: no vector crosses a line of the cache */
     const size_t together = MAILP_MAX_STATE / d_state * MAILP_SCAN_LANES, d = panels * MAILP_LANES;
+    const size_t share = lines / MAILP_MAX(len * (d / MAILP_SCAN_LANES), (size_t)1);
     size_t       first, end, i, l, s, v, count;
     for (first = 0; first < d; first = end) {
         end = MAILP_MIN(first + together, d);
@@ -6725,7 +6735,8 @@ MAILP_KERNEL void MAILP_FN(scan)(float *y, size_t ldy, float *state_out, const f
                     }
                 }
                 MAILP_FN(scan_tokens)(y + l * ldy + i, ldy, own, x + l * ldx + i, ldx, dt + l * lddt + i, lddt, A + at, B + l * ldbc, C + l * ldbc, ldbc,
-                                      D + i, z == NULL ? NULL : z + l * ldz + i, ldz, count, d_state);
+                                      D + i, z == NULL ? NULL : z + l * ldz + i, ldz, count, d_state, ahead, share);
+                ahead += count * share * MAILP_ALIGN;
                 for (s = 0; state_out != NULL && l + count == len && s < d_state; s++) {
                     for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
                         mailp_vstore(state_out + at + s * MAILP_LANES + v, mailp_vload(own + s * MAILP_SCAN_LANES + v));
@@ -7513,17 +7524,34 @@ static void mailp_mamba_in(void *arg, size_t t) {
     }
 }
 
+/* The weights that a thread reads after the scan, which leaves memory idle: its part of out_proj, and with one thread the next layer's in_proj,
+   which follows. Returns where they are; *lines: how many lines of the cache. */
+static uintptr_t mailp_mamba_ahead(size_t *lines, const mailp_mamba_job *j, size_t t) {
+    const mailp_mat *out = &j->layer->out_proj, *last = out;
+    const size_t     panel = mailp_mat_depth(out) * MAILP_LANES * mailp_weight_bytes(out->type);
+    size_t           from, to;
+    mailp_share(&from, &to, out->panels, t, j->ctx->n_threads);
+    if (j->ctx->n_threads == 1 && j->index + 1 < j->m->n_layers) {
+        last = &j->m->layers[j->index + 1].in_proj;
+        to   = ((uintptr_t)last->w - (uintptr_t)out->w) / panel + last->panels * mailp_mat_depth(last) / mailp_mat_depth(out);
+    }
+    *lines = j->state_only ? 0 : (to - from) * panel / MAILP_ALIGN;
+    return (uintptr_t)out->w + from * panel;
+}
+
 static void mailp_mamba_scan(void *arg, size_t t) {
     const mailp_mamba_job   *j = (const mailp_mamba_job *)arg;
     const mailp_mamba       *m = j->m;
     const mailp_mamba_layer *y = j->layer;
     const size_t             P = m->ep / MAILP_LANES, ld = 2 * m->ep, ldbc = y->x_proj.panels * MAILP_LANES;
     float                   *dbc = j->own + t * j->own_floats + j->rows * m->dp;  /* dt (low rank), B, C */
-    size_t                   from, to, i;
+    size_t                   from, to, i, lines = 0;
+    uintptr_t                ahead;
     mailp_share(&from, &to, P, t, j->ctx->n_threads);
     if (from == to) {
         return;
     }
+    ahead = mailp_mamba_ahead(&lines, j, t);
     mailp_linear(j->ctx, dbc, ldbc, j->xc, m->ep, &y->x_proj, j->rows);
     mailp_linear_part(j->ctx, j->dt, m->ep, dbc, ldbc, &y->dt_proj, j->rows, from, to, 0);
     j->ctx->kernels->softplus(j->dt + from * MAILP_LANES, m->ep, j->rows, to - from);
@@ -7533,11 +7561,14 @@ static void mailp_mamba_scan(void *arg, size_t t) {
         const mailp_seq *s   = &j->seqs[i];
         const size_t     at  = j->index * m->state_floats + (m->d_conv - 1) * m->ep + from * m->d_state;
         const float     *row = dbc + s->row * ldbc + m->dt_rank;
+        const size_t     now = MAILP_MIN(MAILP_SCAN_LINES * s->len * (to - from) / MAILP_LANES, lines);
         j->ctx->kernels->scan(j->xz + s->row * ld + from, ld, s->state_out == NULL ? NULL : s->state_out + at,
                               s->state_in == NULL ? NULL : s->state_in + at, j->xc + s->row * m->ep + from, m->ep,
                               j->dt + s->row * m->ep + from, m->ep, y->A + from * m->d_state, row, row + m->d_state, ldbc, y->D + from,
                               j->state_only ? NULL : j->xz + s->row * ld + m->ep + from, ld, s->len, m->d_state,
-                              (to - from) / MAILP_LANES);
+                              (to - from) / MAILP_LANES, ahead, now);
+        ahead += now * MAILP_ALIGN;
+        lines -= now;
     }
 }
 
@@ -11316,7 +11347,7 @@ static void mailp_scan_part(const mailp_scan_job *j, size_t chunk, size_t first,
         for (before = NULL; l < last; l += n, before = after) {
             n = MAILP_MIN(last - l, (size_t)MAILP_SCAN_TILE);
             j->k->scan(waste, (end - first) * MAILP_LANES, after, before, x + l * ld, ld, dt + l * ld, ld, j->A + c * N, j->B + l * N,
-                       j->C + l * N, N, j->D + c, NULL, 0, n, N, end - first);
+                       j->C + l * N, N, j->D + c, NULL, 0, n, N, end - first, 0, 0);
         }
         for (; first < end; first++, dt += MAILP_LANES, decay += MAILP_LANES) {
             memset(sum, 0, sizeof sum);
@@ -11334,7 +11365,7 @@ static void mailp_scan_part(const mailp_scan_job *j, size_t chunk, size_t first,
     for (; l < last; l += n) {
         n = MAILP_MIN(last - l, (size_t)MAILP_SCAN_TILE);
         j->k->scan(y + l * ld, ld, l + n == L ? after : before, before, x + l * ld, ld, dt + l * ld, ld, j->A + c * N, j->B + l * N,
-                   j->C + l * N, N, j->D + c, z == NULL ? NULL : z + l * ld, ld, n, N, end - first);
+                   j->C + l * N, N, j->D + c, z == NULL ? NULL : z + l * ld, ld, n, N, end - first, 0, 0);
     }
 }
 

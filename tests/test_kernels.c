@@ -1063,12 +1063,12 @@ static void test_sequences(const mailp_kernels *k) {
                 ref[l * E + i] = y * silu((double)f[l * E + i]);
             }
         }
-        k->scan(out, E, NULL, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, L, n, panels);
+        k->scan(out, E, NULL, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, L, n, panels, 0, 0);
         test_close("scan", out, ref, L * E, 5e-6);
         {
             float *state = out2 + L * E;
-            k->scan(out2, E, state, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, 4, n, panels);
-            k->scan(out2 + 4 * E, E, state, state, a + 4 * E, E, b + 4 * E, E, c, d + 8 * n, d + 9 * n, 2 * n, e, f + 4 * E, E, L - 4, n, panels);
+            k->scan(out2, E, state, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, 4, n, panels, 0, 0);
+            k->scan(out2 + 4 * E, E, state, state, a + 4 * E, E, b + 4 * E, E, c, d + 8 * n, d + 9 * n, 2 * n, e, f + 4 * E, E, L - 4, n, panels, 0, 0);
             CHECK_MSG(memcmp(out, out2, L * E * sizeof(float)) == 0, "%s: scan in pieces differs, d_state %lu", k->name, (unsigned long)n);
             for (i = 0; i < n * E; i++) {
                 ref[i] = h[i];
