@@ -4356,11 +4356,6 @@ typedef struct mailp_kernels {
     /* to[k][p][j] = from[k][p][j] (* scale[p][j] for int8);  to [n][panels][16], from [n][group][16] */
     void (*widen)(float *to, const void *from, const float *scale, size_t n, size_t group, size_t panels, mail_weights type);
 
-    /* The same convolution for one panel of a map so small that weights are what it waits for; NULL where the set has too few
-       registers for that. Defined after conv. */
-    void (*conv_stream)(float *y, const float *x, const void *w, const float *scale, const mailp_conv_shape *shape, size_t pixels,
-                        mail_weights type);
-
     /* Winograd's convolutions on one block; for tile see MAILP_PHASES */
     void (*winograd_weights)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels, size_t tile,
                              mail_weights type);
@@ -4876,88 +4871,6 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 }
 
 #endif /* MAILP_W */
-
-#if MAILP_PASS == MAILP_PASS_AVX512
-
-/* Up to sixteen pixels, in runs of four neighbours, against one panel: every weight is used for all of them the moment it comes from
-   memory, in the order in which it lies there, and is not written anywhere on its way to float. MAILP_STREAM_AHEAD bytes before
-   their use weights are fetched into the second-level cache. One call does one tap. The last blocks of a ResNet at 128x128, which
-   hold three quarters of its weights, take 5 to 15 % less time than by conv.
-   at [runs]: where the first pixels of the runs are */
-#define MAILP_STREAM_AHEAD       4096
-#define MAILP_STREAM_ZERO(r, n)  mailp_vec s##r##0 = mailp_vzero(), s##r##1 = s##r##0, s##r##2 = s##r##0, s##r##3 = s##r##0;
-#define MAILP_STREAM_FROM(r, n)  const float *x##r = x + at[r] + b * shape->plane;
-#define MAILP_STREAM_NEXT(r, n)  x##r += 4;
-#define MAILP_STREAM_FMA(r, i)                                        \
-    s##r##0 = mailp_vmadd(mailp_vset(x##r[i]), wv, s##r##0);          \
-    s##r##1 = mailp_vmadd(mailp_vset(x##r[one + (i)]), wv, s##r##1);  \
-    s##r##2 = mailp_vmadd(mailp_vset(x##r[two + (i)]), wv, s##r##2);  \
-    s##r##3 = mailp_vmadd(mailp_vset(x##r[three + (i)]), wv, s##r##3);
-#define MAILP_STREAM_PUT1(r, c)                                                                             \
-    {                                                                                                       \
-        float    *to = y + ((r) * 4 + (c)) * MAILP_LANES;                                                   \
-        mailp_vec v  = scale == NULL ? s##r##c : mailp_vmul(s##r##c, mailp_vload(scale));                   \
-        mailp_vstore(to, accumulate ? mailp_vadd(v, mailp_vload(to)) : v);                                  \
-    }
-#define MAILP_STREAM_PUT(r, n)   MAILP_STREAM_PUT1(r, 0) MAILP_STREAM_PUT1(r, 1) MAILP_STREAM_PUT1(r, 2) MAILP_STREAM_PUT1(r, 3)
-#define MAILP_STREAM_STEP(load, runs, i) { const mailp_vec wv = load(w + (i) * MAILP_LANES); MAILP_R##runs(MAILP_STREAM_FMA, i) }
-#define MAILP_STREAM(kind, type, load, runs)                                                                                                \
-    MAILP_KERNEL void MAILP_FN(stream_##kind##_##runs)(float *y, const float *x, const size_t *at, const type *w, const float *scale,       \
-                                                       const mailp_conv_shape *shape, int accumulate) {                                     \
-        const size_t one = shape->pixel_step, two = 2 * one, three = 3 * one;                                                               \
-        size_t       b, i, line;                                                                                                            \
-        MAILP_R##runs(MAILP_STREAM_ZERO, 0)                                                                                                 \
-        for (b = 0; b < shape->n_blocks; b++) {                                                                                             \
-            MAILP_R##runs(MAILP_STREAM_FROM, 0)                                                                                             \
-            for (i = 0; i < MAILP_LANES; i += 4, w += 4 * MAILP_LANES) {                                                                    \
-                for (line = 0; line < 4 * MAILP_LANES * sizeof(type); line += MAILP_ALIGN) {                                                \
-                    MAILP_PREFETCH((uintptr_t)w + MAILP_STREAM_AHEAD + line);                                                               \
-                }                                                                                                                           \
-                MAILP_STREAM_STEP(load, runs, 0)                                                                                            \
-                MAILP_STREAM_STEP(load, runs, 1)                                                                                            \
-                MAILP_STREAM_STEP(load, runs, 2)                                                                                            \
-                MAILP_STREAM_STEP(load, runs, 3)                                                                                            \
-                MAILP_R##runs(MAILP_STREAM_NEXT, 0)                                                                                         \
-            }                                                                                                                               \
-        }                                                                                                                                   \
-        MAILP_R##runs(MAILP_STREAM_PUT, 0)                                                                                                  \
-    }
-#define MAILP_STREAM_KIND(kind, type, load)                                                                                                 \
-    MAILP_STREAM(kind, type, load, 1) MAILP_STREAM(kind, type, load, 2) MAILP_STREAM(kind, type, load, 3) MAILP_STREAM(kind, type, load, 4) \
-    MAILP_KERNEL void MAILP_FN(stream_##kind)(float *y, const float *x, const size_t *at, const type *w, const float *scale,                \
-                                              const mailp_conv_shape *shape, size_t runs) {                                                 \
-        size_t t;                                                                                                                           \
-        for (t = 0; t < shape->n_taps; t++, w += shape->n_blocks * MAILP_LANES * MAILP_LANES) {                                             \
-            switch (runs) {                                                                                                                 \
-                case 1:  MAILP_FN(stream_##kind##_1)(y, x + shape->tap[t], at, w, scale, shape, t > 0); break;                              \
-                case 2:  MAILP_FN(stream_##kind##_2)(y, x + shape->tap[t], at, w, scale, shape, t > 0); break;                              \
-                case 3:  MAILP_FN(stream_##kind##_3)(y, x + shape->tap[t], at, w, scale, shape, t > 0); break;                              \
-                default: MAILP_FN(stream_##kind##_4)(y, x + shape->tap[t], at, w, scale, shape, t > 0); break;                              \
-            }                                                                                                                               \
-        }                                                                                                                                   \
-    }
-
-MAILP_STREAM_KIND(f32, float, mailp_vload)
-MAILP_STREAM_KIND(bf16, uint16_t, mailp_vload_bf16)
-MAILP_STREAM_KIND(int8, int8_t, mailp_vload_i8)
-
-/* y [pixels][16];  w [n_taps][n_blocks * 16][16];  scale [16] or NULL. The map is a multiple of 4 wide and has at most 16 pixels. */
-MAILP_KERNEL void MAILP_FN(conv_stream)(float *y, const float *x, const void *w, const float *scale, const mailp_conv_shape *shape,
-                                        size_t pixels, mail_weights type) {
-    size_t at[4], r;
-    for (r = 0; r < pixels / 4; r++) {
-        at[r] = 4 * r / shape->width * shape->row_step + 4 * r % shape->width * shape->pixel_step;
-    }
-    switch (type) {
-        case MAIL_WEIGHTS_F32:  MAILP_FN(stream_f32)(y, x, at, (const float *)w, scale, shape, r); break;
-        case MAIL_WEIGHTS_BF16: MAILP_FN(stream_bf16)(y, x, at, (const uint16_t *)w, scale, shape, r); break;
-        default:                MAILP_FN(stream_int8)(y, x, at, (const int8_t *)w, scale, shape, r); break;
-    }
-}
-#  define MAILP_CONV_STREAM MAILP_FN(conv_stream)
-#else
-#  define MAILP_CONV_STREAM NULL
-#endif
 
 /* Sum over the n <= 1024 values of in, or of their squared distances from mean when squares is set. n is a multiple of 16. */
 MAILP_WORD double MAILP_FN(group_sum)(const float *in, size_t n, float mean, int squares) {
@@ -6840,7 +6753,6 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(pool),                                                   \
       MAILP_FN(pool_norm),                                              \
       MAILP_FN(widen),                                                  \
-      MAILP_CONV_STREAM,                                                \
       MAILP_FN(winograd_weights),                                       \
       MAILP_FN(winograd_in),                                            \
       MAILP_FN(winograd_out),                                           \
@@ -6901,7 +6813,6 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef MAILP_CONV_PANELS
 #undef MAILP_EVERY_TILE
 #undef MAILP_TILE_TABLE
-#undef MAILP_CONV_STREAM
 #undef MAILP_WINOGRAD_PRODUCTS
 #undef MAILP_STEM_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
@@ -8153,7 +8064,6 @@ typedef struct mailp_conv {
     size_t           group;        /* panels packed side by side */
     int              rows4;        /* 1: of tile 1, by winograd_rows4 where there are so many panels */
     size_t           quads;        /* of tile 4: the fours of tiles of a map that is done by winograd_quad, or 0 */
-    int              stream;       /* 1: by conv_stream */
     int              inside;       /* 1: directly, a tap at a time, and only for the pixels that it finds inside the picture */
     int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
     const void      *w;            /* see mailp_conv_pack, mailp_stem_pack, mailp_stem_transform */
@@ -8623,10 +8533,8 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     from = mailp_load(loader, mailp_cat(&full, mailp_cat(&full, prefix, name), ".weight"), 4, c_out, c_in, size, size);
     conv->quads = conv->tile == 4 ? mailp_quads(conv, loader->kernels) : 0;
     conv->rows4 = conv->tile == 1 && mailp_by_rows4(conv, loader->kernels);
-    conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
-                   conv->h_out * conv->w_out <= 16;
-    conv->group  = conv->stream ? 1 : loader->kernels->conv_group;
-    conv->inside = conv->tile == 0 && !conv->low && !conv->stream && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
+    conv->group  = loader->kernels->conv_group;
+    conv->inside = conv->tile == 0 && !conv->low && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
     scale = conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen) ? mailp_take_floats(&loader->arena, mailp_pad(c_out)) : NULL;
     w = mailp_take(&loader->arena, mailp_weight_bytes(conv->type) * (size == 7 && conv->low ? c_out * 7 * conv->shape.depth :
                                                                      conv->tile == MAILP_STEM ? c_out * 36 * MAILP_STEM_DEPTH :
@@ -8942,17 +8850,6 @@ static mailp_conv_job mailp_conv_job_of(const mailp_resnet_step *step, const mai
     return j;
 }
 
-/* One output panel at a time, its weights read once in a stream */
-static void mailp_conv_stream(const mailp_conv_job *j) {
-    const mailp_conv *conv = j->conv;
-    const size_t      bytes = conv->shape.n_taps * conv->c_in * MAILP_LANES * mailp_weight_bytes(conv->type);
-    size_t            i;
-    for (i = 0; i < j->n; i++) {
-        j->kernels->conv_stream(j->y + i * j->ldy, j->in, (const unsigned char *)conv->w + (j->begin + i) * bytes,
-                                j->scale == NULL ? NULL : j->scale + i * MAILP_LANES, &conv->shape, conv->h_out * conv->w_out, conv->type);
-    }
-}
-
 /* Directly, in products of integers */
 static void mailp_conv_low(const mailp_conv_job *j) {
     const mailp_conv       *conv = j->conv;
@@ -9141,7 +9038,7 @@ static void mailp_conv_run(mailp_conv_job *j, float *y, size_t begin, size_t n) 
     } else if (conv->tile != 0) {
         (conv->quads != 0 ? mailp_conv_quad : mailp_conv_squares)(j);
     } else {
-        (conv->stream ? mailp_conv_stream : conv->low ? mailp_conv_low : mailp_conv_direct)(j);
+        (conv->low ? mailp_conv_low : mailp_conv_direct)(j);
     }
 }
 
