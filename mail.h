@@ -6493,11 +6493,15 @@ MAILP_KERNEL MAILP_NOINLINE void MAILP_FN(scan_token_far)(float *y, float *state
 MAILP_WORD void MAILP_FN(scan_least)(float *least, const float *A, size_t d_state) {
     size_t s, v;
     for (v = 0; v < MAILP_LANES; v += MAILP_W) {
-        mailp_vec low = mailp_vzero();
-        for (s = 0; s < d_state; s++) {
-            low = mailp_vmin(mailp_vload(A + s * MAILP_LANES + v), low);
+        mailp_vec even = mailp_vzero(), odd = mailp_vzero();
+        for (s = 0; s + 2 <= d_state; s += 2) {
+            even = mailp_vmin(mailp_vload(A + s * MAILP_LANES + v), even);
+            odd  = mailp_vmin(mailp_vload(A + (s + 1) * MAILP_LANES + v), odd);
         }
-        mailp_vstore(least + v, low);
+        if (s < d_state) {
+            even = mailp_vmin(mailp_vload(A + s * MAILP_LANES + v), even);
+        }
+        mailp_vstore(least + v, mailp_vmin(even, odd));
     }
 }
 
