@@ -4123,6 +4123,8 @@ __attribute__((target("avx512f,avx512dq"))) MAILP_INLINE __m512 mailp_fraction51
 #  define mailp_fraction512(a) _mm512_reduce_ps(a, 0x09)
 #endif
 
+#define MAILP_SCAN_LINES  ((size_t)32)  /* fetched for each token of a panel: more would be waited for */
+#define MAILP_SCAN_TOKENS 32  /* at a time for all channels whose states fit there; larger pieces of long sequences leave the second-level cache */
 #define MAILP_MAX_STATE 256  /* d_state; the scan keeps that many vectors on the stack */
 
 /* Words of the scalar pass: nearest integer (halves away from zero) and the one below, and a * 2^n for whole n in -126..127. */
@@ -4203,10 +4205,11 @@ MAILP_INLINE float mailp_moments_rstd(const mailp_moments *sum) {
     return (float)(1.0 / sqrt(sum->squares / (double)sum->n + 1e-5));
 }
 
-/* Winograd's input channels at a time: transformed weights of a panel are 147 KB. And tiles at a time: their products, 147 KB for a panel or
-   295 KB for a group of four, stay in the second-level cache. */
-#define MAILP_DEPTH      64
-#define MAILP_TILES(group) ((group) == 1 ? (size_t)64 : (size_t)32)
+/* Winograd's input channels at a time, half as many for groups of four panels where there are more: transformed weights are 147 or 295 KB, or
+   590 of all 64. With a second-level cache of 1 MB that takes 0.9 of the time for 128 channels of 16 x 16. And tiles at a time, all of a
+   map of 32 x 32. */
+#define MAILP_DEPTH 64
+#define MAILP_TILES ((size_t)64)
 
 /* Winograd's tiles: 4 and 2, F(4x4, 3x3) and F(2x2, 3x3); 1, F(1x4, 3x3); and these, 2 x 2 outputs of a convolution of stride 2 by phases,
    and 3 x 3 of the stem's, F(3x3, 4x4), whose inputs are the phases of its picture. All are described at their kernels. */
@@ -4243,7 +4246,7 @@ MAILP_INLINE size_t mailp_stem_pixels(size_t n) {
    to each plane in the instruction; strides of a power of two would fall on one set of the cache. */
 #define MAILP_PLANE_PAD  16
 #define MAILP_U_PLANE(group) ((group) * MAILP_DEPTH * MAILP_LANES + MAILP_PLANE_PAD)
-#define MAILP_M_PLANE(group) ((group) * MAILP_TILES(group) * MAILP_LANES + MAILP_PLANE_PAD)
+#define MAILP_M_PLANE(group) ((group) * MAILP_TILES * MAILP_LANES + MAILP_PLANE_PAD)
 
 /* Winograd's tiles of one row: the weights of one column of 3 x 3 for a block of channels and a panel, [3 rows][16][16]
    (16 bits: for a group of panels, [3 rows][8][group][16][2]) */
@@ -4304,7 +4307,7 @@ typedef struct mailp_kernels {
     void (*gelu)(float *x, size_t ldx, size_t rows, size_t panels);
     void (*scan)(float *y, size_t ldy, float *state_out, const float *state_in, const float *x, size_t ldx,
                  const float *dt, size_t lddt, const float *A, const float *B, const float *C, size_t ldbc, const float *D,
-                 const float *z, size_t ldz, size_t len, size_t d_state, size_t panels);
+                 const float *z, size_t ldz, size_t len, size_t d_state, size_t panels, uintptr_t ahead, size_t lines);
     void (*attend)(float *y, size_t ldy, const float *q, size_t ldq, const float *k, const float *v, size_t ldkv,
                    float *scores, size_t n_q, size_t n_kv, size_t visible, size_t head_dim, int accumulate);
 
@@ -4352,11 +4355,6 @@ typedef struct mailp_kernels {
 
     /* to[k][p][j] = from[k][p][j] (* scale[p][j] for int8);  to [n][panels][16], from [n][group][16] */
     void (*widen)(float *to, const void *from, const float *scale, size_t n, size_t group, size_t panels, mail_weights type);
-
-    /* The same convolution for one panel of a map so small that weights are what it waits for; NULL where the set has too few
-       registers for that. Defined after conv. */
-    void (*conv_stream)(float *y, const float *x, const void *w, const float *scale, const mailp_conv_shape *shape, size_t pixels,
-                        mail_weights type);
 
     /* Winograd's convolutions on one block; for tile see MAILP_PHASES */
     void (*winograd_weights)(float *u, const void *w, const float *scale, size_t c_in, size_t group, size_t panels, size_t tile,
@@ -4873,88 +4871,6 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
 }
 
 #endif /* MAILP_W */
-
-#if MAILP_PASS == MAILP_PASS_AVX512
-
-/* Up to sixteen pixels, in runs of four neighbours, against one panel: every weight is used for all of them the moment it comes from
-   memory, in the order in which it lies there, and is not written anywhere on its way to float. MAILP_STREAM_AHEAD bytes before
-   their use weights are fetched into the second-level cache. One call does one tap. The last blocks of a ResNet at 128x128, which
-   hold three quarters of its weights, take 5 to 15 % less time than by conv.
-   at [runs]: where the first pixels of the runs are */
-#define MAILP_STREAM_AHEAD       4096
-#define MAILP_STREAM_ZERO(r, n)  mailp_vec s##r##0 = mailp_vzero(), s##r##1 = s##r##0, s##r##2 = s##r##0, s##r##3 = s##r##0;
-#define MAILP_STREAM_FROM(r, n)  const float *x##r = x + at[r] + b * shape->plane;
-#define MAILP_STREAM_NEXT(r, n)  x##r += 4;
-#define MAILP_STREAM_FMA(r, i)                                        \
-    s##r##0 = mailp_vmadd(mailp_vset(x##r[i]), wv, s##r##0);          \
-    s##r##1 = mailp_vmadd(mailp_vset(x##r[one + (i)]), wv, s##r##1);  \
-    s##r##2 = mailp_vmadd(mailp_vset(x##r[two + (i)]), wv, s##r##2);  \
-    s##r##3 = mailp_vmadd(mailp_vset(x##r[three + (i)]), wv, s##r##3);
-#define MAILP_STREAM_PUT1(r, c)                                                                             \
-    {                                                                                                       \
-        float    *to = y + ((r) * 4 + (c)) * MAILP_LANES;                                                   \
-        mailp_vec v  = scale == NULL ? s##r##c : mailp_vmul(s##r##c, mailp_vload(scale));                   \
-        mailp_vstore(to, accumulate ? mailp_vadd(v, mailp_vload(to)) : v);                                  \
-    }
-#define MAILP_STREAM_PUT(r, n)   MAILP_STREAM_PUT1(r, 0) MAILP_STREAM_PUT1(r, 1) MAILP_STREAM_PUT1(r, 2) MAILP_STREAM_PUT1(r, 3)
-#define MAILP_STREAM_STEP(load, runs, i) { const mailp_vec wv = load(w + (i) * MAILP_LANES); MAILP_R##runs(MAILP_STREAM_FMA, i) }
-#define MAILP_STREAM(kind, type, load, runs)                                                                                                \
-    MAILP_KERNEL void MAILP_FN(stream_##kind##_##runs)(float *y, const float *x, const size_t *at, const type *w, const float *scale,       \
-                                                       const mailp_conv_shape *shape, int accumulate) {                                     \
-        const size_t one = shape->pixel_step, two = 2 * one, three = 3 * one;                                                               \
-        size_t       b, i, line;                                                                                                            \
-        MAILP_R##runs(MAILP_STREAM_ZERO, 0)                                                                                                 \
-        for (b = 0; b < shape->n_blocks; b++) {                                                                                             \
-            MAILP_R##runs(MAILP_STREAM_FROM, 0)                                                                                             \
-            for (i = 0; i < MAILP_LANES; i += 4, w += 4 * MAILP_LANES) {                                                                    \
-                for (line = 0; line < 4 * MAILP_LANES * sizeof(type); line += MAILP_ALIGN) {                                                \
-                    MAILP_PREFETCH((uintptr_t)w + MAILP_STREAM_AHEAD + line);                                                               \
-                }                                                                                                                           \
-                MAILP_STREAM_STEP(load, runs, 0)                                                                                            \
-                MAILP_STREAM_STEP(load, runs, 1)                                                                                            \
-                MAILP_STREAM_STEP(load, runs, 2)                                                                                            \
-                MAILP_STREAM_STEP(load, runs, 3)                                                                                            \
-                MAILP_R##runs(MAILP_STREAM_NEXT, 0)                                                                                         \
-            }                                                                                                                               \
-        }                                                                                                                                   \
-        MAILP_R##runs(MAILP_STREAM_PUT, 0)                                                                                                  \
-    }
-#define MAILP_STREAM_KIND(kind, type, load)                                                                                                 \
-    MAILP_STREAM(kind, type, load, 1) MAILP_STREAM(kind, type, load, 2) MAILP_STREAM(kind, type, load, 3) MAILP_STREAM(kind, type, load, 4) \
-    MAILP_KERNEL void MAILP_FN(stream_##kind)(float *y, const float *x, const size_t *at, const type *w, const float *scale,                \
-                                              const mailp_conv_shape *shape, size_t runs) {                                                 \
-        size_t t;                                                                                                                           \
-        for (t = 0; t < shape->n_taps; t++, w += shape->n_blocks * MAILP_LANES * MAILP_LANES) {                                             \
-            switch (runs) {                                                                                                                 \
-                case 1:  MAILP_FN(stream_##kind##_1)(y, x + shape->tap[t], at, w, scale, shape, t > 0); break;                              \
-                case 2:  MAILP_FN(stream_##kind##_2)(y, x + shape->tap[t], at, w, scale, shape, t > 0); break;                              \
-                case 3:  MAILP_FN(stream_##kind##_3)(y, x + shape->tap[t], at, w, scale, shape, t > 0); break;                              \
-                default: MAILP_FN(stream_##kind##_4)(y, x + shape->tap[t], at, w, scale, shape, t > 0); break;                              \
-            }                                                                                                                               \
-        }                                                                                                                                   \
-    }
-
-MAILP_STREAM_KIND(f32, float, mailp_vload)
-MAILP_STREAM_KIND(bf16, uint16_t, mailp_vload_bf16)
-MAILP_STREAM_KIND(int8, int8_t, mailp_vload_i8)
-
-/* y [pixels][16];  w [n_taps][n_blocks * 16][16];  scale [16] or NULL. The map is a multiple of 4 wide and has at most 16 pixels. */
-MAILP_KERNEL void MAILP_FN(conv_stream)(float *y, const float *x, const void *w, const float *scale, const mailp_conv_shape *shape,
-                                        size_t pixels, mail_weights type) {
-    size_t at[4], r;
-    for (r = 0; r < pixels / 4; r++) {
-        at[r] = 4 * r / shape->width * shape->row_step + 4 * r % shape->width * shape->pixel_step;
-    }
-    switch (type) {
-        case MAIL_WEIGHTS_F32:  MAILP_FN(stream_f32)(y, x, at, (const float *)w, scale, shape, r); break;
-        case MAIL_WEIGHTS_BF16: MAILP_FN(stream_bf16)(y, x, at, (const uint16_t *)w, scale, shape, r); break;
-        default:                MAILP_FN(stream_int8)(y, x, at, (const int8_t *)w, scale, shape, r); break;
-    }
-}
-#  define MAILP_CONV_STREAM MAILP_FN(conv_stream)
-#else
-#  define MAILP_CONV_STREAM NULL
-#endif
 
 /* Sum over the n <= 1024 values of in, or of their squared distances from mean when squares is set. n is a multiple of 16. */
 MAILP_WORD double MAILP_FN(group_sum)(const float *in, size_t n, float mean, int squares) {
@@ -5918,6 +5834,7 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
                 for (; i < stop; i += 4 * MAILP_RUN_##kind, w += MAILP_RUN_##kind * step, ahead += MAILP_RUN_##kind * ahead_step) { \
                     MAILP_C##nv(MAILP_LOADS_##kind, 0)                                                                     \
                     MAILP_PREFETCH(ahead);                                                                                 \
+                    MAILP_PREFETCH(ahead + MAILP_ALIGN);                                                                   \
                     MAILP_R##mr(MAILP_STEP_##kind, nv)                                                                     \
                 }                                                                                                          \
             }                                                                                                              \
@@ -5941,7 +5858,7 @@ typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
                                             size_t block, size_t end, size_t pixels, size_t panels, uintptr_t ahead,                    \
                                             size_t lines) {                                                                             \
         const size_t tiles = (pixels + 5) / 6, steps = (end - block) * shape->n_taps * (shape->depth * MAILP_BYTES_##kind / 4);         \
-        const size_t ahead_step = mailp_pace(lines, tiles * steps);                                                                     \
+        const size_t ahead_step = mailp_pace((lines + 1) / 2, tiles * steps) * 2;                                                       \
         size_t       t, m = 0, row = 0, column = 0;                                                                                     \
         for (t = 0; t < tiles; t++) {                                                                                                   \
             size_t mr = (pixels - m) / (tiles - t), at[6];                                                                              \
@@ -6328,6 +6245,19 @@ MAILP_WORD mailp_vec MAILP_FN(decay)(mailp_vec dt, mailp_vec A) {
     const mailp_vec q = mailp_vmadd(mailp_vmadd(mailp_vset(5.549622e-2f), f, mailp_vset(0.2402576f)), f, mailp_vset(0.6931472f));
     return mailp_vmadd(power, mailp_vmul(q, f), power);
 }
+#elif MAILP_PASS == MAILP_PASS_AVX512
+/* The same by 32nds, which two registers hold: a polynomial of degree 2 is enough for at most 1/64 (relative error 5e-8). */
+MAILP_WORD mailp_vec MAILP_FN(decay)(mailp_vec dt, mailp_vec A) {
+    static const uint32_t table[32] = {
+        0x3f800000, 0x3f7ecd87, 0x3f7daac3, 0x3f7c980f, 0x3f7b95c2, 0x3f7aa43a, 0x3f79c3d3, 0x3f78f4f0, 0x3f7837f0, 0x3f778d3a, 0x3f76f532,
+        0x3f767043, 0x3f75fed7, 0x3f75a15b, 0x3f75583f, 0x3f7523f6, 0x3f7504f3, 0x3f74fbaf, 0x3f7508a4, 0x3f752c4d, 0x3f75672a, 0x3f75b9be,
+        0x3f76248c, 0x3f76a81e, 0x3f7744fd, 0x3f77fbb8, 0x3f78ccdf, 0x3f79b907, 0x3f7ac0c7, 0x3f7be4ba, 0x3f7d257d, 0x3f7e83b3 };
+    const mailp_vec parts = mailp_vset(393216.0f), sum = mailp_vmadd(dt, A, parts), f = mailp_vmadd(dt, A, mailp_vsub(parts, sum));
+    const __m512i   bits = _mm512_castps_si512(sum);
+    const __m512i   root = _mm512_permutex2var_epi32(_mm512_loadu_si512((const void *)table), bits, _mm512_loadu_si512((const void *)(table + 16)));
+    const mailp_vec power = _mm512_castsi512_ps(_mm512_add_epi32(root, _mm512_slli_epi32(bits, 18)));
+    return mailp_vmadd(power, mailp_vmul(mailp_vmadd(mailp_vset(0.2402265f), f, mailp_vset(0.69315733f)), f), power);
+}
 #endif
 
 /* x / (1 + e^-x) */
@@ -6499,11 +6429,26 @@ MAILP_KERNEL void MAILP_FN(gelu)(float *x, size_t ldx, size_t rows, size_t panel
     }
 }
 
-#if MAILP_PASS == MAILP_PASS_AVX2
-#  define MAILP_SCAN_LANES MAILP_LANES  /* channels at a time: here the two vectors of a panel, which share B and C */
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+#  define MAILP_SCAN_LANES MAILP_LANES  /* channels at a time: here the vectors of a panel, which share B and C */
 #else
 #  define MAILP_SCAN_LANES MAILP_W
 #endif
+
+/* What the same channels need MAILP_SCAN_TOKENS later, whose rows are too far apart for the processor to see where they go, and `share`
+   lines from ahead on */
+#define MAILP_SCAN_FETCH                                                       \
+    MAILP_PREFETCH((uintptr_t)(x + MAILP_SCAN_TOKENS * ldx));                  \
+    MAILP_PREFETCH((uintptr_t)(dt + MAILP_SCAN_TOKENS * lddt));                \
+    MAILP_PREFETCH((uintptr_t)(z + MAILP_SCAN_TOKENS * ldz));                  \
+    MAILP_PREFETCH((uintptr_t)(y + MAILP_SCAN_TOKENS * ldy));                  \
+    for (to = ahead + share * MAILP_ALIGN; ahead < to; ahead += MAILP_ALIGN) { \
+        MAILP_PREFETCH(ahead);                                                 \
+    }
+#define MAILP_SCAN_ARGS                                                                                                 \
+    float *y, size_t ldy, float *state, const float *x, size_t ldx, const float *dt, size_t lddt, const float *A,       \
+    const float *B, const float *C, size_t ldbc, const float *D, const float *z, size_t ldz, size_t len, size_t d_state, \
+    uintptr_t ahead, size_t share
 
 /* state[s] = 2^(dt * A[s]) * state[s] + in * B[s] of MAILP_W channels, and its value;  in = dt * x */
 MAILP_WORD mailp_vec MAILP_FN(scan_state)(float *state, const float *A, const float *B, mailp_vec dt, mailp_vec in, size_t s) {
@@ -6533,7 +6478,7 @@ MAILP_WORD void MAILP_FN(scan_token)(float *y, float *state, const float *x, con
     mailp_vstore(y, even);
 }
 
-#if MAILP_PASS == MAILP_PASS_AVX2
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
 /* The same for a panel where some decay vanishes or is NaN. Apart, so that its constants take no registers from what is usual. */
 MAILP_KERNEL MAILP_NOINLINE void MAILP_FN(scan_token_far)(float *y, float *state, const float *x, const float *dt, const float *A,
                                                           const float *B, const float *C, const float *D, const float *z,
@@ -6546,48 +6491,122 @@ MAILP_KERNEL MAILP_NOINLINE void MAILP_FN(scan_token_far)(float *y, float *state
 
 /* least[j] = smallest A[s][j] */
 MAILP_WORD void MAILP_FN(scan_least)(float *least, const float *A, size_t d_state) {
-    mailp_vec low0 = mailp_vzero(), low1 = mailp_vzero();
-    size_t    s;
-    for (s = 0; s < d_state; s++) {
-        low0 = mailp_vmin(mailp_vload(A + s * MAILP_LANES), low0);
-        low1 = mailp_vmin(mailp_vload(A + s * MAILP_LANES + MAILP_W), low1);
+    size_t s, v;
+    for (v = 0; v < MAILP_LANES; v += MAILP_W) {
+        mailp_vec even = mailp_vzero(), odd = mailp_vzero();
+        for (s = 0; s + 2 <= d_state; s += 2) {
+            even = mailp_vmin(mailp_vload(A + s * MAILP_LANES + v), even);
+            odd  = mailp_vmin(mailp_vload(A + (s + 1) * MAILP_LANES + v), odd);
+        }
+        if (s < d_state) {
+            even = mailp_vmin(mailp_vload(A + s * MAILP_LANES + v), even);
+        }
+        mailp_vstore(least + v, mailp_vmin(even, odd));
     }
-    mailp_vstore(least, low0);
-    mailp_vstore(least + MAILP_W, low1);
 }
 
 /* One token of a panel by decay. 0: nothing was done, since dt * A is below what that takes. */
+#if MAILP_PASS == MAILP_PASS_AVX2
+#  define MAILP_SCAN_EACH(X) X(0) X(1)
+#  define MAILP_SCAN_NEAR                                                                                               \
+    (_mm256_movemask_ps(_mm256_and_ps(_mm256_cmp_ps(mailp_vmul(dt0, mailp_vload(least)), low, _CMP_GE_OQ),              \
+                                      _mm256_cmp_ps(mailp_vmul(dt1, mailp_vload(least + MAILP_W)), low, _CMP_GE_OQ))) == 0xff)
+#else
+#  define MAILP_SCAN_EACH(X) X(0)
+#  define MAILP_SCAN_NEAR    (_mm512_cmp_ps_mask(mailp_vmul(dt0, mailp_vload(least)), low, _CMP_GE_OQ) == 0xffff)
+#endif
+#define MAILP_SCAN_FROM(v)   const mailp_vec x##v = mailp_vload(x + v * MAILP_W), dt##v = mailp_vload(dt + v * MAILP_W);
+#define MAILP_SCAN_BEGIN(v)  const mailp_vec in##v = mailp_vmul(dt##v, x##v); mailp_vec y##v = mailp_vmul(mailp_vload(D + v * MAILP_W), x##v);
+#define MAILP_SCAN_STATE(v)                                                                                             \
+    const mailp_vec h##v = mailp_vmadd(MAILP_FN(decay)(dt##v, mailp_vload(As + v * MAILP_W)), mailp_vload(h + v * MAILP_W), mailp_vmul(in##v, b));
+#define MAILP_SCAN_SUM(v)    mailp_vstore(h + v * MAILP_W, h##v); y##v = mailp_vmadd(h##v, c, y##v);
+#define MAILP_SCAN_GATE(v)   y##v = mailp_vmul(y##v, MAILP_FN(silu)(mailp_vload(z + v * MAILP_W)));
+#define MAILP_SCAN_PUT(v)    mailp_vstore(y + v * MAILP_W, y##v);
 MAILP_WORD int MAILP_FN(scan_token_near)(float *y, float *state, const float *x, const float *dt, const float *A, const float *least,
                                          const float *B, const float *C, const float *D, const float *z, size_t d_state) {
-    const mailp_vec x0 = mailp_vload(x), x1 = mailp_vload(x + MAILP_W), dt0 = mailp_vload(dt), dt1 = mailp_vload(dt + MAILP_W);
-    const mailp_vec in0 = mailp_vmul(dt0, x0), in1 = mailp_vmul(dt1, x1);
     const mailp_vec low = mailp_vset(-125.0f);
-    mailp_vec       y0 = mailp_vmul(mailp_vload(D), x0), y1 = mailp_vmul(mailp_vload(D + MAILP_W), x1);
     size_t          s;
-    if (_mm256_movemask_ps(_mm256_and_ps(_mm256_cmp_ps(mailp_vmul(dt0, mailp_vload(least)), low, _CMP_GE_OQ),
-                                         _mm256_cmp_ps(mailp_vmul(dt1, mailp_vload(least + MAILP_W)), low, _CMP_GE_OQ))) != 0xff) {
+    MAILP_SCAN_EACH(MAILP_SCAN_FROM)
+    MAILP_SCAN_EACH(MAILP_SCAN_BEGIN)
+    if (!MAILP_SCAN_NEAR) {
         return 0;
     }
     for (s = 0; s < d_state; s++) {
         const float    *As = A + s * MAILP_LANES;
         float          *h = state + s * MAILP_LANES;
         const mailp_vec b = mailp_vset(B[s]), c = mailp_vset(C[s]);
-        const mailp_vec h0 = mailp_vmadd(MAILP_FN(decay)(dt0, mailp_vload(As)), mailp_vload(h), mailp_vmul(in0, b));
-        const mailp_vec h1 = mailp_vmadd(MAILP_FN(decay)(dt1, mailp_vload(As + MAILP_W)), mailp_vload(h + MAILP_W), mailp_vmul(in1, b));
-        mailp_vstore(h, h0);
-        mailp_vstore(h + MAILP_W, h1);
-        y0 = mailp_vmadd(h0, c, y0);
-        y1 = mailp_vmadd(h1, c, y1);
+        MAILP_SCAN_EACH(MAILP_SCAN_STATE)
+        MAILP_SCAN_EACH(MAILP_SCAN_SUM)
     }
     if (z != NULL) {
-        y0 = mailp_vmul(y0, MAILP_FN(silu)(mailp_vload(z)));
-        y1 = mailp_vmul(y1, MAILP_FN(silu)(mailp_vload(z + MAILP_W)));
+        MAILP_SCAN_EACH(MAILP_SCAN_GATE)
     }
-    mailp_vstore(y, y0);
-    mailp_vstore(y + MAILP_W, y1);
+    MAILP_SCAN_EACH(MAILP_SCAN_PUT)
     return 1;
 }
+#  undef MAILP_SCAN_EACH
+#  undef MAILP_SCAN_NEAR
 #endif
+
+#if MAILP_PASS == MAILP_PASS_AVX512
+/* scan_tokens for 16 states, as in every published model, which stay in registers. */
+#define MAILP_SCAN_16(X)      X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+#define MAILP_SCAN_LOAD(s)    h##s = mailp_vload(state + s * MAILP_LANES);
+#define MAILP_SCAN_STORE(s)   mailp_vstore(state + s * MAILP_LANES, h##s);
+#define MAILP_SCAN_STEP(s)                                                                                              \
+    h##s = mailp_vmadd(MAILP_FN(decay)(dv, mailp_vload(A + s * MAILP_LANES)), h##s, mailp_vmul(in, mailp_vset(B[s])));  \
+    *(s % 2 == 0 ? &even : &odd) = mailp_vmadd(h##s, mailp_vset(C[s]), s % 2 == 0 ? even : odd);
+MAILP_KERNEL void MAILP_FN(scan_16)(MAILP_SCAN_ARGS) {
+    const mailp_vec low = mailp_vset(-125.0f);
+    float           least[MAILP_LANES];
+    uintptr_t       to;
+    mailp_vec       h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11, h12, h13, h14, h15;
+    MAILP_FN(scan_least)(least, A, d_state);
+    MAILP_SCAN_16(MAILP_SCAN_LOAD)
+    for (; len > 0; len--, x += ldx, dt += lddt, y += ldy, B += ldbc, C += ldbc, z = z == NULL ? NULL : z + ldz) {
+        const mailp_vec xv = mailp_vload(x), dv = mailp_vload(dt), in = mailp_vmul(dv, xv);
+        mailp_vec       even = mailp_vmul(mailp_vload(D), xv), odd = mailp_vzero();
+        MAILP_SCAN_FETCH
+        if (_mm512_cmp_ps_mask(mailp_vmul(dv, mailp_vload(least)), low, _CMP_GE_OQ) != 0xffff) {
+            MAILP_SCAN_16(MAILP_SCAN_STORE)
+            MAILP_FN(scan_token_far)(y, state, x, dt, A, B, C, D, z, d_state);
+            MAILP_SCAN_16(MAILP_SCAN_LOAD)
+            continue;
+        }
+        MAILP_SCAN_16(MAILP_SCAN_STEP)
+        even = mailp_vadd(even, odd);
+        mailp_vstore(y, z == NULL ? even : mailp_vmul(even, MAILP_FN(silu)(mailp_vload(z))));
+    }
+    MAILP_SCAN_16(MAILP_SCAN_STORE)
+}
+#endif
+
+/* Some tokens of MAILP_SCAN_LANES channels; operands as in scan, state [d_state][MAILP_SCAN_LANES] in and out. */
+MAILP_WORD void MAILP_FN(scan_tokens)(MAILP_SCAN_ARGS) {
+    uintptr_t to;
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+    float     least[MAILP_LANES];
+#endif
+#if MAILP_PASS == MAILP_PASS_AVX512
+    if (d_state == 16) {
+        MAILP_FN(scan_16)(y, ldy, state, x, ldx, dt, lddt, A, B, C, ldbc, D, z, ldz, len, d_state, ahead, share);
+        return;
+    }
+#endif
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+    MAILP_FN(scan_least)(least, A, d_state);
+#endif
+    for (; len > 0; len--, x += ldx, dt += lddt, y += ldy, B += ldbc, C += ldbc, z = z == NULL ? NULL : z + ldz) {
+        MAILP_SCAN_FETCH
+#if MAILP_PASS == MAILP_PASS_AVX2 || MAILP_PASS == MAILP_PASS_AVX512
+        if (!MAILP_FN(scan_token_near)(y, state, x, dt, A, least, B, C, D, z, d_state)) {
+            MAILP_FN(scan_token_far)(y, state, x, dt, A, B, C, D, z, d_state);
+        }
+#else
+        MAILP_FN(scan_token)(y, state, x, dt, A, B, C, D, z, d_state);
+#endif
+    }
+}
 
 /* Selective state space model over one sequence, with the gate:
 
@@ -6604,6 +6623,7 @@ MAILP_WORD int MAILP_FN(scan_token_near)(float *y, float *state, const float *x,
    B, C      [len][ldbc]     d_state values per token
    D         [..]            skip weights
    z         [len][ldz]      NULL: no gate
+   ahead     from here on `lines` cache lines are fetched into the second-level cache meanwhile
 
    Source:  arXiv 2312.00752, sections 2 and 3.2, with dt * B in place of the exact integral, as released weights were trained.
    Numbers: sums run over s, in two alternating accumulators where one vector is at work.
@@ -6611,37 +6631,34 @@ MAILP_WORD int MAILP_FN(scan_token_near)(float *y, float *state, const float *x,
 MAILP_KERNEL void MAILP_FN(scan)(float *y, size_t ldy, float *state_out, const float *state_in, const float *x, size_t ldx,
                                  const float *dt, size_t lddt, const float *A, const float *B, const float *C, size_t ldbc,
                                  const float *D, const float *z, size_t ldz,
-                                 size_t len, size_t d_state, size_t panels) {
-    float  room[(MAILP_MAX_STATE + 1) * MAILP_SCAN_LANES];
-    float *state = room + (0 - (uintptr_t)room / sizeof(float)) % MAILP_SCAN_LANES;  /* aligned: no vector crosses a line of the cache */
-    size_t i, l, s, v;
-    for (i = 0; i < panels * MAILP_LANES; i += MAILP_SCAN_LANES) {
-        const size_t at = i / MAILP_LANES * d_state * MAILP_LANES + i % MAILP_LANES;  /* of these channels in A and the states */
-#if MAILP_PASS == MAILP_PASS_AVX2
-        float least[MAILP_LANES];
-        MAILP_FN(scan_least)(least, A + at, d_state);
-#endif
-        for (s = 0; s < d_state; s++) {
-            for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
-                mailp_vstore(state + s * MAILP_SCAN_LANES + v,
-                             state_in == NULL ? mailp_vzero() : mailp_vload(state_in + at + s * MAILP_LANES + v));
-            }
-        }
-        for (l = 0; l < len; l++) {
-            float       *to = y + l * ldy + i;
-            const float *xl = x + l * ldx + i, *dtl = dt + l * lddt + i, *Bl = B + l * ldbc, *Cl = C + l * ldbc;
-            const float *zl = z == NULL ? NULL : z + l * ldz + i;
-#if MAILP_PASS == MAILP_PASS_AVX2
-            if (!MAILP_FN(scan_token_near)(to, state, xl, dtl, A + at, least, Bl, Cl, D + i, zl, d_state)) {
-                MAILP_FN(scan_token_far)(to, state, xl, dtl, A + at, Bl, Cl, D + i, zl, d_state);
-            }
-#else
-            MAILP_FN(scan_token)(to, state, xl, dtl, A + at, Bl, Cl, D + i, zl, d_state);
-#endif
-        }
-        for (s = 0; state_out != NULL && s < d_state; s++) {
-            for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
-                mailp_vstore(state_out + at + s * MAILP_LANES + v, mailp_vload(state + s * MAILP_SCAN_LANES + v));
+                                 size_t len, size_t d_state, size_t panels, uintptr_t ahead, size_t lines) {
+    float        room[(MAILP_MAX_STATE + 1) * MAILP_SCAN_LANES];
+    float       *state = room + (0 - (uintptr_t)room / sizeof(float)) % MAILP_SCAN_LANES;  /* aligned: no vector crosses a line of the cache */
+    const size_t together = MAILP_MAX_STATE / d_state * MAILP_SCAN_LANES, d = panels * MAILP_LANES;
+    const size_t share = lines / MAILP_MAX(len * (d / MAILP_SCAN_LANES), (size_t)1);
+    size_t       first, end, i, l, s, v, count;
+    for (first = 0; first < d; first = end) {
+        end = MAILP_MIN(first + together, d);
+        for (l = 0; l < len; l += count) {
+            count = MAILP_MIN(len - l, (size_t)MAILP_SCAN_TOKENS);
+            for (i = first; i < end; i += MAILP_SCAN_LANES) {
+                const size_t at = i / MAILP_LANES * d_state * MAILP_LANES + i % MAILP_LANES;  /* of these channels in A and the states */
+                float       *own = state + (i - first) * d_state;
+                if (l == 0) {
+                    for (s = 0; s < d_state; s++) {
+                        for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
+                            mailp_vstore(own + s * MAILP_SCAN_LANES + v, state_in == NULL ? mailp_vzero() : mailp_vload(state_in + at + s * MAILP_LANES + v));
+                        }
+                    }
+                }
+                MAILP_FN(scan_tokens)(y + l * ldy + i, ldy, own, x + l * ldx + i, ldx, dt + l * lddt + i, lddt, A + at, B + l * ldbc, C + l * ldbc, ldbc,
+                                      D + i, z == NULL ? NULL : z + l * ldz + i, ldz, count, d_state, ahead, share);
+                ahead += count * share * MAILP_ALIGN;
+                for (s = 0; state_out != NULL && l + count == len && s < d_state; s++) {
+                    for (v = 0; v < MAILP_SCAN_LANES; v += MAILP_W) {
+                        mailp_vstore(state_out + at + s * MAILP_LANES + v, mailp_vload(own + s * MAILP_SCAN_LANES + v));
+                    }
+                }
             }
         }
     }
@@ -6740,7 +6757,6 @@ MAILP_KERNEL void MAILP_FN(attend)(float *y, size_t ldy, const float *q, size_t 
       MAILP_FN(pool),                                                   \
       MAILP_FN(pool_norm),                                              \
       MAILP_FN(widen),                                                  \
-      MAILP_CONV_STREAM,                                                \
       MAILP_FN(winograd_weights),                                       \
       MAILP_FN(winograd_in),                                            \
       MAILP_FN(winograd_out),                                           \
@@ -6801,7 +6817,6 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef MAILP_CONV_PANELS
 #undef MAILP_EVERY_TILE
 #undef MAILP_TILE_TABLE
-#undef MAILP_CONV_STREAM
 #undef MAILP_WINOGRAD_PRODUCTS
 #undef MAILP_STEM_PRODUCTS
 #undef MAILP_WINOGRAD_ROWS
@@ -7424,17 +7439,34 @@ static void mailp_mamba_in(void *arg, size_t t) {
     }
 }
 
+/* The weights that a thread reads after the scan, which leaves memory idle: its part of out_proj, and with one thread the next layer's in_proj,
+   which follows. Returns where they are; *lines: how many lines of the cache. */
+static uintptr_t mailp_mamba_ahead(size_t *lines, const mailp_mamba_job *j, size_t t) {
+    const mailp_mat *out = &j->layer->out_proj, *last = out;
+    const size_t     panel = mailp_mat_depth(out) * MAILP_LANES * mailp_weight_bytes(out->type);
+    size_t           from, to;
+    mailp_share(&from, &to, out->panels, t, j->ctx->n_threads);
+    if (j->ctx->n_threads == 1 && j->index + 1 < j->m->n_layers) {
+        last = &j->m->layers[j->index + 1].in_proj;
+        to   = ((uintptr_t)last->w - (uintptr_t)out->w) / panel + last->panels * mailp_mat_depth(last) / mailp_mat_depth(out);
+    }
+    *lines = j->state_only ? 0 : (to - from) * panel / MAILP_ALIGN;
+    return (uintptr_t)out->w + from * panel;
+}
+
 static void mailp_mamba_scan(void *arg, size_t t) {
     const mailp_mamba_job   *j = (const mailp_mamba_job *)arg;
     const mailp_mamba       *m = j->m;
     const mailp_mamba_layer *y = j->layer;
     const size_t             P = m->ep / MAILP_LANES, ld = 2 * m->ep, ldbc = y->x_proj.panels * MAILP_LANES;
     float                   *dbc = j->own + t * j->own_floats + j->rows * m->dp;  /* dt (low rank), B, C */
-    size_t                   from, to, i;
+    size_t                   from, to, i, lines = 0;
+    uintptr_t                ahead;
     mailp_share(&from, &to, P, t, j->ctx->n_threads);
     if (from == to) {
         return;
     }
+    ahead = mailp_mamba_ahead(&lines, j, t);
     mailp_linear(j->ctx, dbc, ldbc, j->xc, m->ep, &y->x_proj, j->rows);
     mailp_linear_part(j->ctx, j->dt, m->ep, dbc, ldbc, &y->dt_proj, j->rows, from, to, 0);
     j->ctx->kernels->softplus(j->dt + from * MAILP_LANES, m->ep, j->rows, to - from);
@@ -7444,11 +7476,14 @@ static void mailp_mamba_scan(void *arg, size_t t) {
         const mailp_seq *s   = &j->seqs[i];
         const size_t     at  = j->index * m->state_floats + (m->d_conv - 1) * m->ep + from * m->d_state;
         const float     *row = dbc + s->row * ldbc + m->dt_rank;
+        const size_t     now = MAILP_MIN(MAILP_SCAN_LINES * s->len * (to - from) / MAILP_LANES, lines);
         j->ctx->kernels->scan(j->xz + s->row * ld + from, ld, s->state_out == NULL ? NULL : s->state_out + at,
                               s->state_in == NULL ? NULL : s->state_in + at, j->xc + s->row * m->ep + from, m->ep,
                               j->dt + s->row * m->ep + from, m->ep, y->A + from * m->d_state, row, row + m->d_state, ldbc, y->D + from,
                               j->state_only ? NULL : j->xz + s->row * ld + m->ep + from, ld, s->len, m->d_state,
-                              (to - from) / MAILP_LANES);
+                              (to - from) / MAILP_LANES, ahead, now);
+        ahead += now * MAILP_ALIGN;
+        lines -= now;
     }
 }
 
@@ -8033,7 +8068,6 @@ typedef struct mailp_conv {
     size_t           group;        /* panels packed side by side */
     int              rows4;        /* 1: of tile 1, by winograd_rows4 where there are so many panels */
     size_t           quads;        /* of tile 4: the fours of tiles of a map that is done by winograd_quad, or 0 */
-    int              stream;       /* 1: by conv_stream */
     int              inside;       /* 1: directly, a tap at a time, and only for the pixels that it finds inside the picture */
     int              low;          /* 1: weights meet activations of their own width, by conv_low; 0: they are widened to float */
     const void      *w;            /* see mailp_conv_pack, mailp_stem_pack, mailp_stem_transform */
@@ -8413,8 +8447,8 @@ static size_t mailp_winograd_choose(const mailp_conv *conv, const mailp_kernels 
         const size_t rate    = low ? kernels->low_rate[type] : 4;
         const size_t strips  = h * ((w + 3) / 4);
         const size_t squares = 36 * four + (type == MAIL_WEIGHTS_INT8 ? 150 : 120);
-        const size_t rows    = strips > MAILP_TILES(kernels->conv_group) ? SIZE_MAX :
-                               sixteen ? 18 * strips * 4 / rate + 20 :
+        const size_t rows    = strips > MAILP_TILES ? SIZE_MAX :
+                               sixteen ? 18 * strips * 4 / rate + (kernels->conv_group == 1 ? 20 : 90) :
                                mailp_by_rows4(conv, kernels) ? 75 * (strips / 4) : 18 * strips + 43;
         const size_t direct  = (low || h * w > MAILP_INSIDE ? 9 * h * w : (3 * h - 2) * (3 * w - 2)) * 4 / rate;
         return MAILP_MIN(direct, rows) > squares ? 4 : direct > rows ? 1 : 0;
@@ -8503,10 +8537,8 @@ static void mailp_conv_build(mailp_conv *conv, mailp_loader *loader, const char 
     from = mailp_load(loader, mailp_cat(&full, mailp_cat(&full, prefix, name), ".weight"), 4, c_out, c_in, size, size);
     conv->quads = conv->tile == 4 ? mailp_quads(conv, loader->kernels) : 0;
     conv->rows4 = conv->tile == 1 && mailp_by_rows4(conv, loader->kernels);
-    conv->stream = loader->kernels->conv_stream != NULL && conv->tile == 0 && !conv->low && size != 7 && conv->w_out % 4 == 0 &&
-                   conv->h_out * conv->w_out <= 16;
-    conv->group  = conv->stream ? 1 : loader->kernels->conv_group;
-    conv->inside = conv->tile == 0 && !conv->low && !conv->stream && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
+    conv->group  = loader->kernels->conv_group;
+    conv->inside = conv->tile == 0 && !conv->low && size == 3 && conv->h_out * conv->w_out <= MAILP_INSIDE;
     scale = conv->type == MAIL_WEIGHTS_INT8 || (conv->low && sixteen) ? mailp_take_floats(&loader->arena, mailp_pad(c_out)) : NULL;
     w = mailp_take(&loader->arena, mailp_weight_bytes(conv->type) * (size == 7 && conv->low ? c_out * 7 * conv->shape.depth :
                                                                      conv->tile == MAILP_STEM ? c_out * 36 * MAILP_STEM_DEPTH :
@@ -8822,17 +8854,6 @@ static mailp_conv_job mailp_conv_job_of(const mailp_resnet_step *step, const mai
     return j;
 }
 
-/* One output panel at a time, its weights read once in a stream */
-static void mailp_conv_stream(const mailp_conv_job *j) {
-    const mailp_conv *conv = j->conv;
-    const size_t      bytes = conv->shape.n_taps * conv->c_in * MAILP_LANES * mailp_weight_bytes(conv->type);
-    size_t            i;
-    for (i = 0; i < j->n; i++) {
-        j->kernels->conv_stream(j->y + i * j->ldy, j->in, (const unsigned char *)conv->w + (j->begin + i) * bytes,
-                                j->scale == NULL ? NULL : j->scale + i * MAILP_LANES, &conv->shape, conv->h_out * conv->w_out, conv->type);
-    }
-}
-
 /* Directly, in products of integers */
 static void mailp_conv_low(const mailp_conv_job *j) {
     const mailp_conv       *conv = j->conv;
@@ -8976,16 +8997,17 @@ static void mailp_conv_squares(const mailp_conv_job *j) {
     const mailp_conv    *conv = j->conv;
     const mailp_kernels *kernels = j->kernels;
     mailp_conv_shape     shape = conv->shape;
-    const size_t         tiles = shape.width, most = MAILP_TILES(conv->group), size = 9 * MAILP_LANES * mailp_weight_bytes(conv->type);
+    const size_t         tiles = shape.width, most = MAILP_TILES, size = 9 * MAILP_LANES * mailp_weight_bytes(conv->type);
     const size_t         plane = mailp_winograd_in_plane(conv), m_plane = MAILP_M_PLANE(conv->group), u_plane = MAILP_U_PLANE(conv->group);
     const unsigned char *w = (const unsigned char *)conv->w + (j->first * conv->c_in + j->begin - j->first) * size;
+    const size_t         most_depth = conv->group > 1 && conv->c_in > MAILP_DEPTH ? MAILP_DEPTH / 2 : MAILP_DEPTH;
     size_t               t, count, k, b, c, depth;
     for (t = 0; t < tiles; t += count) {
         count = MAILP_MIN(tiles - t, most);
         for (c = 0; c < conv->c_in; c += depth) {
-            const size_t lines = MAILP_DEPTH * j->group * size / MAILP_ALIGN / conv->planes + 1;
+            const size_t lines = most_depth * j->group * size / MAILP_ALIGN / conv->planes + 1;
             size_t       pace;
-            depth   = MAILP_MIN(conv->c_in - c, (size_t)MAILP_DEPTH);
+            depth   = MAILP_MIN(conv->c_in - c, most_depth);
             pace    = mailp_pace(lines, (count + 5) / 6 * depth);
             if (t == 0 || conv->c_in > MAILP_DEPTH) {
                 kernels->winograd_weights(j->u, w + c * j->group * size, j->scale, depth, j->group, j->n, conv->tile, conv->type);
@@ -9020,7 +9042,7 @@ static void mailp_conv_run(mailp_conv_job *j, float *y, size_t begin, size_t n) 
     } else if (conv->tile != 0) {
         (conv->quads != 0 ? mailp_conv_quad : mailp_conv_squares)(j);
     } else {
-        (conv->stream ? mailp_conv_stream : conv->low ? mailp_conv_low : mailp_conv_direct)(j);
+        (conv->low ? mailp_conv_low : mailp_conv_direct)(j);
     }
 }
 
@@ -9031,7 +9053,7 @@ static void mailp_conv_run(mailp_conv_job *j, float *y, size_t begin, size_t n) 
 static void mailp_stem_run(float *y, size_t ldy, float *m, float *v, const mailp_conv *conv, const mailp_kernels *kernels, const float *in,
                            size_t from, size_t rows, size_t begin, size_t end) {
     const size_t     row = mailp_phases_columns(conv) * MAILP_LANES, m_plane = MAILP_M_PLANE(conv->group), v_plane = MAILP_M_PLANE(1);
-    const size_t     most = MAILP_TILES(conv->group), ldm = most * MAILP_LANES;
+    const size_t     most = MAILP_TILES, ldm = most * MAILP_LANES;
     mailp_conv_shape shape = conv->shape;
     size_t           t, count, b, n, k, p;
     for (t = 0; t < conv->tiles_w; t += count) {
@@ -11226,7 +11248,7 @@ static void mailp_scan_part(const mailp_scan_job *j, size_t chunk, size_t first,
         for (before = NULL; l < last; l += n, before = after) {
             n = MAILP_MIN(last - l, (size_t)MAILP_SCAN_TILE);
             j->k->scan(waste, (end - first) * MAILP_LANES, after, before, x + l * ld, ld, dt + l * ld, ld, j->A + c * N, j->B + l * N,
-                       j->C + l * N, N, j->D + c, NULL, 0, n, N, end - first);
+                       j->C + l * N, N, j->D + c, NULL, 0, n, N, end - first, 0, 0);
         }
         for (; first < end; first++, dt += MAILP_LANES, decay += MAILP_LANES) {
             memset(sum, 0, sizeof sum);
@@ -11244,7 +11266,7 @@ static void mailp_scan_part(const mailp_scan_job *j, size_t chunk, size_t first,
     for (; l < last; l += n) {
         n = MAILP_MIN(last - l, (size_t)MAILP_SCAN_TILE);
         j->k->scan(y + l * ld, ld, l + n == L ? after : before, before, x + l * ld, ld, dt + l * ld, ld, j->A + c * N, j->B + l * N,
-                   j->C + l * N, N, j->D + c, z == NULL ? NULL : z + l * ld, ld, n, N, end - first);
+                   j->C + l * N, N, j->D + c, z == NULL ? NULL : z + l * ld, ld, n, N, end - first, 0, 0);
     }
 }
 

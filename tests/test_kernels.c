@@ -176,66 +176,6 @@ static void test_gemm_low(const mailp_kernels *k) {
     }
 }
 
-/* conv_stream on maps of 4 to 16 pixels, two steps between pixels, and every type of weight */
-static void test_conv_stream(const mailp_kernels *k) {
-    static const size_t heights[5] = { 1, 2, 3, 4, 2 }, widths[5] = { 4, 4, 4, 4, 8 };
-    enum { BLOCKS = 3, TAPS = 9, K = BLOCKS * 16, PLANE = 20 * 20 * 16 };
-    static float    x[BLOCKS * PLANE], w[TAPS * K * 16], scale[16], y[256];
-    static uint16_t w16[TAPS * K * 16];
-    static int8_t   w8[TAPS * K * 16];
-    size_t          i, map, t, m, o;
-    int             type;
-    if (k->conv_stream == NULL) {
-        return;
-    }
-    fill(x, sizeof x / sizeof *x, -1, 1);
-    fill(scale, 16, 0.01, 0.02);
-    for (i = 0; i < sizeof w / sizeof *w; i++) {
-        w8[i]  = (int8_t)((int)(254 * test_uniform()) - 127);
-        w16[i] = (uint16_t)mailp_bf16((float)test_uniform() - 0.5f);
-    }
-    for (map = 0; map < 10; map++) {
-        const size_t     h = heights[map % 5], width = widths[map % 5], step = 1 + map / 5;
-        mailp_conv_shape shape;
-        double           tol = 0;
-        memset(&shape, 0, sizeof shape);
-        shape.width      = width;
-        shape.pixel_step = step * 16;
-        shape.row_step   = step * 20 * 16;
-        shape.plane      = PLANE;
-        shape.depth      = 16;
-        shape.n_blocks   = BLOCKS;
-        shape.n_taps     = map % 2 == 0 ? TAPS : 1;
-        for (t = 0; t < TAPS; t++) {
-            shape.tap[t] = (t / 3 * 20 + t % 3) * 16;
-        }
-        for (type = MAIL_WEIGHTS_F32; type <= MAIL_WEIGHTS_INT8; type++) {
-            for (i = 0; i < sizeof w / sizeof *w; i++) {
-                w[i] = type == MAIL_WEIGHTS_INT8 ? (float)w8[i] * scale[i % 16] : mailp_bf16_to_float(w16[i]);
-            }
-            for (m = 0; m < h * width; m++) {
-                for (o = 0; o < 16; o++) {
-                    double sum = 0, size = 0;
-                    for (t = 0; t < shape.n_taps; t++) {
-                        for (i = 0; i < K; i++) {
-                            const size_t at = i / 16 * PLANE + shape.tap[t] + m / width * shape.row_step + m % width * shape.pixel_step + i % 16;
-                            const double term = (double)x[at] * (double)w[(t * K + i) * 16 + o];
-                            sum += term;
-                            size += fabs(term);
-                        }
-                    }
-                    ref[m * 16 + o] = sum;
-                    tol = size > tol ? size : tol;
-                }
-            }
-            fill(y, 256, 100, 200);  /* what was there before does not matter */
-            k->conv_stream(y, x, type == MAIL_WEIGHTS_F32 ? (const void *)w : type == MAIL_WEIGHTS_BF16 ? (const void *)w16 : (const void *)w8,
-                           type == MAIL_WEIGHTS_INT8 ? scale : NULL, &shape, h * width, (mail_weights)type);
-            test_close("conv_stream", y, ref, h * width * 16, tol * 6e-8 * (4 + sqrt((double)(K * TAPS))));
-        }
-    }
-}
-
 enum { LOW_BLOCKS = 2, LOW_TAPS = 9, LOW_LANES = 64, LOW_PLANE = 28 * 16 * 16, LOW_PIXELS = 13 };
 
 /* conv_low on values in q, with every number of panels, at once and block by block, against sums of integers. Scales are powers of two
@@ -1063,12 +1003,12 @@ static void test_sequences(const mailp_kernels *k) {
                 ref[l * E + i] = y * silu((double)f[l * E + i]);
             }
         }
-        k->scan(out, E, NULL, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, L, n, panels);
+        k->scan(out, E, NULL, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, L, n, panels, 0, 0);
         test_close("scan", out, ref, L * E, 5e-6);
         {
             float *state = out2 + L * E;
-            k->scan(out2, E, state, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, 4, n, panels);
-            k->scan(out2 + 4 * E, E, state, state, a + 4 * E, E, b + 4 * E, E, c, d + 8 * n, d + 9 * n, 2 * n, e, f + 4 * E, E, L - 4, n, panels);
+            k->scan(out2, E, state, NULL, a, E, b, E, c, d, d + n, 2 * n, e, f, E, 4, n, panels, 0, 0);
+            k->scan(out2 + 4 * E, E, state, state, a + 4 * E, E, b + 4 * E, E, c, d + 8 * n, d + 9 * n, 2 * n, e, f + 4 * E, E, L - 4, n, panels, 0, 0);
             CHECK_MSG(memcmp(out, out2, L * E * sizeof(float)) == 0, "%s: scan in pieces differs, d_state %lu", k->name, (unsigned long)n);
             for (i = 0; i < n * E; i++) {
                 ref[i] = h[i];
@@ -1131,7 +1071,6 @@ int main(void) {
         test_gemm(k);
         test_gemm_narrow(k);
         test_gemm_low(k);
-        test_conv_stream(k);
         test_conv_low(k);
         test_stem(k);
         test_winograd_rows4(k, 1);

@@ -98,7 +98,7 @@ static void test_kernels(const mailp_kernels *k) {
         fill(D, 16, -1, 1);
         fill(state, 64, -1, 1);
         (at == 0 ? x : at == 1 ? dt : at == 2 ? z : at == 3 ? A : at == 4 ? D : at == 5 ? state : B)[at == 6 ? 2 * 4 + 1 : at < 3 ? 2 * 16 + 7 : 7] = NAN;
-        k->scan(out, 16, state, state, x, 16, dt, 16, A, B, C, 4, D, z, 16, 6, 4, 1);
+        k->scan(out, 16, state, state, x, 16, dt, 16, A, B, C, 4, D, z, 16, 6, 4, 1, 0, 0);
         for (ok = 1, i = 0; i < 96; i++) {
             e = i % 16;
             ok = ok && is_nan(out[i]) == (at == 6 ? i / 16 >= 2 : e == 7 && (at < 2 ? i / 16 >= 2 : at == 2 ? i / 16 == 2 : 1));
