@@ -2934,7 +2934,7 @@ static __global__ void __launch_bounds__(256, 2) mailp_cuda_few(const __grid_con
 
 /* ---- many pictures on GPUs with products of warpgroups ---- */
 
-enum mailp_cuda_wide_kind { MAILP_CUDA_WIDE_3, MAILP_CUDA_WIDE_3_HALVES, MAILP_CUDA_WIDE_1_HALVES }; /* 3x3; 3x3 and 1x1 with stride 2 */
+enum mailp_cuda_wide_kind { MAILP_CUDA_WIDE_3, MAILP_CUDA_WIDE_3_STRIDE_2, MAILP_CUDA_WIDE_1_STRIDE_2 }; /* 3x3; 3x3 and 1x1 with stride 2 */
 
 struct mailp_cuda_wide_job {
     const uint4 *in;          /* line of CI channels, or the four of a stride of 2 */
@@ -2983,7 +2983,7 @@ static __device__ __forceinline__ uint64_t mailp_dev_ones(int n) {
 
 /* Places of a part of the inputs in shared memory. */
 static inline __host__ __device__ int mailp_cuda_wide_places(int N, int P, mailp_cuda_wide_kind kind) {
-    return (N + (kind == MAILP_CUDA_WIDE_1_HALVES ? 0 : kind == MAILP_CUDA_WIDE_3 ? 2 * (P + 1) : P + 1) + 7 + 7) / 8 * 8;
+    return (N + (kind == MAILP_CUDA_WIDE_1_STRIDE_2 ? 0 : kind == MAILP_CUDA_WIDE_3 ? 2 * (P + 1) : P + 1) + 7 + 7) / 8 * 8;
 }
 
 /* A block owns N places of the line, of one picture, which its cluster then owns, or of `together` whole ones, and 64 channels, of which
@@ -3005,11 +3005,11 @@ static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide(
     const int  rank = p.cluster > 1 ? (int)mailp_dev_rank() : 0, unit = (int)blockIdx.x / p.cluster, blocks = p.CO / ROWS;
     const int  block = unit % blocks, img0 = unit / blocks * p.together, here = p.images - img0 < p.together ? p.images - img0 : p.together;
     const int  P = p.line.P, S = p.line.S, Q = p.line.Q, at0 = img0 * S + P + 1 + rank * N; /* the tile's first place */
-    const int  first = (at0 - (kind == MAILP_CUDA_WIDE_1_HALVES ? 0 : P + 1)) / 8 * 8, L = mailp_cuda_wide_places(N, P, kind); /* of the inputs */
-    const int  quarters = kind == MAILP_CUDA_WIDE_3_HALVES ? 4 : 1, patches = p.CI / MAILP_CUDA_WIDE_PART * quarters, slots = p.slots;
-    const int  per = kind == MAILP_CUDA_WIDE_1_HALVES ? 1 : 9, chunks = p.CI / MAILP_CUDA_WIDE_PART * per; /* taps of a part, of all */
+    const int  first = (at0 - (kind == MAILP_CUDA_WIDE_1_STRIDE_2 ? 0 : P + 1)) / 8 * 8, L = mailp_cuda_wide_places(N, P, kind); /* of the inputs */
+    const int  quarters = kind == MAILP_CUDA_WIDE_3_STRIDE_2 ? 4 : 1, patches = p.CI / MAILP_CUDA_WIDE_PART * quarters, slots = p.slots;
+    const int  per = kind == MAILP_CUDA_WIDE_1_STRIDE_2 ? 1 : 9, chunks = p.CI / MAILP_CUDA_WIDE_PART * per; /* taps of a part, of all */
     const int  each = per == 1 ? 2 : TAPS, groups = (chunks + each - 1) / each; /* a group needs no more than two parts */
-    const unsigned fresh = kind == MAILP_CUDA_WIDE_3_HALVES ? 0x2b : 1;         /* bits of the taps with which other inputs begin */
+    const unsigned fresh = kind == MAILP_CUDA_WIDE_3_STRIDE_2 ? 0x2b : 1;         /* bits of the taps with which other inputs begin */
 
     auto fetch = [&](int group, int stage) { /* weights of a group */
         const int n = chunks - group * each < each ? chunks - group * each : each;
@@ -4544,7 +4544,7 @@ static inline float mailp_cuda_pack_fragments(float *to, const float *w, size_t 
 }
 
 static inline mailp_cuda_wide_kind mailp_cuda_wide_kind_of(const mailp_cuda_stage &w) {
-    return w.size == 1 ? MAILP_CUDA_WIDE_1_HALVES : w.stride == 2 ? MAILP_CUDA_WIDE_3_HALVES : MAILP_CUDA_WIDE_3;
+    return w.size == 1 ? MAILP_CUDA_WIDE_1_STRIDE_2 : w.stride == 2 ? MAILP_CUDA_WIDE_3_STRIDE_2 : MAILP_CUDA_WIDE_3;
 }
 
 /* w [CO][size][size][CI] -> to, of the same size, in the order of mailp_cuda_wide_job; scaled like fragments. */
@@ -5689,7 +5689,7 @@ static inline mailp_cuda_wide_choice mailp_cuda_choose_wide(const mail_cuda_sess
     const int              split = !s->wish.half, length = line.H * line.P - 1;
     for (const auto &shape : shapes) {
         const int    N = shape.columns, together = length > N ? 1 : (N - length) / line.S + 1, cluster = (length + N - 1) / N;
-        const int    L = mailp_cuda_wide_places(N, line.P, same ? MAILP_CUDA_WIDE_3 : MAILP_CUDA_WIDE_3_HALVES);
+        const int    L = mailp_cuda_wide_places(N, line.P, same ? MAILP_CUDA_WIDE_3 : MAILP_CUDA_WIDE_3_STRIDE_2);
         const size_t part = (size_t)((1 + split) * L * 64);
         const int    slots = 2 * (shape.shared[split] + 3 * part + 1024) <= (size_t)s->policy->smem + 1024 && !same ? 3 : 2; /* if two blocks fit an SM */
         const size_t shared = shape.shared[split] + (size_t)slots * part;
