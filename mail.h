@@ -6438,10 +6438,10 @@ MAILP_KERNEL void MAILP_FN(gelu)(float *x, size_t ldx, size_t rows, size_t panel
 /* What the same channels need MAILP_SCAN_TOKENS later, whose rows are too far apart for the processor to see where they go, and `share`
    lines from ahead on */
 #define MAILP_SCAN_FETCH                                                       \
-    MAILP_PREFETCH((uintptr_t)(x + MAILP_SCAN_TOKENS * ldx));                  \
-    MAILP_PREFETCH((uintptr_t)(dt + MAILP_SCAN_TOKENS * lddt));                \
-    MAILP_PREFETCH((uintptr_t)(z + MAILP_SCAN_TOKENS * ldz));                  \
-    MAILP_PREFETCH((uintptr_t)(y + MAILP_SCAN_TOKENS * ldy));                  \
+    MAILP_PREFETCH((uintptr_t)x + MAILP_SCAN_TOKENS * ldx * sizeof(float));    \
+    MAILP_PREFETCH((uintptr_t)dt + MAILP_SCAN_TOKENS * lddt * sizeof(float));  \
+    MAILP_PREFETCH((uintptr_t)z + MAILP_SCAN_TOKENS * ldz * sizeof(float));    \
+    MAILP_PREFETCH((uintptr_t)y + MAILP_SCAN_TOKENS * ldy * sizeof(float));    \
     for (to = ahead + share * MAILP_ALIGN; ahead < to; ahead += MAILP_ALIGN) { \
         MAILP_PREFETCH(ahead);                                                 \
     }

@@ -2318,7 +2318,6 @@ static inline __host__ __device__ mailp_cuda_line mailp_cuda_line_of(int H, int 
     return {H, W, W + 1, (H + 1) * (W + 1), (images * (H + 1) * (W + 1) + 2 * (W + 1) + 2 + MAILP_CUDA_WIDE_MOST + 16 + 7) / 8 * 8};
 }
 
-
 struct mailp_cuda_norm_args {
     struct {
         float       *out;         /* [images][HO][WO][C]; may be raw or residual unless pooling */
@@ -3074,7 +3073,6 @@ static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide(
         }
         s->to[column] = to;
     }
-
     __syncthreads();
 
     const mailp_cuda_operand a0 = mailp_dev_operand(s->ring, 16 * ROWS, 128), b0 = mailp_dev_operand64(patch + (at0 - first) * 4);

@@ -70,6 +70,18 @@ static std::vector<double> timed(cudaStream_t stream, double seconds, Run run, v
     return ms;
 }
 
+/* The policy that is timed, on the device and for mail.h. */
+static mail_cuda_policy *released(mail_policy **policy) {
+    mail_cuda_policy *p;
+    mail_error        err;
+    *policy = ct_load(ct_released(MAIL_D_MA, 1, 5, 2));
+    if (mail_cuda_policy_create(&p, *policy, &err) != MAIL_OK) {
+        printf("policy: %s\n", err.text);
+        exit(1);
+    }
+    return p;
+}
+
 static mail_cuda_session *make(const mail_cuda_policy *p, size_t batch, int plain, int half, cudaStream_t stream) {
     mail_cuda_options  o = mail_cuda_options_init();
     mail_cuda_session *s;
@@ -86,15 +98,11 @@ static mail_cuda_session *make(const mail_cuda_policy *p, size_t batch, int plai
 
 static void decisions(const std::string &batches, double seconds, cudaStream_t stream) {
     mail_error        err;
-    mail_policy      *policy = ct_load(ct_released(MAIL_D_MA, 1, 5, 2));
+    mail_policy      *policy;
+    mail_cuda_policy *p = released(&policy);
     const mail_info  *info = mail_policy_info(policy);
-    mail_cuda_policy *p;
     void             *flush;
     const size_t      flush_bytes = (size_t)256 << 20, picture = 128 * 128 * 3, pictures = 4;
-    if (mail_cuda_policy_create(&p, policy, &err) != MAIL_OK) {
-        printf("policy: %s\n", err.text);
-        exit(1);
-    }
     check(cudaMalloc(&flush, flush_bytes), "memory");
     printf("milliseconds on the GPU, median (p99); predicted and must: for an H200\n%8s %5s %8s %9s %9s %6s %17s %17s %17s %17s %10s %10s  %-20s %s\n", "", "batch", "both",
            "(p99)", "predicted", "must", "encoder", "decision", "half products", "plain path", "L2 cold", "from host", "loop", "compared");
@@ -206,13 +214,8 @@ static void decisions(const std::string &batches, double seconds, cudaStream_t s
 
 /* The loop of the same policy by robots a cluster owns, where the shape is one of those compiled; what mailp_cuda_consider chooses from. */
 static void loops(cudaStream_t stream) {
-    mail_error        err;
-    mail_policy      *policy = ct_load(ct_released(MAIL_D_MA, 1, 5, 2));
-    mail_cuda_policy *p;
-    if (mail_cuda_policy_create(&p, policy, &err) != MAIL_OK) {
-        printf("policy: %s\n", err.text);
-        exit(1);
-    }
+    mail_policy      *policy;
+    mail_cuda_policy *p = released(&policy);
     printf("denoising loop alone, milliseconds\n%6s %7s %9s %9s %9s\n", "batch", "robots", "at once", "ms", "expected");
     for (size_t batch : {1, 15, 30, 32, 60, 64}) {
         for (int robots = 1; robots <= 8 && robots <= (int)batch; robots++) {
@@ -242,13 +245,8 @@ static void layers(cudaStream_t stream) {
         int HO, CI, CO, stride, residual, quarters;
     } kinds[] = {{32, 64, 64, 1, 0, 0},  {32, 64, 64, 1, 1, 0},    {32, 64, 64, 1, 1, 1}, {16, 64, 128, 2, 0, 0},  {16, 128, 128, 1, 1, 0},
                  {8, 128, 256, 2, 0, 0}, {8, 256, 256, 1, 1, 0}, {4, 256, 512, 2, 0, 0}, {4, 512, 512, 1, 1, 0}};
-    mail_error        err;
-    mail_policy      *policy = ct_load(ct_released(MAIL_D_MA, 1, 5, 2));
-    mail_cuda_policy *p;
-    if (mail_cuda_policy_create(&p, policy, &err) != MAIL_OK) {
-        printf("policy: %s\n", err.text);
-        exit(1);
-    }
+    mail_policy      *policy;
+    mail_cuda_policy *p = released(&policy);
     printf("3x3 convolutions of two cameras, microseconds\n%6s %6s %9s %7s %9s %9s", "batch", "map", "channels", "stride", "residual", "fused");
     for (int columns : {48, 96, 136, 152}) {
         printf(" %7s%d", "wide ", columns);

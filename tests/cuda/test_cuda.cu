@@ -240,6 +240,17 @@ static uint64_t conv_case(int images, int H, int W, int CI, int CO, int size, in
     return ct_hash(got);
 }
 
+/* What a convolution that is queued by itself needs of a session: how many pictures, and an H100's policy. */
+static void convolution_session(mail_cuda_session *session, mail_cuda_policy *policy, int images) {
+    memset((void *)policy, 0, sizeof *policy);
+    memset((void *)session, 0, sizeof *session);
+    policy->smem = 227 * 1024;
+    policy->max_cluster = 16;
+    policy->sms = 132;
+    session->policy = policy;
+    session->B = images;
+}
+
 /* The same in one launch, by one shape of mailp_cuda_queue_fused (counted from 1) or, for 0, the one it would choose. */
 static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int shape) {
     const int    HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride, K = size * size * CI;
@@ -255,13 +266,7 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     mail_cuda_session session;
     mailp_cuda_queue q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
     mailp_cuda_stage  stage = {dw, dg, db, CI, CO, size, stride, dhi, unscale, NULL};
-    memset((void *)&policy, 0, sizeof policy);
-    memset((void *)&session, 0, sizeof session);
-    policy.smem = 227 * 1024;
-    policy.max_cluster = 16;
-    policy.sms = 132;
-    session.policy = &policy;
-    session.B = images;
+    convolution_session(&session, &policy, images);
     session.eyes = 1;
     session.wish.half = half;
     session.wish.shape = shape;
@@ -273,17 +278,22 @@ static uint64_t fused_case(int images, int H, int W, int CI, int CO, int size, i
     return ct_hash(got);
 }
 
-/* Pictures [images][H][W][C] -> a line of them, and the other way round; quarters: of even and odd rows and columns. */
+/* Where hi of value i of pictures [images][H][W][C] lies in the line of them, in halves; quarters: of even and odd rows and columns. */
+static size_t place_of(const mailp_cuda_line &line, int i, int H, int W, int C, bool quarters) {
+    const int c = i % C, x = i / C % W, y = i / C / W % H, n = i / C / W / H, quarter = quarters ? (y & 1) * 2 + (x & 1) : 0;
+    const int place = n * line.S + ((quarters ? y / 2 : y) + 1) * line.P + (quarters ? x / 2 : x) + 1;
+    return (mailp_dev_place(line, place, c / 8 * 8, 0) + (size_t)(quarter * (C / 32) * 2) * (size_t)line.Q * 4) * 8 + (size_t)(c % 8);
+}
+
+/* The pictures as such a line. */
 static floats line_of(const floats &in, int images, int H, int W, int C, bool quarters) {
     const int             h = quarters ? (H + 1) / 2 : H, w = quarters ? (W + 1) / 2 : W;
     const mailp_cuda_line line = mailp_cuda_line_of(h, w, images);
     floats                out((size_t)(quarters ? 4 : 1) * (size_t)line.Q * (size_t)C);
     uint16_t             *halves = (uint16_t *)(void *)out.data();
     for (int i = 0; i < images * H * W * C; i++) {
-        const int    c = i % C, x = i / C % W, y = i / C / W % H, n = i / C / W / H, quarter = quarters ? (y & 1) * 2 + (x & 1) : 0;
-        const int    place = n * line.S + ((quarters ? y / 2 : y) + 1) * line.P + (quarters ? x / 2 : x) + 1;
         const float  v = in[(size_t)i] * MAILP_CUDA_RAISE;
-        const size_t at = (mailp_dev_place(line, place, c / 8 * 8, 0) + (size_t)(quarter * (C / 32) * 2) * (size_t)line.Q * 4) * 8 + (size_t)(c % 8);
+        const size_t at = place_of(line, i, H, W, C, quarters);
         uint32_t     hi, lo;
         mailp_cuda_pack_half(&hi, &lo, v, 0.0f);
         halves[at] = (uint16_t)hi;
@@ -311,13 +321,7 @@ static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, in
     mail_cuda_policy  policy;
     mail_cuda_session session;
     mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    memset((void *)&policy, 0, sizeof policy);
-    memset((void *)&session, 0, sizeof session);
-    policy.smem = 227 * 1024;
-    policy.max_cluster = 16;
-    policy.sms = 132;
-    session.policy = &policy;
-    session.B = images;
+    convolution_session(&session, &policy, images);
     session.wish.half = half;
     session.wish.wide = columns;
     stage.gain = dg;
@@ -334,9 +338,7 @@ static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, in
         const mailp_cuda_line l = mailp_cuda_line_of(quarters ? (HO + 1) / 2 : HO, quarters ? (WO + 1) / 2 : WO, images);
         const uint16_t       *halves = (const uint16_t *)(const void *)all.data(), *marks = (const uint16_t *)(const void *)there.data();
         for (int i = 0; i < images * HO * WO * CO; i++) {
-            const int    c = i % CO, x = i / CO % WO, y = i / CO / WO % HO, n = i / CO / WO / HO, quarter = quarters ? (y & 1) * 2 + (x & 1) : 0;
-            const int    place = n * l.S + ((quarters ? y / 2 : y) + 1) * l.P + (quarters ? x / 2 : x) + 1;
-            const size_t at = (mailp_dev_place(l, place, c / 8 * 8, 0) + (size_t)(quarter * (CO / 32) * 2) * (size_t)l.Q * 4) * 8 + (size_t)(c % 8);
+            const size_t at = place_of(l, i, HO, WO, CO, quarters);
             got[(size_t)i] = (mailp_cuda_from_half(halves[at]) + mailp_cuda_from_half(halves[at + (size_t)l.Q * 32])) / MAILP_CUDA_RAISE;
         }
         size_t stray = 0;
