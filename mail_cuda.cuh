@@ -3461,6 +3461,256 @@ static __global__ void __launch_bounds__(256, SPLIT ? 1 : 2) mailp_cuda_stem(con
     }
 }
 
+/* ---- the same of many pictures, by warpgroups, to the first line of mailp_cuda_wide ---- */
+
+/* A pixel is four halves here, the last of them nothing, and the 7 pixels of a row under an output, with one more whose weights are zeros,
+   are four pieces of 16 bytes; with a stride of 2 the next output's begin a piece later. So a row of a picture is the columns of a product
+   as it lies, and with rows of even and of odd number apart from each other the next output row begins a row later: two of them are one
+   product, with a few columns between that are nothing. */
+enum {
+    MAILP_CUDA_WIDE_STEM_WIDTH = 64, /* most outputs of a row */
+    MAILP_CUDA_WIDE_STEM_PITCH = 72, /* pieces of a row: 3 more than outputs, and a multiple of 8 */
+    MAILP_CUDA_WIDE_STEM_N = MAILP_CUDA_WIDE_STEM_PITCH + MAILP_CUDA_WIDE_STEM_WIDTH, /* columns of a product */
+    MAILP_CUDA_WIDE_STEM_PAIRS = 4,  /* products of a block, each for a row of the pooling */
+    MAILP_CUDA_WIDE_STEM_IN = 4 * MAILP_CUDA_WIDE_STEM_PAIRS + 5, /* rows that they need */
+    MAILP_CUDA_WIDE_STEM_EVEN = (MAILP_CUDA_WIDE_STEM_IN + 1) / 2 /* of them even ones, which lie first */
+};
+
+struct mailp_cuda_wide_stem_args {
+    struct {
+        const float *in;          /* [images][H][W][3] */
+        const uint4 *weights;     /* [CO / 64][row][hi, lo][4][64] of two pixels each */
+        const float *gain, *bias; /* [CO] */
+        uint4       *line;
+        float        unscale;
+    } eye[MAILP_CUDA_EYES]; /* blockIdx.y */
+    int H, W, HO, WO, CO, cluster;
+    mailp_cuda_line line;   /* of what comes out, [PH][PW] */
+};
+
+template <bool SPLIT>
+struct mailp_cuda_wide_stem_shared {
+    __align__(128) uint4 weights[7][SPLIT ? 2 : 1][4][MAILP_CUDA_WIDE_ROWS];
+    uint4          rows[SPLIT ? 2 : 1][MAILP_CUDA_WIDE_STEM_IN][MAILP_CUDA_WIDE_STEM_PITCH];
+    float4         above[4][MAILP_CUDA_WIDE_NT]; /* of the sums' row above, for each thread the most of its windows there */
+    float4         stat[16][4];                  /* mean, sum of squares about it and number of each block's values, by groups */
+    mailp_cuda_bar filled, others;               /* the latter: what the blocks of the cluster send */
+};
+
+/* The larger of two; not-a-number is larger than all. */
+static __device__ __forceinline__ float mailp_dev_larger(float a, float b) {
+#ifdef MAIL_CUDA_ON_CPU
+    return a > b || a != a ? a : b;
+#else
+    float r;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+#endif
+}
+
+/* A cluster owns a picture and 64 channels, of which each warp of a block has a norm's group of 16, a block four rows of the pooling. Those
+   begin with the sums' row above, of which the block above sends the maxima. As in mailp_cuda_wide, tensor cores take the sums
+   of a few products, and two blocks share an SM. */
+template <bool SPLIT>
+static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide_stem(const __grid_constant__ mailp_cuda_wide_stem_args p) {
+#ifdef MAILP_CUDA_WARPGROUPS
+    typedef mailp_cuda_wide_stem_shared<SPLIT> Shared;
+    constexpr int N = MAILP_CUDA_WIDE_STEM_N, PITCH = MAILP_CUDA_WIDE_STEM_PITCH, PAIRS = MAILP_CUDA_WIDE_STEM_PAIRS, EVEN = MAILP_CUDA_WIDE_STEM_EVEN;
+    constexpr int LO = SPLIT ? 2 : 1, IN = MAILP_CUDA_WIDE_STEM_IN, ROWS = MAILP_CUDA_WIDE_ROWS, J = MAILP_CUDA_WIDE_STEM_WIDTH / 8;
+    MAILP_CUDA_SHARED(Shared, s);
+    const auto &eye = p.eye[blockIdx.y];
+    const int   tid = (int)threadIdx.x, lane = tid & 31, warp = __shfl_sync(0xffffffffu, tid >> 5, 0), g = lane >> 2, t = lane & 3;
+    const int   rank = p.cluster > 1 ? (int)mailp_dev_rank() : 0, unit = (int)blockIdx.x / p.cluster, blocks = p.CO / ROWS;
+    const int   block = unit % blocks, img = unit / blocks, row0 = rank * 2 * PAIRS; /* the first of the sums' rows */
+
+    if (tid == 0) {
+        mailp_dev_bar_init(&s->filled);
+        mailp_dev_bar_init(&s->others);
+        mailp_dev_bar_publish();
+        if (p.cluster > 1) {
+            mailp_dev_bar_expect(&s->others, (unsigned)(p.cluster * 4 * 16 + (rank > 0) * (int)sizeof s->above));
+        }
+        const uint4 *from = eye.weights + (size_t)block * 7 * 2 * 4 * ROWS;
+        mailp_dev_bar_expect(&s->filled, (unsigned)sizeof s->weights);
+        for (int i = 0; i < 7; i += SPLIT ? 7 : 1) {
+            mailp_dev_bulk_load(s->weights[i], from + (size_t)i * 2 * 4 * ROWS, (unsigned)((SPLIT ? 7 : 1) * sizeof s->weights[0]), &s->filled);
+        }
+    }
+    if (p.cluster > 1) { /* a GPU refuses the instructions of clusters in a launch without them */
+        mailp_dev_cluster_arrive();
+    }
+    mailp_dev_wait(); /* unseen by test_faults: its cases have nothing before */
+#pragma unroll 4
+    for (int i = tid; i < IN * 2 * PITCH; i += MAILP_CUDA_WIDE_NT) { /* pixels */
+        const int row = i / (2 * PITCH), at = i % (2 * PITCH), x = at - 3, y = 2 * row0 - 3 + row;
+        float     r = 0.0f, green = 0.0f, b = 0.0f;
+        if (x >= 0 && x < p.W && y >= 0 && y < p.H) {
+            const float *from = eye.in + (((size_t)img * p.H + y) * p.W + x) * 3;
+            r = from[0] * MAILP_CUDA_RAISE;
+            green = from[1] * MAILP_CUDA_RAISE;
+            b = from[2] * MAILP_CUDA_RAISE;
+        }
+        const uint2 hi = make_uint2(mailp_dev_half2(r, green), mailp_dev_half2(b, 0.0f));
+        const int   to = (row % 2 * EVEN + row / 2) * 2 * PITCH + at;
+        ((uint2 *)(void *)s->rows[0])[to] = hi;
+        if (SPLIT) {
+            ((uint2 *)(void *)s->rows[LO - 1])[to] = make_uint2(mailp_dev_half2_rest(hi.x, r, green), mailp_dev_half2_rest(hi.y, b, 0.0f));
+        }
+    }
+    mailp_dev_publish(); /* tensor cores read it */
+    __syncthreads();
+
+    const int   channel = block * ROWS + warp * 16 + g;
+    const float gain[2] = {eye.gain[channel], eye.gain[channel + 8]}, bias[2] = {eye.bias[channel], eye.bias[channel + 8]};
+    const float sign[2] = {gain[0] < 0.0f ? -1.0f : 1.0f, gain[1] < 0.0f ? -1.0f : 1.0f}; /* see mailp_cuda_stem */
+    const mailp_cuda_operand a0 = mailp_dev_operand(s->weights, 16 * ROWS, 128), b0 = mailp_dev_operand(s->rows, 16, 128);
+    float most[PAIRS][J][2] = {}, below[J][2]; /* of windows 4 j + t: in the rows up to now, in the last of them; times sign */
+    float near = 0.0f, first = 0.0f, second = 0.0f; /* about near, which is not far from their mean: sums of the values, of their squares */
+#pragma unroll
+    for (int j = 0; j < J; j++) {
+        below[j][0] = below[j][1] = -INFINITY;
+    }
+    mailp_dev_bar_wait(&s->filled, 0);
+#pragma unroll 1
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const mailp_cuda_operand b1 = mailp_dev_operand_at(b0, 2 * pair * PITCH);
+        float                    acc[N / 2] = {}, sum[N / 2];
+#pragma unroll
+        for (int row = 0; row < 7; row++) {
+            const int                begins = row == 0 || row == 3 || row == 5, ends = row == 2 || row == 4 || row == 6;
+            const mailp_cuda_operand a = mailp_dev_operand_at(a0, row * LO * 4 * ROWS), b = mailp_dev_operand_at(b1, (row % 2 * EVEN + row / 2) * PITCH);
+            if (begins) {
+                mailp_dev_products_begin();
+            }
+#pragma unroll
+            for (int k = 0; k < 2; k++) { /* the small terms first */
+                if (SPLIT) {
+                    mailp_dev_product<N>(sum, mailp_dev_operand_at(a, (4 + 2 * k) * ROWS), mailp_dev_operand_at(b, 2 * k), !begins || k > 0);
+                    mailp_dev_product<N>(sum, mailp_dev_operand_at(a, 2 * k * ROWS), mailp_dev_operand_at(b, 2 * k + IN * PITCH), 1);
+                }
+                mailp_dev_product<N>(sum, mailp_dev_operand_at(a, 2 * k * ROWS), mailp_dev_operand_at(b, 2 * k), SPLIT || !begins || k > 0);
+            }
+            if (ends) {
+                mailp_dev_products_end();
+                mailp_dev_products_wait(0);
+                mailp_dev_products_done(sum);
+#pragma unroll
+                for (int i = 0; i < N / 2; i++) {
+                    acc[i] += sum[i];
+                }
+            }
+        }
+        const int  rows = p.HO - row0 - 2 * pair; /* 2 or more, or 1, or none */
+        const auto value = [&](int row, int j, int h, int e) { return acc[4 * (row * PITCH / 8 + j) + 2 * h + e]; };
+        const auto valid = [&](int row, int j, int e) { return row < rows && 8 * j + 2 * t + e < p.WO; };
+        if (pair == 0) {
+            float total = 0.0f;
+#pragma unroll
+            for (int i = 0; i < 8 * J; i++) {
+                total += valid(i / 4 / J, i / 4 % J, i % 2) ? value(i / 4 / J, i / 4 % J, i / 2 % 2, i % 2) : 0.0f;
+            }
+            near = mailp_dev_sum<32>(total) / (16.0f * (float)((rows < 2 ? rows : 2) * p.WO));
+        }
+#pragma unroll
+        for (int i = 0; i < 8 * J; i++) {
+            const float d = valid(i / 4 / J, i / 4 % J, i % 2) ? value(i / 4 / J, i / 4 % J, i / 2 % 2, i % 2) - near : 0.0f;
+            first += d;
+            second += d * d;
+        }
+        /* a window's columns are this lane's two and the one before */
+#pragma unroll
+        for (int i = 0; i < J * 2 * (PAIRS - 1); i++) {
+            most[i / 2 / J][i / 2 % J][i % 2] = most[i / 2 / J + 1][i / 2 % J][i % 2];
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float before[2] = {-INFINITY, -INFINITY}; /* the odd column of the eight before, of both rows */
+#pragma unroll
+            for (int j = 0; j < J; j++) {
+                float here[2];
+#pragma unroll
+                for (int row = 0; row < 2; row++) {
+                    const float even = valid(row, j, 0) ? value(row, j, h, 0) * sign[h] : -INFINITY;
+                    const float odd = valid(row, j, 1) ? value(row, j, h, 1) * sign[h] : -INFINITY;
+                    const float left = __shfl_sync(0xffffffffu, t == 3 ? before[row] : odd, (lane & 28) | ((t + 3) & 3));
+                    before[row] = odd;
+                    here[row] = mailp_dev_larger(mailp_dev_larger(even, odd), left);
+                }
+                most[PAIRS - 1][j][h] = mailp_dev_larger(mailp_dev_larger(here[0], here[1]), below[j][h]);
+                below[j][h] = here[1];
+            }
+        }
+    }
+
+    /* to the block below its row above; to all what this block knows of the picture's mean and deviation */
+    const int   mine = p.HO - row0 < 2 * PAIRS ? p.HO - row0 : 2 * PAIRS;
+    const float count = 16.0f * (float)(mine * p.WO), whole = 1.0f / (16.0f * (float)(p.HO * p.WO));
+    float       mean, inv;
+    first = mailp_dev_sum<32>(first) / count;
+    second = (mailp_dev_sum<32>(second) - first * first * count) * eye.unscale * eye.unscale;
+    second = second < 0.0f ? 0.0f : second; /* not-a-number stays */
+    near = (near + first) * eye.unscale;
+    if (p.cluster > 1) {
+        mailp_dev_cluster_wait(); /* every peer's barriers are there (unseen by test_faults: on a CPU they always are) */
+        if (rank + 1 < p.cluster) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                mailp_dev_push4((float *)&s->above[i][tid], (unsigned)rank + 1,
+                                make_float4(below[2 * i][0], below[2 * i][1], below[2 * i + 1][0], below[2 * i + 1][1]), &s->others);
+            }
+        }
+        if (lane < p.cluster) {
+            mailp_dev_push4((float *)&s->stat[rank][warp], (unsigned)lane, make_float4(near, second, count, 0.0f), &s->others);
+        }
+        mailp_dev_bar_wait(&s->others, 0);
+        inv = mailp_dev_deviation(&mean, &s->stat[0][warp], p.cluster, 4, whole);
+        if (rank > 0) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float4 v = s->above[i][tid];
+                most[0][2 * i][0] = mailp_dev_larger(v.x, most[0][2 * i][0]);
+                most[0][2 * i][1] = mailp_dev_larger(v.y, most[0][2 * i][1]);
+                most[0][2 * i + 1][0] = mailp_dev_larger(v.z, most[0][2 * i + 1][0]);
+                most[0][2 * i + 1][1] = mailp_dev_larger(v.w, most[0][2 * i + 1][1]);
+            }
+        }
+    } else {
+        mean = near;
+        inv = mailp_dev_rsqrt(second * whole + 1e-5f);
+    }
+
+    /* norm, ReLU and out: of 8 windows a lane has numbers t and 4 + t, in memory that of its g, and channels 2 t and 2 t + 1 of 8 */
+#pragma unroll
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const int py = rank * PAIRS + pair;
+#pragma unroll
+        for (int i = 0; i < J / 2; i++) {
+            const int px = 8 * i + 4 * (g & 1) + g / 2, place = img * p.line.S + (py + 1) * p.line.P + px + 1;
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float v[2];
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    v[e] = (most[pair][2 * i + e][h] * (sign[h] * eye.unscale) - mean) * inv * gain[h] + bias[h];
+                    v[e] = v[e] < 0.0f ? 0.0f : v[e] * MAILP_CUDA_RAISE; /* not-a-number stays */
+                }
+                const uint32_t hi = mailp_dev_half2(v[0], v[1]), hi_out = mailp_dev_transpose(hi);
+                const uint32_t lo_out = SPLIT ? mailp_dev_transpose(mailp_dev_half2_rest(hi, v[0], v[1])) : 0u;
+                if (py < p.line.H && px < p.line.W) {
+                    uint32_t *at = (uint32_t *)(void *)(eye.line + mailp_dev_place(p.line, place, channel - g + 8 * h, 0)) + t;
+                    at[0] = hi_out;
+                    if (SPLIT) {
+                        at[(size_t)p.line.Q * 16] = lo_out;
+                    }
+                }
+            }
+        }
+    } /* a block leaves when all pushes into it have come; its own go to blocks that wait for them */
+#else
+    (void)p;
+#endif
+}
+
 struct mailp_cuda_keypoints_args {
     mailp_cuda_history h;                 /* features go to each robot's next slot */
     struct {
@@ -4545,19 +4795,19 @@ static inline mailp_cuda_wide_kind mailp_cuda_wide_kind_of(const mailp_cuda_stag
     return w.size == 1 ? MAILP_CUDA_WIDE_1_STRIDE_2 : w.stride == 2 ? MAILP_CUDA_WIDE_3_STRIDE_2 : MAILP_CUDA_WIDE_3;
 }
 
-/* w [CO][size][size][CI] -> to, of the same size, in the order of mailp_cuda_wide_job; scaled like fragments. */
-static inline void mailp_cuda_pack_wide(float *to, const float *w, size_t CO, size_t size, size_t CI, mailp_cuda_wide_kind kind, float scale) {
+/* w [CO][taps][CI] -> to, of the same size, in the order of mailp_cuda_wide_job, other than nine taps as they are; scaled like fragments. */
+static inline void mailp_cuda_pack_wide(float *to, const float *w, size_t CO, size_t taps, size_t CI, mailp_cuda_wide_kind kind, float scale) {
     const size_t part = MAILP_CUDA_WIDE_PART, rows = MAILP_CUDA_WIDE_ROWS, half = part / 2 * rows; /* words of hi, of lo */
     for (size_t o0 = 0; o0 < CO; o0 += rows) {
         for (size_t i0 = 0; i0 < CI; i0 += part) {
-            for (int tap = 0; tap < (int)(size * size); tap++, to += 2 * half) {
-                int y = 0, x = 0;
-                if (size > 1) {
+            for (int tap = 0; tap < (int)taps; tap++, to += 2 * half) {
+                int y = 0, x = tap;
+                if (taps == 9) {
                     mailp_cuda_wide_tap(kind, tap, &y, &x);
                 }
                 for (size_t i = 0; i < half; i++) { /* [4][rows][4] words */
                     const size_t pair = i % 4, o = i / 4 % rows, eight = i / 4 / rows;
-                    const float *from = w + ((o0 + o) * size * size + (size_t)y * size + (size_t)x) * CI + i0 + eight * 8 + 2 * pair;
+                    const float *from = w + ((o0 + o) * taps + (size_t)(3 * y + x)) * CI + i0 + eight * 8 + 2 * pair;
                     uint32_t     h, rest;
                     mailp_cuda_pack_half(&h, &rest, from[0] * scale, from[1] * scale);
                     memcpy(to + i, &h, 4);
@@ -4566,6 +4816,15 @@ static inline void mailp_cuda_pack_wide(float *to, const float *w, size_t CO, si
             }
         }
     }
+}
+
+/* The same of a first convolution, w [CO][7][7][3], whose rows are 8 pixels of 4 channels then; tmp and to of CO * 224. */
+static inline void mailp_cuda_pack_wide_stem(float *to, float *tmp, const float *w, size_t CO, float scale) {
+    for (size_t i = 0; i < CO * 7 * 32; i++) {
+        const size_t channel = i % 4, pixel = i / 4 % 8;
+        tmp[i] = channel < 3 && pixel < 7 ? w[(i / 32 * 7 + pixel) * 3 + channel] : 0.0f;
+    }
+    mailp_cuda_pack_wide(to, tmp, CO, 7, 32, MAILP_CUDA_WIDE_3, scale);
 }
 
 /* A convolution [CO][CI][size][size] -> [CO][size][size][CI], and its norm; with fragments for the fused kernels and what warpgroups take. */
@@ -4598,6 +4857,12 @@ static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage 
             }
             s->unscale = mailp_cuda_pack_fragments(to, l->tmp, CO, 1, all);
         }
+        if (wide && CO % MAILP_CUDA_WIDE_ROWS == 0) {
+            to = mailp_cuda_take(l, &s->wide, CO * all);
+            if (w) {
+                mailp_cuda_pack_wide_stem(to, l->tmp, w, CO, 1.0f / s->unscale / MAILP_CUDA_RAISE);
+            }
+        }
     } else if (fragments && CI % 16 == 0) {
         float *to = mailp_cuda_take(l, &s->hi, n);
         if (w) {
@@ -4606,7 +4871,7 @@ static inline void mailp_cuda_load_stage(mailp_cuda_loader *l, mailp_cuda_stage 
         if (wide && CI % MAILP_CUDA_WIDE_PART == 0 && CO % MAILP_CUDA_WIDE_ROWS == 0) {
             to = mailp_cuda_take(l, &s->wide, n);
             if (w) {
-                mailp_cuda_pack_wide(to, w, CO, size, CI, mailp_cuda_wide_kind_of(*s), 1.0f / s->unscale / MAILP_CUDA_RAISE);
+                mailp_cuda_pack_wide(to, w, CO, taps, CI, mailp_cuda_wide_kind_of(*s), 1.0f / s->unscale / MAILP_CUDA_RAISE);
             }
         }
     }
@@ -4624,7 +4889,7 @@ static inline void mailp_cuda_load_camera(mailp_cuda_loader *l, mailp_cuda_camer
     cam->feature_dim = (int)c->feature_dim;
     (void)snprintf(at, sizeof at, "obs_encoder.key_model_map.%s.", c->name);
     (void)snprintf(part, sizeof part, "%sbackbone.nets.", at);
-    mailp_cuda_load_stage(l, &cam->stem, 3, width, 7, 2, part, "0", "1", 0, 0);
+    mailp_cuda_load_stage(l, &cam->stem, 3, width, 7, 2, part, "0", "1", 0, wide);
     for (size_t i = 0; i < 8; i++) {
         const int    first = i % 2 == 0 && i > 0; /* the block that halves the picture and doubles the channels */
         const size_t before = width;
@@ -5456,10 +5721,38 @@ static inline void mailp_cuda_queue_stem(mailp_cuda_queue *q, const mailp_cuda_w
     norm->relu = 1;
 }
 
+/* The same by warpgroups to the first lines of the session; 0: they are too large for that, and nothing was queued. */
+static inline int mailp_cuda_queue_wide_stem(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W) {
+    const auto                kernel = s->wish.half ? mailp_cuda_wide_stem<false> : mailp_cuda_wide_stem<true>;
+    const size_t              shared = s->wish.half ? sizeof(mailp_cuda_wide_stem_shared<false>) : sizeof(mailp_cuda_wide_stem_shared<true>);
+    mailp_cuda_wide_stem_args a = {};
+    a.H = H;
+    a.W = W;
+    a.HO = (H + 1) / 2;
+    a.WO = (W + 1) / 2;
+    a.CO = work->w->CO;
+    a.line = mailp_cuda_line_of((a.HO + 1) / 2, (a.WO + 1) / 2, s->B);
+    a.cluster = (int)mailp_cuda_tiles((size_t)a.line.H, MAILP_CUDA_WIDE_STEM_PAIRS);
+    if (!work->w->wide || a.WO > MAILP_CUDA_WIDE_STEM_WIDTH || a.cluster > s->policy->max_cluster || shared > (size_t)s->policy->smem ||
+        (a.cluster > 1 && mailp_cuda_active_clusters(kernel, a.cluster, shared, s->policy->sms, MAILP_CUDA_WIDE_NT) < 1)) {
+        return 0;
+    }
+    for (int i = 0; i < n; i++) {
+        const mailp_cuda_stage &w = *work[i].w;
+        a.eye[i] = {work[i].in, (const uint4 *)(const void *)w.wide, w.gain, w.bias, s->line[i][0][0], w.unscale};
+    }
+    mailp_cuda_launch(q, kernel, dim3((unsigned)(s->B * (a.CO / MAILP_CUDA_WIDE_ROWS) * a.cluster), (unsigned)n), MAILP_CUDA_WIDE_NT, shared, a,
+                      (unsigned)a.cluster);
+    return 1;
+}
+
 /* out = relu(norm(conv(in))), pooled, of cameras with pictures of the same size; wide: as the first lines of the session. */
 static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W, int wide) {
     mailp_cuda_norm_args norm;
     const size_t         room = (size_t)s->policy->smem;
+    if (wide && mailp_cuda_queue_wide_stem(q, s, work, n, H, W)) {
+        return;
+    }
     if (s->wish.plain || !work->w->hi || room < sizeof(mailp_cuda_stem_shared<4, 6, 2, 2>)) {
         for (int i = 0; i < n; i++) {
             mailp_cuda_queue_conv(q, *work[i].w, work[i].raw, work[i].stats, work[i].in, s->B, H, W, &norm);

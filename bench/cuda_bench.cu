@@ -238,8 +238,9 @@ static void loops(cudaStream_t stream) {
     mail_policy_free(policy);
 }
 
-/* The convolutions of a resnet18 after its first, both cameras in a launch, in microseconds: as mailp_cuda_queue_fused chooses and, on a GPU
-   with products of warpgroups, by mailp_cuda_wide with tiles of each width that fits; what mailp_cuda_choose_wide chooses from. */
+/* The convolutions of a resnet18, both cameras in a launch, in microseconds: as mailp_cuda_queue_fused chooses and, on a GPU with products
+   of warpgroups, by mailp_cuda_wide with tiles of each width that fits; what mailp_cuda_choose_wide chooses from. The first one as of few
+   pictures, and by mailp_cuda_wide_stem. */
 static void layers(cudaStream_t stream) {
     static const struct {
         int HO, CI, CO, stride, residual, quarters;
@@ -247,7 +248,7 @@ static void layers(cudaStream_t stream) {
                  {8, 128, 256, 2, 0, 0}, {8, 256, 256, 1, 1, 0}, {4, 256, 512, 2, 0, 0}, {4, 512, 512, 1, 1, 0}};
     mail_policy      *policy;
     mail_cuda_policy *p = released(&policy);
-    printf("3x3 convolutions of two cameras, microseconds\n%6s %6s %9s %7s %9s %9s", "batch", "map", "channels", "stride", "residual", "fused");
+    printf("convolutions of two cameras, microseconds\n%6s %6s %9s %7s %9s %9s", "batch", "map", "channels", "stride", "residual", "fused");
     for (int columns : {48, 96, 136, 152}) {
         printf(" %7s%d", "wide ", columns);
     }
@@ -299,6 +300,30 @@ static void layers(cudaStream_t stream) {
             printf("\n");
             fflush(stdout);
         }
+        /* the first convolution with its pooling, as of few pictures, and by mailp_cuda_wide_stem */
+        const size_t          maps = batch * 64 * 64 * 64;
+        const mailp_cuda_line line = mailp_cuda_line_of(32, 32, (int)batch);
+        ct_device             in(2 * batch * 128 * 128 * 3), raw(2 * maps), stats(2 * maps / 16), out(2 * std::max(maps / 4, (size_t)line.Q * 64));
+        check(cudaMemset(in, 0x2c, in.n * sizeof(float)), "memory");
+        printf("%6zu %6d %9s %7d %9s", batch, 64, "3-64", 2, "no");
+        for (int wide : {0, 1}) {
+            mail_cuda_session s = {};
+            mailp_cuda_queue  q = {stream, cudaSuccess, 0, 0, 0, 0.0};
+            mailp_cuda_work   first[2];
+            s.policy = p;
+            s.B = (int)batch;
+            s.eyes = 2;
+            for (size_t e = 0; e < 2; e++) {
+                float *to = (float *)out + e * out.n / 2;
+                first[e] = {&p->camera[e].stem, to, (float *)in + e * in.n / 2, NULL, 1, (float *)raw + e * maps, (float *)stats + e * stats.n / 2, NULL};
+                s.line[e][0][0] = (uint4 *)(void *)to;
+            }
+            const double ms = wide && !p->warpgroups ? NAN : percentile(timed(stream, 0.02, [&](int) { mailp_cuda_queue_first(&q, &s, first, 2, 128, 128, wide); }), 0.5);
+            check(q.error, "first convolution");
+            printf(" %9.1f", 1e3 * ms);
+        }
+        printf("\n");
+        fflush(stdout);
     }
     mail_cuda_policy_free(p);
     mail_policy_free(policy);

@@ -302,7 +302,26 @@ static floats line_of(const floats &in, int images, int H, int W, int C, bool qu
     return out;
 }
 
-/* By warpgroups: as fused_case, with tiles of so many columns. The output as a line, in quarters or as pictures; whatever is no pixel stays zero. */
+/* Such a line's pictures; whatever is no pixel is to be zero. */
+static floats pictures_of(const floats &all, int images, int H, int W, int C, bool quarters) {
+    floats                out((size_t)(images * H * W * C));
+    const floats          there = line_of(floats(out.size(), 1.0f), images, H, W, C, quarters);
+    const mailp_cuda_line line = mailp_cuda_line_of(quarters ? (H + 1) / 2 : H, quarters ? (W + 1) / 2 : W, images);
+    const uint16_t       *halves = (const uint16_t *)(const void *)all.data(), *marks = (const uint16_t *)(const void *)there.data();
+    size_t                stray = 0;
+    for (int i = 0; i < images * H * W * C; i++) {
+        const size_t at = place_of(line, i, H, W, C, quarters);
+        out[(size_t)i] = (mailp_cuda_from_half(halves[at]) + mailp_cuda_from_half(halves[at + (size_t)line.Q * 32])) / MAILP_CUDA_RAISE;
+    }
+    for (size_t i = 0; i < 2 * all.size(); i++) {
+        const size_t hi_of = i / 32 / (size_t)line.Q % 2 ? i - (size_t)line.Q * 32 : i;
+        stray += halves[i] != 0 && marks[hi_of] == 0;
+    }
+    CHECK_MSG(stray == 0, "%zu values beside the pictures", stray);
+    return out;
+}
+
+/* By warpgroups: as fused_case, with tiles of so many columns. The output as a line, in quarters or as pictures. */
 static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, int stride, bool residual, bool half, int columns, const char *form) {
     const int    HO = (H + stride - 1) / stride, WO = (W + stride - 1) / stride, K = size * size * CI;
     const size_t n_out = (size_t)(images * HO * WO * CO), n_w = (size_t)(CO * K);
@@ -313,7 +332,7 @@ static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, in
     doubles      want, wide_skip(skip.begin(), skip.end());
     mailp_cuda_stage stage = {NULL, NULL, NULL, CI, CO, size, stride, NULL, 1.0f, NULL};
     stage.unscale = mailp_cuda_pack_fragments(hi.data(), w.data(), (size_t)CO, (size_t)(size * size), (size_t)CI);
-    mailp_cuda_pack_wide(packed.data(), w.data(), (size_t)CO, (size_t)size, (size_t)CI, mailp_cuda_wide_kind_of(stage), 1.0f / stage.unscale / MAILP_CUDA_RAISE);
+    mailp_cuda_pack_wide(packed.data(), w.data(), (size_t)CO, (size_t)(size * size), (size_t)CI, mailp_cuda_wide_kind_of(stage), 1.0f / stage.unscale / MAILP_CUDA_RAISE);
     conv_reference(want, doubles(in.begin(), in.end()), w, gain, bias, residual ? &wide_skip : NULL, true, images, H, W, CI, CO, size, stride);
     const floats      skip_line = line_of(skip, images, HO, WO, CO, false);
     const floats      empty = line_of(floats(n_out), images, HO, WO, CO, quarters);
@@ -331,38 +350,26 @@ static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, in
     const mailp_cuda_wide_work work = {&stage, line(din), residual ? line(dskip) : NULL, line(out), final ? (float *)pictures : NULL, 1, quarters};
     mailp_cuda_queue_wide(&q, &session, &work, 1, HO, WO);
     CHECK(q.error == cudaSuccess);
-    floats got = pictures.host();
-    if (!final) { /* back to pictures; all else is zero */
-        floats                mask(n_out, 1.0f), all = out.host();
-        const floats          there = line_of(mask, images, HO, WO, CO, quarters);
-        const mailp_cuda_line l = mailp_cuda_line_of(quarters ? (HO + 1) / 2 : HO, quarters ? (WO + 1) / 2 : WO, images);
-        const uint16_t       *halves = (const uint16_t *)(const void *)all.data(), *marks = (const uint16_t *)(const void *)there.data();
-        for (int i = 0; i < images * HO * WO * CO; i++) {
-            const size_t at = place_of(l, i, HO, WO, CO, quarters);
-            got[(size_t)i] = (mailp_cuda_from_half(halves[at]) + mailp_cuda_from_half(halves[at + (size_t)l.Q * 32])) / MAILP_CUDA_RAISE;
-        }
-        size_t stray = 0;
-        for (size_t i = 0; i < 2 * all.size(); i++) {
-            const size_t hi_of = i / 32 / (size_t)l.Q % 2 ? i - (size_t)l.Q * 32 : i;
-            stray += halves[i] != 0 && marks[hi_of] == 0;
-        }
-        CHECK_MSG(stray == 0, "%zu values beside the pictures", stray);
-    }
+    const floats got = final ? pictures.host() : pictures_of(out.host(), images, HO, WO, CO, quarters);
     CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
     return ct_hash(got);
 }
 
-/* The first convolution with its pooling, by tiles of either size, against convolution, norm and ReLU in double, then pooled. */
+/* The first convolution with its pooling, by tiles of either size (as a GPU of so many SMs takes them) or by warpgroups (0), against
+   convolution, norm and ReLU in double, then pooled. */
 static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms) {
     const int    HO = (H + 1) / 2, WO = (W + 1) / 2, PH = (HO + 1) / 2, PW = (WO + 1) / 2;
     const floats in = ct_normal((size_t)(images * H * W * 3), 1), w = ct_normal((size_t)(CO * 147), 2, 0.1f);
     const floats gain = ct_normal((size_t)CO, 3, 0.5f, 0.2f), bias = ct_normal((size_t)CO, 4, 0.3f);
-    floats       wide((size_t)(CO * 224)), hi(wide.size());
+    floats       wide((size_t)(CO * 224)), hi(wide.size()), packed(wide.size());
     doubles      map, want;
     for (size_t i = 0; i < wide.size(); i++) {
         wide[i] = i % 32 < 21 ? w[i / 224 * 147 + i % 224 / 32 * 21 + i % 32] : 0.0f;
     }
     const float unscale = mailp_cuda_pack_fragments(hi.data(), wide.data(), (size_t)CO, 1, 224);
+    if (sms == 0) {
+        mailp_cuda_pack_wide_stem(packed.data(), wide.data(), w.data(), (size_t)CO, 1.0f / unscale / MAILP_CUDA_RAISE);
+    }
     conv_reference(map, doubles(in.begin(), in.end()), w, gain, bias, NULL, true, images, H, W, 3, CO, 7, 2);
     for (int i = 0; i < images * PH * PW * CO; i++) {
         const int c = i % CO, x0 = i / CO % PW * 2 - 1, y0 = i / CO / PW % PH * 2 - 1, n = i / CO / PW / PH;
@@ -374,23 +381,20 @@ static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms)
         }
         want.push_back(most);
     }
-    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), raw((size_t)(images * HO * WO * CO)), stats(raw.n), out(want.size());
+    ct_device         din(in), dw(w), dg(gain), db(bias), dhi(hi), dwide(packed), raw((size_t)(images * HO * WO * CO)), stats(raw.n), out(want.size());
+    ct_device         line(sms ? floats(1) : line_of(floats(want.size()), images, PH, PW, CO, false));
     mail_cuda_policy  policy;
     mail_cuda_session session;
     mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, unscale, NULL};
-    memset((void *)&policy, 0, sizeof policy);
-    memset((void *)&session, 0, sizeof session);
-    policy.sms = sms;
-    policy.smem = 227 * 1024;
-    session.policy = &policy;
-    session.B = images;
-    session.eyes = 1;
+    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, unscale, sms == 0 ? (const float *)dwide : NULL};
+    convolution_session(&session, &policy, images);
+    policy.sms = sms ? sms : policy.sms;
+    session.line[0][0][0] = (uint4 *)(void *)(float *)line;
     session.wish.half = half;
     const mailp_cuda_work work = {&stage, out, din, NULL, 1, raw, stats, NULL};
-    mailp_cuda_queue_first(&q, &session, &work, 1, H, W, 0);
+    mailp_cuda_queue_first(&q, &session, &work, 1, H, W, sms == 0);
     CHECK(q.error == cudaSuccess);
-    const floats got = out.host();
+    const floats got = sms ? out.host() : pictures_of(line.host(), images, PH, PW, CO, false);
     CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
     session.wish.plain = 1;
     mailp_cuda_queue_first(&q, &session, &work, 1, H, W, 0);
@@ -884,6 +888,11 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"first conv, small tiles", [] { return first_case(2, 37, 64, 16, false, 132); }},
         {"first conv, small tiles, two groups", [] { return first_case(1, 64, 46, 32, false, 132); }},
         {"first conv, large tiles", [] { return first_case(1, 70, 67, 32, false, 1); }},
+        {"first conv by warpgroups", [] { return first_case(2, 30, 28, 64, false, 0); }},
+        {"first conv by warpgroups, 3 blocks an image", [] { return first_case(1, 46, 128, 128, false, 0); }},
+        {"first conv by warpgroups, 2 blocks, one with a row", [] { return first_case(1, 33, 20, 64, false, 0); }},
+        {"first conv by warpgroups, one half product", [] { return first_case(1, 20, 22, 64, true, 0); }},
+        {"first conv to a line, of pictures too wide for warpgroups", [] { return first_case(2, 9, 132, 64, false, 0); }},
         {"first conv, large tiles, one half product", [] { return first_case(1, 33, 130, 64, true, 1); }},
         {"half from and to float", [] { return half_case(); }},
         {"softplus", [] { return softplus_case(); }},

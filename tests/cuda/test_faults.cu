@@ -187,6 +187,7 @@ int TEST_FAULTS_MAIN(int argc, char **argv) {
         {"convolution of many pictures", [] { return fused_case(3, 8, 8, 64, 64, 3, 1, true, false, 1); }},
         {"convolution by warpgroups", [] { return wide_case(1, 8, 8, 128, 64, 3, 1, true, false, 48, "line"); }},
         {"convolution by warpgroups, stride 2", [] { return wide_case(2, 8, 8, 96, 64, 3, 2, false, false, 48, "line"); }},
+        {"first convolution by warpgroups", [] { return first_case(1, 20, 12, 64, false, 0); }},
         {"convolution of many pictures, inputs in parts", [] { return fused_case(2, 16, 12, 128, 64, 3, 1, false, false, 1); }},
     };
     faults_of_kernels();
