@@ -75,7 +75,7 @@ static void test_kernels(const mailp_kernels *k) {
     CHECK_MSG(ok, "%s: gemm", k->name);
     /* attention: NaN in a query, a key or a value; and scores that overflow */
     for (at = 0; at < 3; at++) {
-        float q[5 * 16], key[5 * 16], value[5 * 16], scores[16];
+        float q[5 * 16], key[5 * 16], value[5 * 16], scores[16 * (5 + 16)];
         fill(q, 80, -1, 1);
         fill(key, 80, -1, 1);
         fill(value, 80, -1, 1);
