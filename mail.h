@@ -4557,13 +4557,19 @@ typedef struct mailp_kernels {
 
 /* ---- matrix product ---------------------------------------------------------------------------------------------- */
 
-/* X(0, n) .. X(5, n), for statements that are written out */
+/* X(0, n) .. X(11, n), for statements that are written out */
 #define MAILP_R1(X, n) X(0, n)
 #define MAILP_R2(X, n) MAILP_R1(X, n) X(1, n)
 #define MAILP_R3(X, n) MAILP_R2(X, n) X(2, n)
 #define MAILP_R4(X, n) MAILP_R3(X, n) X(3, n)
 #define MAILP_R5(X, n) MAILP_R4(X, n) X(4, n)
 #define MAILP_R6(X, n) MAILP_R5(X, n) X(5, n)
+#define MAILP_R7(X, n) MAILP_R6(X, n) X(6, n)
+#define MAILP_R8(X, n) MAILP_R7(X, n) X(7, n)
+#define MAILP_R9(X, n) MAILP_R8(X, n) X(8, n)
+#define MAILP_R10(X, n) MAILP_R9(X, n) X(9, n)
+#define MAILP_R11(X, n) MAILP_R10(X, n) X(10, n)
+#define MAILP_R12(X, n) MAILP_R11(X, n) X(11, n)
 
 #if MAILP_W == 1
 
@@ -4600,7 +4606,10 @@ typedef struct mailp_kernels {
    loads stay with it (six rows by four vectors: 12 cycles and not 15; Neoverse N1 by llvm-mca).
 
    MAILP_EVERY_TILE(X, a, b, attr)  X(a, b, attr, mr, nv) for every tile that the set has: 1 to 6 rows by MAILP_CONV_PANELS panels or fewer
-   MAILP_TILE_TABLE(name)           the functions name_<mr>x<nv> that were made so: [MAILP_CONV_PANELS][6] */
+   MAILP_TILE_TABLE(name)           the functions name_<mr>x<nv> that were made so: [MAILP_CONV_PANELS][6]
+   MAILP_EVERY_TALL(X, a, b, attr)  of AVX-512 also tiles of 7 to 12 rows by 2 panels: as many rows as most decisions of transformers have
+                                    read each weight once (a sixteenth of their time)
+   MAILP_TALL_TABLE(name)           these: [6]; not used elsewhere */
 #define MAILP_TILES_WIDE(X, a, b, attr, nv) \
     X(a, b, attr, 1, nv) X(a, b, attr, 2, nv) X(a, b, attr, 3, nv) X(a, b, attr, 4, nv) X(a, b, attr, 5, nv) X(a, b, attr, 6, nv)
 #define MAILP_TILE_ROW(name, nv)                                                     \
@@ -4611,6 +4620,11 @@ typedef struct mailp_kernels {
 #  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 1) MAILP_TILES_WIDE(X, a, b, attr, 2) \
                                            MAILP_TILES_WIDE(X, a, b, attr, 3) MAILP_TILES_WIDE(X, a, b, attr, 4)
 #  define MAILP_TILE_TABLE(name)           { MAILP_TILE_ROW(name, 1), MAILP_TILE_ROW(name, 2), MAILP_TILE_ROW(name, 3), MAILP_TILE_ROW(name, 4) }
+#  define MAILP_TALL                       12
+#  define MAILP_EVERY_TALL(X, a, b, attr)  X(a, b, attr, 7, 2) X(a, b, attr, 8, 2) X(a, b, attr, 9, 2) \
+                                           X(a, b, attr, 10, 2) X(a, b, attr, 11, 2) X(a, b, attr, 12, 2)
+#  define MAILP_TALL_TABLE(name)           { MAILP_FN(name##_7x2), MAILP_FN(name##_8x2), MAILP_FN(name##_9x2),     \
+                                             MAILP_FN(name##_10x2), MAILP_FN(name##_11x2), MAILP_FN(name##_12x2) }
 #elif MAILP_PASS == MAILP_PASS_AVX2
 #  define MAILP_CONV_PANELS                1
 #  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 2)
@@ -4619,6 +4633,11 @@ typedef struct mailp_kernels {
 #  define MAILP_CONV_PANELS                1
 #  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 4)
 #  define MAILP_TILE_TABLE(name)           { MAILP_TILE_ROW(name, 4) }
+#endif
+#ifndef MAILP_TALL
+#  define MAILP_TALL                       6  /* none */
+#  define MAILP_EVERY_TALL(X, a, b, attr)
+#  define MAILP_TALL_TABLE(name)           { NULL }
 #endif
 #define MAILP_C1(X, r) X(r, 0)
 #define MAILP_C2(X, r) MAILP_C1(X, r) X(r, 1)
@@ -4669,21 +4688,24 @@ typedef struct mailp_kernels {
    fetches them as well, which gains nothing where the third-level cache holds all weights, and up to a tenth elsewhere. */
 #define MAILP_GEMM_KIND(kind, type, load)                                                                                           \
     MAILP_EVERY_TILE(MAILP_GEMM_TILE, kind, type, MAILP_ATTR)                                                                       \
+    MAILP_EVERY_TALL(MAILP_GEMM_TILE, kind, type, MAILP_ATTR)                                                                       \
     typedef void (*MAILP_FN(gemm_##kind##_tile))(float *y, size_t ldy, const float *x, size_t ldx, const type *w, const float *scale,\
                                                  const float *bias, size_t k, int accumulate, uintptr_t ahead,                       \
                                                  size_t ahead_step);                                                                \
     static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tiles)[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(gemm_##kind);  \
+    static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tall)[6] = MAILP_TALL_TABLE(gemm_##kind);                       \
     MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale,\
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {              \
         const type  *w     = (const type *)weights;                                                                                 \
-        const size_t tiles = (rows + 5) / 6, least = rows / MAILP_MAX(tiles, (size_t)1), more = tiles * (least + 1) - rows;         \
-        const size_t start = tiles > 1;  /* the tile that begins to fetch */                                                        \
+        const int    tall  = rows > 6 && rows <= MAILP_TALL && panels % 2 == 0;                                                     \
+        const size_t tiles = tall ? 1 : (rows + 5) / 6, least = rows / MAILP_MAX(tiles, (size_t)1), more = tiles * (least + 1) - rows; \
+        const size_t most  = tall ? 2 : MAILP_CONV_PANELS, start = tiles > 1;  /* the tile that begins to fetch */                  \
         size_t       p, np;                                                                                                         \
         for (p = 0; p < panels; p += np, w += np * k * MAILP_LANES) {                                                               \
             uintptr_t ahead;                                                                                                        \
             size_t    t, m = 0, next, ahead_step = 0;                                                                               \
-            np    = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);                                                               \
-            next  = MAILP_MIN(panels - p - np, (size_t)MAILP_CONV_PANELS) * k * MAILP_LANES * sizeof(type);                         \
+            np    = MAILP_MIN(panels - p, most);                                                                                    \
+            next  = MAILP_MIN(panels - p - np, most) * k * MAILP_LANES * sizeof(type);                                              \
             ahead = (uintptr_t)w;                                                                                                   \
             for (t = 0; t < tiles; t++) {                                                                                           \
                 const size_t mr = least + (t >= more);                                                                              \
@@ -4691,10 +4713,10 @@ typedef struct mailp_kernels {
                     ahead     += np * k * MAILP_LANES * sizeof(type);                                                               \
                     ahead_step = mailp_pace(next / MAILP_ALIGN, (tiles - start) * k);                                               \
                 }                                                                                                                   \
-                MAILP_FN(gemm_##kind##_tiles)[np - 1][mr - 1](y + m * ldy + p * MAILP_LANES, ldy, x + m * ldx, ldx, w,              \
-                                                              scale == NULL ? NULL : scale + p * MAILP_LANES,                       \
-                                                              bias == NULL ? NULL : bias + p * MAILP_LANES, k, accumulate,          \
-                                                              ahead, ahead_step);                                                   \
+                const MAILP_FN(gemm_##kind##_tile) tile = tall ? MAILP_FN(gemm_##kind##_tall)[mr - 7]                               \
+                                                               : MAILP_FN(gemm_##kind##_tiles)[np - 1][mr - 1];                     \
+                tile(y + m * ldy + p * MAILP_LANES, ldy, x + m * ldx, ldx, w, scale == NULL ? NULL : scale + p * MAILP_LANES,       \
+                     bias == NULL ? NULL : bias + p * MAILP_LANES, k, accumulate, ahead, ahead_step);                               \
                 ahead += k * ahead_step;                                                                                            \
                 m += mr;                                                                                                            \
             }                                                                                                                       \
@@ -6116,15 +6138,17 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
    not depend on how rows and panels are split into calls. While the last rows meet some panels, the next are fetched, a line a step. */
 #define MAILP_PAIRS_KIND(kind, type, name, attr)                                                                                     \
     MAILP_EVERY_TILE(MAILP_PAIRS_TILE, kind, name, attr)                                                                             \
+    MAILP_EVERY_TALL(MAILP_PAIRS_TILE, kind, name, attr)                                                                             \
     MAILP_KERNEL void MAILP_FN(gemm_##name)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale, \
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {               \
         typedef void (*tile)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, const float *scale,              \
                              const float *bias, size_t k, size_t panel, int accumulate, uintptr_t ahead, size_t ahead_step);         \
-        static const tile tiles[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(pairs_##name);                                              \
+        static const tile tiles[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(pairs_##name), talls[6] = MAILP_TALL_TABLE(pairs_##name);   \
         const size_t even = (k + 1) / 2 * 2, panel = even * MAILP_LANES, parts = MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM;                \
         int16_t      q[MAILP_PAIRS_ROWS * MAILP_PAIRS_DEPTH];                                                                        \
         float        f[MAILP_PAIRS_ROWS * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM)];                                                    \
         size_t       from, depth, first, count, m, i, p, np, mr;                                                                     \
+        int          tall;                                                                                                           \
         for (from = 0; from < k; from += depth) {                                                                                    \
             depth = MAILP_MIN(even - from, (size_t)MAILP_PAIRS_DEPTH);                                                               \
             for (first = 0; first < rows; first += count) {                                                                          \
@@ -6136,16 +6160,17 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                                                 MAILP_MIN(k - from - i, (size_t)MAILP_PAIRS_SUM));                                   \
                     }                                                                                                                \
                 }                                                                                                                    \
+                tall = count > 6 && count <= MAILP_TALL && panels % 2 == 0;                                                          \
                 for (p = 0; p < panels; p += np) {                                                                                   \
                     const type *w = (const type *)weights + p * panel + from * MAILP_LANES;                                          \
-                    np = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);                                                           \
+                    np = MAILP_MIN(panels - p, (size_t)(tall ? 2 : MAILP_CONV_PANELS));                                              \
                     for (m = 0; m < count; m += mr) {                                                                                \
-                        const size_t left = (count - m + 5) / 6, next = m > 0 || left == 1 ? np * panel * sizeof(type) : 0;          \
+                        const size_t left = tall ? 1 : (count - m + 5) / 6, next = m > 0 || left == 1 ? np * panel * sizeof(type) : 0; \
                         mr = (count - m) / left;                                                                                     \
-                        tiles[np - 1][mr - 1](y + (first + m) * ldy + p * MAILP_LANES, ldy, q + m * MAILP_PAIRS_DEPTH, f + m * parts, \
-                                              w, scale + p * MAILP_LANES, bias == NULL || from > 0 ? NULL : bias + p * MAILP_LANES,  \
-                                              depth, panel, accumulate || from > 0, (uintptr_t)w + next,                             \
-                                              next > 0 && left == 1 ? 2 * MAILP_LANES * sizeof(type) : 0);                           \
+                        (tall ? talls[mr - 7] : tiles[np - 1][mr - 1])(                                                              \
+                            y + (first + m) * ldy + p * MAILP_LANES, ldy, q + m * MAILP_PAIRS_DEPTH, f + m * parts, w,               \
+                            scale + p * MAILP_LANES, bias == NULL || from > 0 ? NULL : bias + p * MAILP_LANES, depth, panel,         \
+                            accumulate || from > 0, (uintptr_t)w + next, next > 0 && left == 1 ? 2 * MAILP_LANES * sizeof(type) : 0); \
                     }                                                                                                                \
                 }                                                                                                                    \
             }                                                                                                                        \
@@ -6850,6 +6875,9 @@ static const mailp_kernels MAILP_FN(kernels_vnni) =
 #undef MAILP_IN_ORDER
 #undef MAILP_CONV_PANELS
 #undef MAILP_EVERY_TILE
+#undef MAILP_TALL
+#undef MAILP_EVERY_TALL
+#undef MAILP_TALL_TABLE
 #undef MAILP_TILE_TABLE
 #undef MAILP_WINOGRAD_PRODUCTS
 #undef MAILP_STEM_PRODUCTS

@@ -17,7 +17,8 @@ static void fill(float *x, size_t n, double lo, double hi) {
 
 /* y = x W + bias for odd sizes; the same bits whatever the split into rows and panels */
 static void test_gemm(const mailp_kernels *k) {
-    static const size_t sizes[][3] = { { 0, 3, 2 }, { 1, 1, 1 }, { 5, 128, 4 }, { 7, 33, 3 }, { 13, 8, 9 }, { 6, 256, 2 }, { 2, 512, 1 }, { 16, 24, 5 } };
+    static const size_t sizes[][3] = { { 0, 3, 2 }, { 1, 1, 1 }, { 5, 128, 4 }, { 7, 33, 3 }, { 13, 8, 9 }, { 6, 256, 2 }, { 2, 512, 1 }, { 16, 24, 5 },
+                                        { 7, 33, 4 }, { 8, 16, 2 }, { 9, 17, 6 }, { 10, 128, 2 }, { 11, 5, 4 }, { 12, 40, 2 } };
     size_t s, m, j, i, p;
     int    accumulate;
     for (s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
@@ -87,12 +88,13 @@ static void test_gemm_narrow(const mailp_kernels *k) {
 /* gemm_low: rows of integers come out exactly, other rows to what rounding them may do; the same bits whatever the split; nothing wraps
    where rows and weights are as large as can be; what is not finite stays in its row */
 static void test_gemm_low(const mailp_kernels *k) {
-    enum { ROWS = 26, DEPTH = 1101, PANELS = 3, N = PANELS * 16 };
-    static const size_t depths[] = { 128, 129, 300, 512, 513, DEPTH }, rows[] = { 1, 5, 7, 24, ROWS, 12 };
-    static float        x[ROWS * DEPTH], y[ROWS * (N + 16)], y2[ROWS * (N + 16)], w[N * DEPTH];
-    static int8_t       w8[N * (DEPTH + 1)];
-    static int16_t      w16[N * (DEPTH + 1)];
-    float               scale[N];
+    enum { ROWS = 26, DEPTH = 1101, MOST = 4 * 16 };
+    static const size_t depths[] = { 128, 129, 300, 512, 513, DEPTH, 640, 33, 40, 257, 130, 128 };
+    static const size_t rows[] = { 1, 5, 7, 24, ROWS, 12, 7, 8, 9, 10, 11, 12 };
+    static float        x[ROWS * DEPTH], y[ROWS * (MOST + 16)], y2[ROWS * (MOST + 16)], w[MOST * DEPTH];
+    static int8_t       w8[MOST * (DEPTH + 1)];
+    static int16_t      w16[MOST * (DEPTH + 1)];
+    float               scale[MOST];
     size_t              s, m, i, j, n, p;
     int                 type, kind, accumulate, fit;
     for (type = MAIL_WEIGHTS_BF16; type <= MAIL_WEIGHTS_INT8; type++) {
@@ -102,7 +104,7 @@ static void test_gemm_low(const mailp_kernels *k) {
             continue;
         }
         for (s = 0; s < sizeof depths / sizeof *depths; s++) {
-            const size_t depth = depths[s], even = (depth + 1) / 2 * 2, ldx = DEPTH, ldy = N + 16;
+            const size_t depth = depths[s], even = (depth + 1) / 2 * 2, panels = s < 6 ? 3 : s % 2 ? 2 : 4, N = 16 * panels, ldx = DEPTH, ldy = N + 16;
             for (kind = 0; kind < 3; kind++) {  /* small integers, any numbers, the largest there can be */
                 double size = 0;
                 memset(w8, 0, sizeof w8);
@@ -150,11 +152,11 @@ static void test_gemm_low(const mailp_kernels *k) {
                             size = all > size ? all : size;
                         }
                     }
-                    k->gemm_low[type](y, ldy, x, ldx, from, scale, c, rows[s], depth, PANELS, accumulate);
+                    k->gemm_low[type](y, ldy, x, ldx, from, scale, c, rows[s], depth, panels, accumulate);
                     /* sums of the parts in float32; and for kind 1 five times the RMS of sums of roundings of numbers in -1..1 by weights in -1/2..1/2 */
                     test_close("gemm_low", y, ref, rows[s] * ldy,
                                size * 6e-8 * 8 + (kind == 1 ? 5 * sqrt((double)depth / 12) / MAILP_PAIRS_MOST / sqrt(12.0) : 0));
-                    for (p = 0; p < PANELS; p++) {
+                    for (p = 0; p < panels; p++) {
                         for (m = 0; m < rows[s]; m += n) {
                             n = MAILP_MIN(rows[s] - m, (size_t)4);
                             k->gemm_low[type](y2 + m * ldy + p * 16, ldy, x + m * ldx, ldx, (const unsigned char *)from + p * even * 16 * bytes,
@@ -165,7 +167,7 @@ static void test_gemm_low(const mailp_kernels *k) {
                 }
             }
             x[depth - 1] = s % 2 ? NAN : -INFINITY;
-            k->gemm_low[type](y, ldy, x, ldx, from, scale, NULL, rows[s], depth, PANELS, 0);
+            k->gemm_low[type](y, ldy, x, ldx, from, scale, NULL, rows[s], depth, panels, 0);
             for (i = 0, m = 0; m < rows[s]; m++) {
                 for (j = 0; j < N; j++) {
                     i += (m == 0) != (y[m * ldy + j] != y[m * ldy + j]);
