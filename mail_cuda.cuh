@@ -1753,13 +1753,13 @@ static __global__ void __launch_bounds__(mailp_cuda_scan_shape<DS, CH, NG, TL, C
    they take segments of ITEMS tokens in turn. A lane has a pair of channels and SPL states of each; four lanes have all the
    states of a pair, and eight pairs fill the warp.
 
-   What does not depend on earlier states (softplus, exponentials) a warp computes ahead into registers, while others are at
-   work. Then it waits for the states that the warp before it leaves in shared memory, does its tokens one after the other, an
-   fma for each, and leaves the states to the next warp; outputs follow after that. So nothing is computed twice and nothing
-   scanned over lanes, as it is in mailp_cuda_scan. What a lane reads of B and C serves two channels, and what it reads of dt
-   and u SPL states, because shared memory delivers one register a cycle to one warp of an SM: with one channel a lane that
-   was the limit (82% of its cycles on an H100). Now the way around the ring is, with some 330 cycles a segment on an H100,
-   however many blocks there are. */
+   What does not depend on earlier states (softplus, exponentials, the map that all tokens of the segment make) a warp computes
+   ahead into registers, while others are at work. Then it waits for the states that the warp before it leaves in shared memory,
+   leaves their image to the next warp, an fma each, and does its tokens one after the other. So nothing is scanned over lanes, as
+   it is in mailp_cuda_scan. What a lane reads of B and C serves two channels, and what it reads of dt and u SPL states, because
+   shared memory delivers one register a cycle to one warp of an SM: with one channel a lane that was the limit (82% of its
+   cycles on an H100). Then the way around the ring was, with some 330 cycles a segment however many blocks there were; that was
+   with all fmas of the tokens on the way. */
 struct mailp_cuda_ring {
     static constexpr int W = 8, NT = 32 * W, CH = 16, ITEMS = 8, DS = 16, SPL = DS / 4;
     static constexpr int OWN = ITEMS / 4;       /* tokens that a lane fetches and writes */
@@ -1881,7 +1881,7 @@ static __global__ void __launch_bounds__(mailp_cuda_ring::NT, 1) mailp_cuda_scan
         from_b += (size_t)(ITEMS * W) * p.d_state;
         fetch(left_next);
 
-        float a[ITEMS][2][SPL], b[ITEMS][2][SPL], h[2][SPL];
+        float a[ITEMS][2][SPL], b[ITEMS][2][SPL], h[2][SPL], prod[2][SPL], sum[2][SPL] = {}, total[2] = {}; /* (prod, sum): the map of all tokens */
         mailp_dev_copies_wait<1>(); /* B */
         __syncwarp();
 #pragma unroll
@@ -1902,8 +1902,17 @@ static __global__ void __launch_bounds__(mailp_cuda_ring::NT, 1) mailp_cuda_scan
                     for (int m = 0; m < SPL; m++) {
                         a[i0 + i][k][m] = mailp_dev_ex2(step[k][i] * A2[k][m]);
                         b[i0 + i][k][m] = du[k][i] * B[m];
+                        sum[k][m] = a[i0 + i][k][m] * sum[k][m] + b[i0 + i][k][m];
                     }
+                    total[k] += step[k][i];
                 }
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+#pragma unroll
+            for (int m = 0; m < SPL; m++) {
+                prod[k][m] = mailp_dev_ex2(total[k] * A2[k][m]);
             }
         }
         __syncwarp();
@@ -1915,25 +1924,31 @@ static __global__ void __launch_bounds__(mailp_cuda_ring::NT, 1) mailp_cuda_scan
         for (int k = 0; k < 2; k++) {
             mailp_dev_row(h[k], s->state[warp][k][lane]);
         }
-#pragma unroll
-        for (int i = 0; i < ITEMS; i++) {
-#pragma unroll
-            for (int k = 0; k < 2; k++) {
-#pragma unroll
-                for (int m = 0; m < SPL; m++) {
-                    h[k][m] = a[i][k][m] * h[k][m] + b[i][k][m];
-                    b[i][k][m] = h[k][m]; /* for y */
-                }
-            }
-        }
         /* The next warp has read what it was left last time, or this one's states would not have come around. */
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-            mailp_dev_put(s->state[next][k][lane], h[k]);
+#pragma unroll
+            for (int m = 0; m < SPL; m++) {
+                sum[k][m] = prod[k][m] * h[k][m] + sum[k][m];
+            }
+            mailp_dev_put(s->state[next][k][lane], sum[k]);
         }
         __syncwarp(); /* all lanes' (unseen by test_faults: there a warp runs until each of its lanes waits) */
         if (lane == 0) {
             mailp_dev_bar_arrive(&s->bar[next]);
+        }
+        if (left > 0) { /* always: without a branch the assembler begins with these, before the next warp knows */
+#pragma unroll
+            for (int i = 0; i < ITEMS; i++) {
+#pragma unroll
+                for (int k = 0; k < 2; k++) {
+#pragma unroll
+                    for (int m = 0; m < SPL; m++) {
+                        h[k][m] = a[i][k][m] * h[k][m] + b[i][k][m];
+                        b[i][k][m] = h[k][m]; /* for y */
+                    }
+                }
+            }
         }
 
         float y[2][ITEMS];
