@@ -242,6 +242,17 @@ static __device__ __forceinline__ float mailp_dev_rsqrt(float x) {
 #endif
 }
 
+/* The larger of two; not-a-number is larger than all. */
+static __device__ __forceinline__ float mailp_dev_larger(float a, float b) {
+#ifdef MAIL_CUDA_ON_CPU
+    return a > b || a != a ? a : b;
+#else
+    float r;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+#endif
+}
+
 /* v, but not-a-number in place of infinity, which a clamp would hide. */
 static __device__ __forceinline__ float mailp_dev_finite(float v) {
     return fabsf(v) <= FLT_MAX ? v : NAN;
@@ -2393,7 +2404,7 @@ static __global__ void __launch_bounds__(256) mailp_cuda_norm(const __grid_const
             for (int y = y0 < 0 ? 0 : y0; y < y0 + 3 && y < p.H; y++) {
                 for (int x = x0 < 0 ? 0 : x0; x < x0 + 3 && x < p.W; x++) {
                     const float r = (raw[((size_t)y * p.W + x) * p.C] - mu) * scale + eye.bias[c];
-                    v = r > v || r != r ? r : v; /* not-a-number wins */
+                    v = mailp_dev_larger(v, r);
                 }
             }
             eye.out[((size_t)img * out_px + at) * p.C + c] = v;
@@ -3468,7 +3479,7 @@ static __global__ void __launch_bounds__(256, SPLIT ? 1 : 2) mailp_cuda_stem(con
                 const int r = 2 * y + k / 3, q = 2 * x + k % 3;
                 if (cy0 + r >= 0 && cy0 + r < p.HO && cx0 + q >= 0 && cx0 + q < p.WO) {
                     const float f = s->out[r * RW + q][c] * sign;
-                    v = f > v || f != f ? f : v; /* not-a-number wins */
+                    v = mailp_dev_larger(v, f);
                 }
             }
             eye.out[(((size_t)img * p.PH + py) * p.PW + px) * p.CO + group0 * 16 + c] = v * sign;
@@ -3511,17 +3522,6 @@ struct mailp_cuda_wide_stem_shared {
     float4         stat[16][4];                  /* mean, sum of squares about it and number of each block's values, by groups */
     mailp_cuda_bar filled, others;               /* the latter: what the blocks of the cluster send */
 };
-
-/* The larger of two; not-a-number is larger than all. */
-static __device__ __forceinline__ float mailp_dev_larger(float a, float b) {
-#ifdef MAIL_CUDA_ON_CPU
-    return a > b || a != a ? a : b;
-#else
-    float r;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
-    return r;
-#endif
-}
 
 /* A cluster owns a picture and 64 channels, of which each warp of a block has a norm's group of 16, a block four rows of the pooling. Those
    begin with the sums' row above, of which the block above sends the maxima. As in mailp_cuda_wide, tensor cores take the sums
@@ -3796,7 +3796,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_KEYPOINTS_NT) mailp_cuda_key
             float        top = old.x, sum = 0.0f, sx = 0.0f, sy = 0.0f;
             for (int i = lane; i < here; i += 32) {
                 const float next = a[k * PX + i];
-                top = next > top || next != next ? next : top; /* not-a-number wins */
+                top = mailp_dev_larger(top, next);
             }
             top = mailp_dev_max32(top);
             for (int i = lane; i < here; i += 32) {
