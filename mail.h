@@ -2594,6 +2594,9 @@ static mail_status mailp_tensors_parse(mail_tensors *t, const unsigned char *byt
     if (size > 8 && bytes[8] == '{') {
         return mailp_safetensors_parse(t, bytes, size, err);
     }
+    if (size >= 19 && memcmp(bytes, "version https://git", 19) == 0) {
+        return mailp_fail(err, MAIL_E_FORMAT, "this is what Git LFS keeps in place of the file until 'git lfs pull' fetches it (%llu bytes)", MAILP_LLU(size));
+    }
     return mailp_fail(err, MAIL_E_FORMAT, "neither .safetensors nor a .pth written by torch.save: it begins with 0x%02x 0x%02x and has %llu bytes",
                       size > 0 ? bytes[0] : 0, size > 1 ? bytes[1] : 0, MAILP_LLU(size));
 }

@@ -654,6 +654,9 @@ static void test_zip(void) {
     o.n = 0;
     put(&o, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
     expect("old torch", &o, MAIL_E_UNSUPPORTED, "before 1.6");
+    o.n = 0;
+    put(&o, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 97\n", 67);
+    expect("Git LFS", &o, MAIL_E_FORMAT, "git lfs pull");
 }
 
 static void test_pickle(void) {
