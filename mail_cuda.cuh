@@ -3487,7 +3487,7 @@ static __global__ void __launch_bounds__(256, SPLIT ? 1 : 2) mailp_cuda_stem(con
     }
 }
 
-/* ---- the same of many pictures, by warpgroups, to the first line of mailp_cuda_wide ---- */
+/* ---- the same in one launch, by warpgroups ---- */
 
 /* A pixel is four halves here, the last of them nothing, and the 7 pixels of a row under an output, with one more whose weights are zeros,
    are four pieces of 16 bytes; with a stride of 2 the next output's begin a piece later. So a row of a picture is the columns of a product
@@ -3507,7 +3507,8 @@ struct mailp_cuda_wide_stem_args {
         const float *in;          /* [images][H][W][3] */
         const uint4 *weights;     /* [CO / 64][row][hi, lo][4][64] of two pixels each */
         const float *gain, *bias; /* [CO] */
-        uint4       *line;
+        float       *out;         /* [images][PH][PW][CO], */
+        uint4       *line;        /* or, if this is not NULL, the line of mailp_cuda_wide */
         float        unscale;
     } eye[MAILP_CUDA_EYES]; /* blockIdx.y */
     int H, W, HO, WO, CO, cluster;
@@ -3694,7 +3695,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide_
         inv = mailp_dev_rsqrt(second * whole + 1e-5f);
     }
 
-    /* norm, ReLU and out: of 8 windows a lane has numbers t and 4 + t, in memory that of its g, and channels 2 t and 2 t + 1 of 8 */
+    /* norm, ReLU and out: of 8 windows a lane has numbers t and 4 + t, in a line that of its g, and channels 2 t and 2 t + 1 of 8 */
 #pragma unroll
     for (int pair = 0; pair < PAIRS; pair++) {
         const int py = rank * PAIRS + pair;
@@ -3707,7 +3708,14 @@ static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide_
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     v[e] = (most[pair][2 * i + e][h] * (sign[h] * eye.unscale) - mean) * inv * gain[h] + bias[h];
-                    v[e] = v[e] < 0.0f ? 0.0f : v[e] * MAILP_CUDA_RAISE; /* not-a-number stays */
+                    v[e] = v[e] < 0.0f ? 0.0f : v[e]; /* not-a-number stays */
+                    if (!eye.line && py < p.line.H && 8 * i + 4 * e + t < p.line.W) {
+                        eye.out[(((size_t)img * p.line.H + py) * p.line.W + 8 * i + 4 * e + t) * p.CO + channel + 8 * h] = v[e];
+                    }
+                    v[e] *= MAILP_CUDA_RAISE;
+                }
+                if (!eye.line) {
+                    continue;
                 }
                 const uint32_t hi = mailp_dev_half2(v[0], v[1]), hi_out = mailp_dev_transpose(hi);
                 const uint32_t lo_out = SPLIT ? mailp_dev_transpose(mailp_dev_half2_rest(hi, v[0], v[1])) : 0u;
@@ -5736,8 +5744,8 @@ static inline void mailp_cuda_queue_stem(mailp_cuda_queue *q, const mailp_cuda_w
     norm->relu = 1;
 }
 
-/* The same by warpgroups to the first lines of the session; 0: they are too large for that, and nothing was queued. */
-static inline int mailp_cuda_queue_wide_stem(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W) {
+/* All of it by warpgroups, if wide to the first lines of the session; 0: that cannot be, and nothing was queued. */
+static inline int mailp_cuda_queue_wide_stem(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W, int wide) {
     const auto                kernel = s->wish.half ? mailp_cuda_wide_stem<false> : mailp_cuda_wide_stem<true>;
     const size_t              shared = s->wish.half ? sizeof(mailp_cuda_wide_stem_shared<false>) : sizeof(mailp_cuda_wide_stem_shared<true>);
     mailp_cuda_wide_stem_args a = {};
@@ -5748,13 +5756,13 @@ static inline int mailp_cuda_queue_wide_stem(mailp_cuda_queue *q, const mail_cud
     a.CO = work->w->CO;
     a.line = mailp_cuda_line_of((a.HO + 1) / 2, (a.WO + 1) / 2, s->B);
     a.cluster = (int)mailp_cuda_tiles((size_t)a.line.H, MAILP_CUDA_WIDE_STEM_PAIRS);
-    if (!work->w->wide || a.WO > MAILP_CUDA_WIDE_STEM_WIDTH || a.cluster > s->policy->max_cluster || shared > (size_t)s->policy->smem ||
+    if (s->wish.plain || !work->w->wide || a.WO > MAILP_CUDA_WIDE_STEM_WIDTH || a.cluster > s->policy->max_cluster || shared > (size_t)s->policy->smem ||
         (a.cluster > 1 && mailp_cuda_active_clusters(kernel, a.cluster, shared, s->policy->sms, MAILP_CUDA_WIDE_NT) < 1)) {
         return 0;
     }
     for (int i = 0; i < n; i++) {
         const mailp_cuda_stage &w = *work[i].w;
-        a.eye[i] = {work[i].in, (const uint4 *)(const void *)w.wide, w.gain, w.bias, s->line[i][0][0], w.unscale};
+        a.eye[i] = {work[i].in, (const uint4 *)(const void *)w.wide, w.gain, w.bias, work[i].out, wide ? s->line[i][0][0] : NULL, w.unscale};
     }
     mailp_cuda_launch(q, kernel, dim3((unsigned)(s->B * (a.CO / MAILP_CUDA_WIDE_ROWS) * a.cluster), (unsigned)n), MAILP_CUDA_WIDE_NT, shared, a,
                       (unsigned)a.cluster);
@@ -5765,7 +5773,8 @@ static inline int mailp_cuda_queue_wide_stem(mailp_cuda_queue *q, const mail_cud
 static inline void mailp_cuda_queue_first(mailp_cuda_queue *q, const mail_cuda_session *s, const mailp_cuda_work *work, int n, int H, int W, int wide) {
     mailp_cuda_norm_args norm;
     const size_t         room = (size_t)s->policy->smem;
-    if (wide && mailp_cuda_queue_wide_stem(q, s, work, n, H, W)) {
+    /* of few pictures only where it is wished for: on a GPU it has not been set beside mailp_cuda_stem yet (cuda_bench --only layers does) */
+    if ((wide || s->wish.wide > 0) && mailp_cuda_queue_wide_stem(q, s, work, n, H, W, wide)) {
         return;
     }
     if (s->wish.plain || !work->w->hi || room < sizeof(mailp_cuda_stem_shared<4, 6, 2, 2>)) {

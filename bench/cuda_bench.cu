@@ -239,8 +239,8 @@ static void loops(cudaStream_t stream) {
 }
 
 /* The convolutions of a resnet18, both cameras in a launch, in microseconds: as mailp_cuda_queue_fused chooses and, on a GPU with products
-   of warpgroups, by mailp_cuda_wide with tiles of each width that fits; what mailp_cuda_choose_wide chooses from. The first one as of few
-   pictures, and by mailp_cuda_wide_stem. */
+   of warpgroups, by mailp_cuda_wide with tiles of each width that fits; what mailp_cuda_choose_wide chooses from. The first one by
+   mailp_cuda_stem and mailp_cuda_norm, and by mailp_cuda_wide_stem. */
 static void layers(cudaStream_t stream) {
     static const struct {
         int HO, CI, CO, stride, residual, quarters;
@@ -253,7 +253,7 @@ static void layers(cudaStream_t stream) {
         printf(" %7s%d", "wide ", columns);
     }
     printf(" %9s\n", "chosen");
-    for (size_t batch : {5, 8, 16, 32, 64}) {
+    for (size_t batch : {1, 2, 4, 5, 8, 16, 32, 64}) {
         for (const auto &k : kinds) {
             const int           H = k.HO * k.stride;
             const size_t        maps = 2 * batch * (size_t)(H * H * k.CI), out_maps = 2 * batch * (size_t)(k.HO * k.HO * k.CO);
@@ -300,10 +300,9 @@ static void layers(cudaStream_t stream) {
             printf("\n");
             fflush(stdout);
         }
-        /* the first convolution with its pooling, as of few pictures, and by mailp_cuda_wide_stem */
+        /* the first convolution with its pooling, by mailp_cuda_stem and mailp_cuda_norm, and by mailp_cuda_wide_stem */
         const size_t          maps = batch * 64 * 64 * 64;
-        const mailp_cuda_line line = mailp_cuda_line_of(32, 32, (int)batch);
-        ct_device             in(2 * batch * 128 * 128 * 3), raw(2 * maps), stats(2 * maps / 16), out(2 * std::max(maps / 4, (size_t)line.Q * 64));
+        ct_device             in(2 * batch * 128 * 128 * 3), raw(2 * maps), stats(2 * maps / 16), out(maps / 2);
         check(cudaMemset(in, 0x2c, in.n * sizeof(float)), "memory");
         printf("%6zu %6d %9s %7d %9s", batch, 64, "3-64", 2, "no");
         for (int wide : {0, 1}) {
@@ -316,9 +315,9 @@ static void layers(cudaStream_t stream) {
             for (size_t e = 0; e < 2; e++) {
                 float *to = (float *)out + e * out.n / 2;
                 first[e] = {&p->camera[e].stem, to, (float *)in + e * in.n / 2, NULL, 1, (float *)raw + e * maps, (float *)stats + e * stats.n / 2, NULL};
-                s.line[e][0][0] = (uint4 *)(void *)to;
             }
-            const double ms = wide && !p->warpgroups ? NAN : percentile(timed(stream, 0.02, [&](int) { mailp_cuda_queue_first(&q, &s, first, 2, 128, 128, wide); }), 0.5);
+            s.wish.wide = wide;
+            const double ms = percentile(timed(stream, 0.02, [&](int) { mailp_cuda_queue_first(&q, &s, first, 2, 128, 128, 0); }), 0.5);
             check(q.error, "first convolution");
             printf(" %9.1f", 1e3 * ms);
         }

@@ -3,11 +3,11 @@
        build/test_cuda predict            milliseconds per batch, and what they are made of
 
    Convolutions and loop: the estimates by which their shapes are chosen, fitted to times of single kernels (2026-11-27). The first
-   convolution: 18,600 cycles a block, 15,800 a small one; by warpgroups 28,000 for two on an SM (counted from its instructions).
-   The observation's tokens, where they do not go through the loop, 16 layers: two kernels of 2 us and the time of their products
-   at 7.5 T/s, and 4 us for every 8 sequences an SM (guessed). The norm of the first map, where that is a kernel, 8 us and 0.7 us a
-   robot; keypoints 6 us (guessed), four other kernels 1.5 us each. Whole decisions have not been timed since: bench/device_run.sh
-   does. */
+   convolution: 18,600 cycles a block, 15,800 a small one; by warpgroups 28,000 for two on an SM, 23,000 for one (counted from
+   its instructions). The observation's tokens, where they do not go through the loop, 16 layers: two kernels of 2 us and the time
+   of their products at 7.5 T/s, and 4 us for every 8 sequences an SM (guessed). The norm of the first map, where that is a kernel,
+   8 us and 0.7 us a robot; keypoints 6 us (guessed), four other kernels 1.5 us each. Whole decisions have not been timed since:
+   bench/device_run.sh does. */
 #ifndef PREDICT_H
 #define PREDICT_H
 
@@ -30,7 +30,7 @@ static int predict(void) {
         const double B = (double)batch, clock = 1.98e6 /* a millisecond */, sms = (double)p->sms;
         const bool   small = 128 * 128 / 1024 * s->B * 2 * s->eyes < 2 * p->sms; /* as mailp_cuda_queue_first */
         const double blocks = 2.0 * B * 2.0 * (small ? 48.0 : 16.0), few = ceil(blocks / sms) * (small ? 15800.0 : 18600.0) / clock;
-        const double first = s->wide[0] ? ceil(2.0 * B * 8.0 / (2.0 * sms)) * 28000.0 / clock : few;
+        const double first = s->wide[0] ? (16.0 * B <= sms ? 23000.0 : ceil(16.0 * B / (2.0 * sms)) * 28000.0) / clock : few;
         const double convs = q.cycles / clock, layers = 16.0;
         const double rows = 16.0 * B * (double)s->P, product = rows * (512.0 * 128 + 256 * 128) / 7.5e9;
         const double prefix = s->inside ? 0.0 : layers * (0.004 + product + 0.004 * ceil(16.0 * B / (8.0 * sms)));

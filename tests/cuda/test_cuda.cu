@@ -355,8 +355,8 @@ static uint64_t wide_case(int images, int H, int W, int CI, int CO, int size, in
     return ct_hash(got);
 }
 
-/* The first convolution with its pooling, by tiles of either size (as a GPU of so many SMs takes them) or by warpgroups (0), against
-   convolution, norm and ReLU in double, then pooled. */
+/* The first convolution with its pooling, by tiles of either size (as a GPU of so many SMs takes them) or by warpgroups (0: to a line,
+   -1: to pictures), against convolution, norm and ReLU in double, then pooled. */
 static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms) {
     const int    HO = (H + 1) / 2, WO = (W + 1) / 2, PH = (HO + 1) / 2, PW = (WO + 1) / 2;
     const floats in = ct_normal((size_t)(images * H * W * 3), 1), w = ct_normal((size_t)(CO * 147), 2, 0.1f);
@@ -367,7 +367,7 @@ static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms)
         wide[i] = i % 32 < 21 ? w[i / 224 * 147 + i % 224 / 32 * 21 + i % 32] : 0.0f;
     }
     const float unscale = mailp_cuda_pack_fragments(hi.data(), wide.data(), (size_t)CO, 1, 224);
-    if (sms == 0) {
+    if (sms <= 0) {
         mailp_cuda_pack_wide_stem(packed.data(), wide.data(), w.data(), (size_t)CO, 1.0f / unscale / MAILP_CUDA_RAISE);
     }
     conv_reference(map, doubles(in.begin(), in.end()), w, gain, bias, NULL, true, images, H, W, 3, CO, 7, 2);
@@ -386,15 +386,16 @@ static uint64_t first_case(int images, int H, int W, int CO, bool half, int sms)
     mail_cuda_policy  policy;
     mail_cuda_session session;
     mailp_cuda_queue  q = {NULL, cudaSuccess, 0, 0, 0, 0.0};
-    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, unscale, sms == 0 ? (const float *)dwide : NULL};
+    mailp_cuda_stage  stage = {dw, dg, db, 3, CO, 7, 2, dhi, unscale, sms <= 0 ? (const float *)dwide : NULL};
     convolution_session(&session, &policy, images);
-    policy.sms = sms ? sms : policy.sms;
+    policy.sms = sms > 0 ? sms : policy.sms;
     session.line[0][0][0] = (uint4 *)(void *)(float *)line;
     session.wish.half = half;
+    session.wish.wide = sms < 0;
     const mailp_cuda_work work = {&stage, out, din, NULL, 1, raw, stats, NULL};
     mailp_cuda_queue_first(&q, &session, &work, 1, H, W, sms == 0);
     CHECK(q.error == cudaSuccess);
-    const floats got = sms ? out.host() : pictures_of(line.host(), images, PH, PW, CO, false);
+    const floats got = sms != 0 ? out.host() : pictures_of(line.host(), images, PH, PW, CO, false);
     CHECK_MSG(ct_distance(got, want) < (half ? 1e-3 : 1e-6), "%g", ct_distance(got, want));
     session.wish.plain = 1;
     mailp_cuda_queue_first(&q, &session, &work, 1, H, W, 0);
@@ -891,6 +892,7 @@ int TEST_CUDA_MAIN(int argc, char **argv) {
         {"first conv by warpgroups", [] { return first_case(2, 30, 28, 64, false, 0); }},
         {"first conv by warpgroups, 3 blocks an image", [] { return first_case(1, 46, 128, 128, false, 0); }},
         {"first conv by warpgroups, 2 blocks, one with a row", [] { return first_case(1, 33, 20, 64, false, 0); }},
+        {"first conv by warpgroups, to pictures", [] { return first_case(2, 25, 38, 64, false, -1); }},
         {"first conv by warpgroups, one half product", [] { return first_case(1, 20, 22, 64, true, 0); }},
         {"first conv to a line, of pictures too wide for warpgroups", [] { return first_case(2, 9, 132, 64, false, 0); }},
         {"first conv, large tiles, one half product", [] { return first_case(1, 33, 130, 64, true, 1); }},
