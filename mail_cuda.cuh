@@ -3006,6 +3006,21 @@ static __device__ __forceinline__ uint64_t mailp_dev_ones(int n) {
     return n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1;
 }
 
+/* Into a line: lane 4 g + t has of channel `channel` + g the values v0, v1 in columns 2 t and 2 t + 1 of 8, and knows the place of column g,
+   or -1 if it has none. All lanes. */
+template <bool SPLIT>
+static __device__ __forceinline__ void mailp_dev_put_place(uint4 *out, const mailp_cuda_line &line, int place, int channel, float v0, float v1) {
+    const uint32_t hi = mailp_dev_half2(v0 * MAILP_CUDA_RAISE, v1 * MAILP_CUDA_RAISE), hi_out = mailp_dev_transpose(hi);
+    const uint32_t lo_out = SPLIT ? mailp_dev_transpose(mailp_dev_half2_rest(hi, v0 * MAILP_CUDA_RAISE, v1 * MAILP_CUDA_RAISE)) : 0u;
+    if (place >= 0) {
+        uint32_t *at = (uint32_t *)(void *)(out + mailp_dev_place(line, place, channel, 0)) + (threadIdx.x & 3);
+        at[0] = hi_out;
+        if (SPLIT) {
+            at[(size_t)line.Q * 16] = lo_out;
+        }
+    }
+}
+
 /* Places of a part of the inputs in shared memory. */
 static inline __host__ __device__ int mailp_cuda_wide_places(int N, int P, mailp_cuda_wide_kind kind) {
     return (N + (kind == MAILP_CUDA_WIDE_1_STRIDE_2 ? 0 : kind == MAILP_CUDA_WIDE_3 ? 2 * (P + 1) : P + 1) + 7 + 7) / 8 * 8;
@@ -3265,16 +3280,7 @@ static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide(
                     }
                     continue;
                 }
-                const uint32_t hi = mailp_dev_half2(v0 * MAILP_CUDA_RAISE, v1 * MAILP_CUDA_RAISE), hi_out = mailp_dev_transpose(hi);
-                const uint32_t lo_out = SPLIT ? mailp_dev_transpose(mailp_dev_half2_rest(hi, v0 * MAILP_CUDA_RAISE, v1 * MAILP_CUDA_RAISE)) : 0u;
-                if (to[i] >= 0) {
-                    const mailp_cuda_line &line = job.quarters ? p.next : p.line;
-                    uint32_t              *at = (uint32_t *)(void *)(job.out + mailp_dev_place(line, to[i], channel - g + 8 * h, 0)) + t;
-                    at[0] = hi_out;
-                    if (SPLIT) {
-                        at[(size_t)line.Q * 16] = lo_out;
-                    }
-                }
+                mailp_dev_put_place<SPLIT>(job.out, job.quarters ? p.next : p.line, to[i], channel - g + 8 * h, v0, v1);
             }
         }
     } /* a block leaves when all pushes into it have come; its own go to blocks that wait for them */
@@ -3701,7 +3707,8 @@ static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide_
         const int py = rank * PAIRS + pair;
 #pragma unroll
         for (int i = 0; i < J / 2; i++) {
-            const int px = 8 * i + 4 * (g & 1) + g / 2, place = img * p.line.S + (py + 1) * p.line.P + px + 1;
+            const int px = 8 * i + 4 * (g & 1) + g / 2;
+            const int place = py < p.line.H && px < p.line.W ? img * p.line.S + (py + 1) * p.line.P + px + 1 : -1;
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 float v[2];
@@ -3712,20 +3719,11 @@ static __global__ void __launch_bounds__(MAILP_CUDA_WIDE_NT, 2) mailp_cuda_wide_
                     if (!eye.line && py < p.line.H && 8 * i + 4 * e + t < p.line.W) {
                         eye.out[(((size_t)img * p.line.H + py) * p.line.W + 8 * i + 4 * e + t) * p.CO + channel + 8 * h] = v[e];
                     }
-                    v[e] *= MAILP_CUDA_RAISE;
                 }
                 if (!eye.line) {
                     continue;
                 }
-                const uint32_t hi = mailp_dev_half2(v[0], v[1]), hi_out = mailp_dev_transpose(hi);
-                const uint32_t lo_out = SPLIT ? mailp_dev_transpose(mailp_dev_half2_rest(hi, v[0], v[1])) : 0u;
-                if (py < p.line.H && px < p.line.W) {
-                    uint32_t *at = (uint32_t *)(void *)(eye.line + mailp_dev_place(p.line, place, channel - g + 8 * h, 0)) + t;
-                    at[0] = hi_out;
-                    if (SPLIT) {
-                        at[(size_t)p.line.Q * 16] = lo_out;
-                    }
-                }
+                mailp_dev_put_place<SPLIT>(eye.line, p.line, place, channel - g + 8 * h, v[0], v[1]);
             }
         }
     } /* a block leaves when all pushes into it have come; its own go to blocks that wait for them */
