@@ -4178,6 +4178,12 @@ MAILP_INLINE size_t mailp_pace(size_t lines, size_t n) {
     return MAILP_MIN((lines * MAILP_ALIGN + n - 1) / n, (size_t)MAILP_ALIGN);
 }
 
+/* Panels of the next tile of a matrix product, when `left` are to do and no tile has more than `most` */
+MAILP_INLINE size_t mailp_tile_panels(size_t left, size_t most) {
+    left = MAILP_MIN(left, most);
+    return left == 3 ? 2 : left;
+}
+
 #ifdef MAILP_ARM
 /* four bytes, in the low half */
 MAILP_INLINE int8x8_t mailp_neon_load4(const int8_t *p) {
@@ -4608,37 +4614,38 @@ typedef struct mailp_kernels {
    and takes two vectors. Compilers for NEON would begin with the loads of all rows, for which there are no registers then: a row's
    loads stay with it (six rows by four vectors: 12 cycles and not 15; Neoverse N1 by llvm-mca).
 
-   MAILP_EVERY_TILE(X, a, b, attr)  X(a, b, attr, mr, nv) for every tile that the set has: 1 to 6 rows by MAILP_CONV_PANELS panels or fewer
-   MAILP_TILE_TABLE(name)           the functions name_<mr>x<nv> that were made so: [MAILP_CONV_PANELS][6]
-   MAILP_EVERY_TALL(X, a, b, attr)  of AVX-512 also tiles of 7 to 12 rows by 2 panels: as many rows as most decisions of transformers have
-                                    read each weight once (a sixteenth of their time)
-   MAILP_TALL_TABLE(name)           these: [6]; not used elsewhere */
+   MAILP_EVERY_TILE(X, a, b, attr)  X(a, b, attr, mr, nv) for 1 to 6 rows by MAILP_CONV_PANELS panels and, if these are several, by one:
+                                    other numbers of panels are made up of these two, since each function takes the compiler its time
+   MAILP_TILE_TABLE(name)           the functions name_<mr>x<nv> that were made so: [np > 1][mr - 1]
+   MAILP_EVERY_TALL(X, a, b, attr)  of AVX-512 also tiles of 1 to 12 rows by 2 panels, for matrix products: narrow ones are as fast, and as
+                                    many rows as most decisions of transformers have read each weight once (a sixteenth of their time)
+   MAILP_TALL_TABLE(name)           these: [mr - 1]; not used elsewhere
+   MAILP_TALL                       most rows that a tile has */
 #define MAILP_TILES_WIDE(X, a, b, attr, nv) \
     X(a, b, attr, 1, nv) X(a, b, attr, 2, nv) X(a, b, attr, 3, nv) X(a, b, attr, 4, nv) X(a, b, attr, 5, nv) X(a, b, attr, 6, nv)
-#define MAILP_TILE_ROW(name, nv)                                                     \
-    { MAILP_FN(name##_1x##nv), MAILP_FN(name##_2x##nv), MAILP_FN(name##_3x##nv),     \
-      MAILP_FN(name##_4x##nv), MAILP_FN(name##_5x##nv), MAILP_FN(name##_6x##nv) }
+#define MAILP_TILE_ROW(name, nv)                                                 \
+    MAILP_FN(name##_1x##nv), MAILP_FN(name##_2x##nv), MAILP_FN(name##_3x##nv),   \
+    MAILP_FN(name##_4x##nv), MAILP_FN(name##_5x##nv), MAILP_FN(name##_6x##nv)
 #if MAILP_PASS == MAILP_PASS_AVX512
 #  define MAILP_CONV_PANELS                4
-#  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 1) MAILP_TILES_WIDE(X, a, b, attr, 2) \
-                                           MAILP_TILES_WIDE(X, a, b, attr, 3) MAILP_TILES_WIDE(X, a, b, attr, 4)
-#  define MAILP_TILE_TABLE(name)           { MAILP_TILE_ROW(name, 1), MAILP_TILE_ROW(name, 2), MAILP_TILE_ROW(name, 3), MAILP_TILE_ROW(name, 4) }
+#  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 1) MAILP_TILES_WIDE(X, a, b, attr, 4)
+#  define MAILP_TILE_TABLE(name)           { { MAILP_TILE_ROW(name, 1) }, { MAILP_TILE_ROW(name, 4) } }
 #  define MAILP_TALL                       12
-#  define MAILP_EVERY_TALL(X, a, b, attr)  X(a, b, attr, 7, 2) X(a, b, attr, 8, 2) X(a, b, attr, 9, 2) \
+#  define MAILP_EVERY_TALL(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 2) X(a, b, attr, 7, 2) X(a, b, attr, 8, 2) X(a, b, attr, 9, 2) \
                                            X(a, b, attr, 10, 2) X(a, b, attr, 11, 2) X(a, b, attr, 12, 2)
-#  define MAILP_TALL_TABLE(name)           { MAILP_FN(name##_7x2), MAILP_FN(name##_8x2), MAILP_FN(name##_9x2),     \
+#  define MAILP_TALL_TABLE(name)           { MAILP_TILE_ROW(name, 2), MAILP_FN(name##_7x2), MAILP_FN(name##_8x2), MAILP_FN(name##_9x2), \
                                              MAILP_FN(name##_10x2), MAILP_FN(name##_11x2), MAILP_FN(name##_12x2) }
 #elif MAILP_PASS == MAILP_PASS_AVX2
 #  define MAILP_CONV_PANELS                1
 #  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 2)
-#  define MAILP_TILE_TABLE(name)           { MAILP_TILE_ROW(name, 2) }
+#  define MAILP_TILE_TABLE(name)           { { MAILP_TILE_ROW(name, 2) } }
 #else
 #  define MAILP_CONV_PANELS                1
 #  define MAILP_EVERY_TILE(X, a, b, attr)  MAILP_TILES_WIDE(X, a, b, attr, 4)
-#  define MAILP_TILE_TABLE(name)           { MAILP_TILE_ROW(name, 4) }
+#  define MAILP_TILE_TABLE(name)           { { MAILP_TILE_ROW(name, 4) } }
 #endif
 #ifndef MAILP_TALL
-#  define MAILP_TALL                       6  /* none */
+#  define MAILP_TALL                       6
 #  define MAILP_EVERY_TALL(X, a, b, attr)
 #  define MAILP_TALL_TABLE(name)           { NULL }
 #endif
@@ -4695,8 +4702,8 @@ typedef struct mailp_kernels {
     typedef void (*MAILP_FN(gemm_##kind##_tile))(float *y, size_t ldy, const float *x, size_t ldx, const type *w, const float *scale,\
                                                  const float *bias, size_t k, int accumulate, uintptr_t ahead,                       \
                                                  size_t ahead_step);                                                                \
-    static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tiles)[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(gemm_##kind);  \
-    static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tall)[6] = MAILP_TALL_TABLE(gemm_##kind);                       \
+    static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tiles)[2][6] = MAILP_TILE_TABLE(gemm_##kind);                  \
+    static const MAILP_FN(gemm_##kind##_tile) MAILP_FN(gemm_##kind##_tall)[12] = MAILP_TALL_TABLE(gemm_##kind);                     \
     MAILP_KERNEL void MAILP_FN(gemm_##kind)(float *y, size_t ldy, const float *x, size_t ldx, const void *weights, const float *scale,\
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {              \
         const type  *w     = (const type *)weights;                                                                                 \
@@ -4707,8 +4714,8 @@ typedef struct mailp_kernels {
         for (p = 0; p < panels; p += np, w += np * k * MAILP_LANES) {                                                               \
             uintptr_t ahead;                                                                                                        \
             size_t    t, m = 0, next, ahead_step = 0;                                                                               \
-            np    = MAILP_MIN(panels - p, most);                                                                                    \
-            next  = MAILP_MIN(panels - p - np, most) * k * MAILP_LANES * sizeof(type);                                              \
+            np    = mailp_tile_panels(panels - p, most);                                                                            \
+            next  = mailp_tile_panels(panels - p - np, most) * k * MAILP_LANES * sizeof(type);                                      \
             ahead = (uintptr_t)w;                                                                                                   \
             for (t = 0; t < tiles; t++) {                                                                                           \
                 const size_t mr = least + (t >= more);                                                                              \
@@ -4716,8 +4723,8 @@ typedef struct mailp_kernels {
                     ahead     += np * k * MAILP_LANES * sizeof(type);                                                               \
                     ahead_step = mailp_pace(next / MAILP_ALIGN, (tiles - start) * k);                                               \
                 }                                                                                                                   \
-                const MAILP_FN(gemm_##kind##_tile) tile = tall ? MAILP_FN(gemm_##kind##_tall)[mr - 7]                               \
-                                                               : MAILP_FN(gemm_##kind##_tiles)[np - 1][mr - 1];                     \
+                const MAILP_FN(gemm_##kind##_tile) tile = np == 2 ? MAILP_FN(gemm_##kind##_tall)[mr - 1]                            \
+                                                                  : MAILP_FN(gemm_##kind##_tiles)[np > 1][mr - 1];                  \
                 tile(y + m * ldy + p * MAILP_LANES, ldy, x + m * ldx, ldx, w, scale == NULL ? NULL : scale + p * MAILP_LANES,       \
                      bias == NULL ? NULL : bias + p * MAILP_LANES, k, accumulate, ahead, ahead_step);                               \
                 ahead += k * ahead_step;                                                                                            \
@@ -4873,7 +4880,7 @@ MAILP_EVERY_TILE(MAILP_CONV_TILE, conv, float, MAILP_ATTR)
 typedef void (*MAILP_FN(conv_tile))(float *y, size_t ldy, const float *x, const size_t *at, const float *w, size_t step,
                                     const mailp_conv_shape *shape, size_t tap, size_t end, int accumulate,
                                     uintptr_t ahead, size_t ahead_step);
-static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(conv);
+static const MAILP_FN(conv_tile) MAILP_FN(conv_tiles)[2][6] = MAILP_TILE_TABLE(conv);
 
 MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const float *w, size_t group, const mailp_conv_shape *shape,
                                  size_t tap, size_t end, size_t pixels, size_t panels, int accumulate, uintptr_t ahead,
@@ -4883,11 +4890,11 @@ MAILP_KERNEL void MAILP_FN(conv)(float *y, size_t ldy, const float *x, const flo
     size_t       p, np;
     for (p = 0; p < panels; p += np) {
         size_t t, m = 0, row = 0, column = 0;
-        np = MAILP_MIN(panels - p, (size_t)MAILP_CONV_PANELS);
+        np = panels - p < MAILP_CONV_PANELS ? 1 : MAILP_CONV_PANELS;
         for (t = 0; t < tiles; t++) {
             size_t mr = (pixels - m) / (tiles - t), at[6];
             mailp_conv_places(at, mr, &row, &column, shape);
-            MAILP_FN(conv_tiles)[np - 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * MAILP_LANES, step, shape, tap, end,
+            MAILP_FN(conv_tiles)[np > 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, at, w + p * MAILP_LANES, step, shape, tap, end,
                                                  accumulate, ahead, ahead_step);
             ahead += steps * ahead_step;
             m += mr;
@@ -5820,6 +5827,9 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
 #  define MAILP_U8_W mailp_ints
 #endif
 
+/* What a tile of integers is added to where there is neither a bias nor an earlier sum */
+static const float MAILP_FN(zeros)[MAILP_CONV_PANELS * MAILP_LANES] = { 0 };
+
 /* The sums of a tile of integers, of convolutions here and of matrix products below */
 #define MAILP_ISUM(r, c)         mailp_ints s##r##c;
 #define MAILP_IZERO(r, c)        s##r##c = mailp_izero();
@@ -5837,8 +5847,8 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
 #define MAILP_LOW_PUT(r, c)                                                                                                \
     {                                                                                                                      \
         float *to = y + (size_t)((c) / MAILP_V) * ldy + (r) * MAILP_LANES + ((c) % MAILP_V) * MAILP_W;                     \
-        mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c, block > 0 ? mailp_vload(to) :                            \
-                                     bias != NULL ? mailp_vload(bias + (c) * MAILP_W) : mailp_vzero()));                   \
+        mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c,                                                          \
+                                     mailp_vload(old + (c) / MAILP_V * panel + (r) * row + (c) % MAILP_V * MAILP_W)));     \
     }
 #define MAILP_LOW_ROW(r, n)     MAILP_C##n(MAILP_ISUM, r) const unsigned char *x##r = x + at[r] * bytes;
 #define MAILP_LOW_ROW_PUT(r, n) MAILP_C##n(MAILP_LOW_PUT, r)
@@ -5851,7 +5861,9 @@ MAILP_KERNEL void MAILP_FN(quantize)(unsigned char *q, float *scale, const float
         const size_t bytes = MAILP_BYTES_##kind;                                                                           \
         MAILP_R##mr(MAILP_LOW_ROW, nv)                                                                                     \
         for (; block < end; block++) {                                                                                     \
-            size_t t;                                                                                                      \
+            const float *old = block > 0 ? y : bias != NULL ? bias : MAILP_FN(zeros);                                          \
+            const size_t panel = block > 0 ? ldy : MAILP_LANES, row = block > 0 ? MAILP_LANES : 0;                         \
+            size_t       t;                                                                                                \
             MAILP_C##nv(MAILP_LOW_SCALE, 0)                                                                                \
             MAILP_R##mr(MAILP_ROW_IZERO, nv)                                                                               \
             for (t = 0; t < shape->n_taps; t++) {                                                                          \
@@ -5877,21 +5889,27 @@ typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
    Numbers: the inner sums are exact, so results do not depend on their order. */
 #define MAILP_LOW_CONV(name, kind, attr)                                                                                                \
     MAILP_EVERY_TILE(MAILP_LOW_TILE, name, kind, attr)                                                                                  \
-    static const MAILP_FN(conv_low_tile) MAILP_FN(conv_##name##_tiles)[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(conv_##name);           \
+    static const MAILP_FN(conv_low_tile) MAILP_FN(conv_##name##_tiles)[2][6] = MAILP_TILE_TABLE(conv_##name);                           \
     MAILP_KERNEL void MAILP_FN(conv_##name)(float *y, size_t ldy, const unsigned char *x, const float *x_scale, const unsigned char *w, \
                                             const float *w_scale, const float *bias, size_t group, const mailp_conv_shape *shape,       \
                                             size_t block, size_t end, size_t pixels, size_t panels, uintptr_t ahead,                    \
                                             size_t lines) {                                                                             \
         const size_t tiles = (pixels + 5) / 6, steps = (end - block) * shape->n_taps * (shape->depth * MAILP_BYTES_##kind / 4);         \
         const size_t ahead_step = mailp_pace((lines + 1) / 2, tiles * steps) * 2;                                                       \
-        size_t       t, m = 0, row = 0, column = 0;                                                                                     \
-        for (t = 0; t < tiles; t++) {                                                                                                   \
-            size_t mr = (pixels - m) / (tiles - t), at[6];                                                                              \
-            mailp_conv_places(at, mr, &row, &column, shape);                                                                            \
-            MAILP_FN(conv_##name##_tiles)[panels - 1][mr - 1](y + m * MAILP_LANES, ldy, x, x_scale, at, w, w_scale, bias,               \
-                                                              group * 4 * MAILP_LANES, shape, block, end, ahead, ahead_step);           \
-            ahead += steps * ahead_step;                                                                                                \
-            m += mr;                                                                                                                    \
+        size_t       p, np;                                                                                                             \
+        for (p = 0; p < panels; p += np) {                                                                                              \
+            size_t t, m = 0, row = 0, column = 0;                                                                                       \
+            np = panels - p < MAILP_CONV_PANELS ? 1 : MAILP_CONV_PANELS;                                                                \
+            for (t = 0; t < tiles; t++) {                                                                                               \
+                size_t mr = (pixels - m) / (tiles - t), at[6];                                                                          \
+                mailp_conv_places(at, mr, &row, &column, shape);                                                                        \
+                MAILP_FN(conv_##name##_tiles)[np > 1][mr - 1](y + p * ldy + m * MAILP_LANES, ldy, x, x_scale, at,                       \
+                                                              w + p * 4 * MAILP_LANES, w_scale + p * MAILP_LANES,                       \
+                                                              bias == NULL ? NULL : bias + p * MAILP_LANES, group * 4 * MAILP_LANES,    \
+                                                              shape, block, end, ahead, ahead_step);                                    \
+                ahead += steps * ahead_step;                                                                                            \
+                m += mr;                                                                                                                \
+            }                                                                                                                           \
         }                                                                                                                               \
     }
 MAILP_LOW_CONV(u8, u8, MAILP_U8_ATTR)
@@ -6078,12 +6096,10 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
 #define MAILP_PAIRS_AT(c)        ((size_t)((c) / MAILP_V) * panel + (size_t)((c) % MAILP_V) * 2 * MAILP_W)
 #define MAILP_PAIRS_W_int16(r, c) const mailp_ints w##c = mailp_iload(w + MAILP_PAIRS_AT(c));
 #define MAILP_PAIRS_W_int8(r, c)  const mailp_ints w##c = mailp_iload_i8(w + MAILP_PAIRS_AT(c));
-#define MAILP_PAIRS_PUT(r, c, add)                                                                                      \
+#define MAILP_PAIRS_PUT(r, c)                                                                                           \
     mailp_vstore(y + (r) * ldy + (c) * MAILP_W,                                                                         \
-                 mailp_vmadd(mailp_ifloat(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)), add));
-#define MAILP_PAIRS_OLD(r, c)   MAILP_PAIRS_PUT(r, c, mailp_vload(y + (r) * ldy + (c) * MAILP_W))
-#define MAILP_PAIRS_BIAS(r, c)  MAILP_PAIRS_PUT(r, c, mailp_vload(bias + (c) * MAILP_W))
-#define MAILP_PAIRS_NEW(r, c)   MAILP_PAIRS_PUT(r, c, mailp_vzero())
+                 mailp_vmadd(mailp_ifloat(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)),                 \
+                             mailp_vload(old + (r) * row + (c) * MAILP_W)));
 #define MAILP_PAIRS_PLUS(r, c)                                                                                          \
     {                                                                                                                   \
         float *to = y + (r) * ldy + (c) * MAILP_W;                                                                      \
@@ -6098,14 +6114,11 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
         xv = mailp_iset(two);                                                                                           \
         MAILP_C##n(MAILP_DOTS_s16, r)                                                                                   \
     }
-#define MAILP_PAIRS_ROW_PUT(r, n, put)                                                                                  \
+#define MAILP_PAIRS_ROW_PUT(r, n)                                                                                       \
     {                                                                                                                   \
         const mailp_vec fv = mailp_vset(f[(r) * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM) + part]);                         \
-        MAILP_C##n(put, r)                                                                                              \
+        MAILP_C##n(MAILP_PAIRS_PUT, r)                                                                                  \
     }
-#define MAILP_PAIRS_ROW_OLD(r, n)   MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_OLD)
-#define MAILP_PAIRS_ROW_BIAS(r, n)  MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_BIAS)
-#define MAILP_PAIRS_ROW_NEW(r, n)   MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_NEW)
 #define MAILP_PAIRS_ROW_PLUS(r, n)  MAILP_C##n(MAILP_PAIRS_PLUS, r)
 #define MAILP_PAIRS_TILE(kind, name, attr, mr, nv)                                                                      \
     attr static void MAILP_FN(pairs_##name##_##mr##x##nv)(float *y, size_t ldy, const int16_t *q, const float *f,       \
@@ -6116,6 +6129,9 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
         MAILP_R##mr(MAILP_PAIRS_ROW, nv)                                                                                \
         (void)panel;                                                                                                    \
         for (part = 0; i < k; part++) {                                                                                 \
+            const int    more = part > 0 || accumulate;                                                                 \
+            const float *old = more ? y : bias != NULL ? bias : MAILP_FN(zeros);                                            \
+            const size_t row = more ? ldy : 0;                                                                          \
             end = MAILP_MIN(i + MAILP_PAIRS_SUM, k);                                                                    \
             MAILP_R##mr(MAILP_ROW_IZERO, nv)                                                                            \
             for (; i < end; i += 2, w += 2 * MAILP_LANES, ahead += ahead_step) {                                        \
@@ -6123,13 +6139,7 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                 MAILP_PREFETCH(ahead);                                                                                  \
                 MAILP_R##mr(MAILP_PAIRS_ROW_STEP, nv)                                                                   \
             }                                                                                                           \
-            if (part > 0 || accumulate) {                                                                               \
-                MAILP_R##mr(MAILP_PAIRS_ROW_OLD, nv)                                                                    \
-            } else if (bias != NULL) {                                                                                  \
-                MAILP_R##mr(MAILP_PAIRS_ROW_BIAS, nv)                                                                   \
-            } else {                                                                                                    \
-                MAILP_R##mr(MAILP_PAIRS_ROW_NEW, nv)                                                                    \
-            }                                                                                                           \
+            MAILP_R##mr(MAILP_PAIRS_ROW_PUT, nv)                                                                        \
         }                                                                                                               \
         if (accumulate && bias != NULL) {                                                                               \
             MAILP_R##mr(MAILP_PAIRS_ROW_PLUS, nv)                                                                       \
@@ -6146,7 +6156,7 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                                             const float *bias, size_t rows, size_t k, size_t panels, int accumulate) {               \
         typedef void (*tile)(float *y, size_t ldy, const int16_t *q, const float *f, const type *w, const float *scale,              \
                              const float *bias, size_t k, size_t panel, int accumulate, uintptr_t ahead, size_t ahead_step);         \
-        static const tile tiles[MAILP_CONV_PANELS][6] = MAILP_TILE_TABLE(pairs_##name), talls[6] = MAILP_TALL_TABLE(pairs_##name);   \
+        static const tile tiles[2][6] = MAILP_TILE_TABLE(pairs_##name), talls[12] = MAILP_TALL_TABLE(pairs_##name);                  \
         const size_t even = (k + 1) / 2 * 2, panel = even * MAILP_LANES, parts = MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM;                \
         int16_t      q[MAILP_PAIRS_ROWS * MAILP_PAIRS_DEPTH];                                                                        \
         float        f[MAILP_PAIRS_ROWS * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM)];                                                    \
@@ -6166,11 +6176,11 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                 tall = count > 6 && count <= MAILP_TALL && panels % 2 == 0;                                                          \
                 for (p = 0; p < panels; p += np) {                                                                                   \
                     const type *w = (const type *)weights + p * panel + from * MAILP_LANES;                                          \
-                    np = MAILP_MIN(panels - p, (size_t)(tall ? 2 : MAILP_CONV_PANELS));                                              \
+                    np = mailp_tile_panels(panels - p, tall ? 2 : MAILP_CONV_PANELS);                                                \
                     for (m = 0; m < count; m += mr) {                                                                                \
                         const size_t left = tall ? 1 : (count - m + 5) / 6, next = m > 0 || left == 1 ? np * panel * sizeof(type) : 0; \
                         mr = (count - m) / left;                                                                                     \
-                        (tall ? talls[mr - 7] : tiles[np - 1][mr - 1])(                                                              \
+                        (np == 2 ? talls[mr - 1] : tiles[np > 1][mr - 1])(                                                           \
                             y + (first + m) * ldy + p * MAILP_LANES, ldy, q + m * MAILP_PAIRS_DEPTH, f + m * parts, w,               \
                             scale + p * MAILP_LANES, bias == NULL || from > 0 ? NULL : bias + p * MAILP_LANES, depth, panel,         \
                             accumulate || from > 0, (uintptr_t)w + next, next > 0 && left == 1 ? 2 * MAILP_LANES * sizeof(type) : 0); \

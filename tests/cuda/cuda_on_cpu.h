@@ -806,8 +806,9 @@ inline void mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2], int l
 }
 
 /* A lane's part of a warpgroup's product, at once: its operands are complete, or a barrier was forgotten. */
+#define CPUCUDA_QUICK __attribute__((optimize("O3"), no_sanitize("address", "undefined")))
 template <class Operand>
-inline void half_row(double v[16], const Operand &m, int row, const double *number) {
+CPUCUDA_QUICK inline void half_row(double v[16], const Operand &m, int row, const double *number) {
     for (int eight = 0; eight < 2; ++eight) {
         const unsigned char *at = m.at + (size_t)(row / 8) * m.rows + (size_t)eight * m.inputs + (size_t)(row % 8 * 16);
         if (!m.inputs) { /* rows of 64 bytes, whose pieces of 16 change places as their addresses say */
@@ -822,7 +823,7 @@ inline void half_row(double v[16], const Operand &m, int row, const double *numb
     }
 }
 template <int N, class Operand>
-inline void product(float *d, const Operand &a, const Operand &b, int add, float (*value)(uint32_t)) {
+CPUCUDA_QUICK inline void product(float *d, const Operand &a, const Operand &b, int add, float (*value)(uint32_t)) {
     const int lane = cur->lane, g = lane / 4, t = lane % 4, warp = (int)cur->tid.x / 32 % 4;
     const double *number = half_values(value);
     double row0[16], row1[16], col[16];

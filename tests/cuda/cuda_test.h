@@ -347,11 +347,18 @@ struct ct_case {
 };
 
 /* Run every case whose name contains `only`, on the CPU under four schedules (whole policies, which take seconds: two, and
-   test_faults runs the same kernels under five; CT_TIMES sets another number): the bits must be the same. On a GPU twice. */
+   test_faults runs the same kernels under five; CT_TIMES sets another number): the bits must be the same. On a GPU twice.
+   CT_SHARE=i/n takes every n-th case from the i-th on, for n programs side by side. */
 static inline int ct_run(const char *program, const std::vector<ct_case> &cases, const char *only) {
-    int ran = 0;
+    const char *share = getenv("CT_SHARE");
+    int         ran = 0, at = -1, mine = 0, shares = 1;
+    if (share && (sscanf(share, "%d/%d", &mine, &shares) != 2 || mine < 0 || mine >= shares)) {
+        printf("%s: FAIL: CT_SHARE=%s is not i/n with 0 <= i < n\n", program, share);
+        return 2;
+    }
     for (const ct_case &c : cases) {
-        if (only && !strstr(c.name, only)) {
+        at++;
+        if ((only && !strstr(c.name, only)) || at % shares != mine) {
             continue;
         }
         ran++;
