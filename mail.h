@@ -5844,26 +5844,27 @@ static const float MAILP_FN(zeros)[MAILP_CONV_PANELS * MAILP_LANES] = { 0 };
 #define MAILP_STEP_u8(r, n)     { int32_t four; MAILP_U8_W xv; memcpy(&four, x##r + i, 4); xv = mailp_iset(four); MAILP_C##n(MAILP_DOTS_u8, r) MAILP_IN_ORDER }
 
 #define MAILP_LOW_SCALE(r, c)   const mailp_vec f##c = mailp_vmul(mailp_vset(x_scale[block]), mailp_vload(w_scale + (c) * MAILP_W));
-#define MAILP_LOW_PUT(r, c)                                                                                                \
+#define MAILP_LOW_PUT(r, c, old)                                                                                           \
     {                                                                                                                      \
         float *to = y + (size_t)((c) / MAILP_V) * ldy + (r) * MAILP_LANES + ((c) % MAILP_V) * MAILP_W;                     \
-        mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c,                                                          \
-                                     mailp_vload(old + (c) / MAILP_V * panel + (r) * row + (c) % MAILP_V * MAILP_W)));     \
+        mailp_vstore(to, mailp_vmadd(mailp_ifloat(s##r##c), f##c, mailp_vload(old)));                                      \
     }
+#define MAILP_LOW_FIRST(r, c)   MAILP_LOW_PUT(r, c, first + (c) * MAILP_W)
+#define MAILP_LOW_MORE(r, c)    MAILP_LOW_PUT(r, c, to)
 #define MAILP_LOW_ROW(r, n)     MAILP_C##n(MAILP_ISUM, r) const unsigned char *x##r = x + at[r] * bytes;
-#define MAILP_LOW_ROW_PUT(r, n) MAILP_C##n(MAILP_LOW_PUT, r)
+#define MAILP_LOW_ROW_FIRST(r, n) MAILP_C##n(MAILP_LOW_FIRST, r)
+#define MAILP_LOW_ROW_MORE(r, n)  MAILP_C##n(MAILP_LOW_MORE, r)
 #define MAILP_LOW_ARGS                                                                                                     \
     float *y, size_t ldy, const unsigned char *x, const float *x_scale, const size_t *at, const unsigned char *w,          \
     const float *w_scale, const float *bias, size_t step, const mailp_conv_shape *shape, size_t block, size_t end,         \
     uintptr_t ahead, size_t ahead_step
 #define MAILP_LOW_TILE(name, kind, attr, mr, nv)                                                                           \
     attr static void MAILP_FN(conv_##name##_##mr##x##nv)(MAILP_LOW_ARGS) {                                                 \
+        const float *first = bias != NULL ? bias : MAILP_FN(zeros);                                                        \
         const size_t bytes = MAILP_BYTES_##kind;                                                                           \
         MAILP_R##mr(MAILP_LOW_ROW, nv)                                                                                     \
         for (; block < end; block++) {                                                                                     \
-            const float *old = block > 0 ? y : bias != NULL ? bias : MAILP_FN(zeros);                                          \
-            const size_t panel = block > 0 ? ldy : MAILP_LANES, row = block > 0 ? MAILP_LANES : 0;                         \
-            size_t       t;                                                                                                \
+            size_t t;                                                                                                      \
             MAILP_C##nv(MAILP_LOW_SCALE, 0)                                                                                \
             MAILP_R##mr(MAILP_ROW_IZERO, nv)                                                                               \
             for (t = 0; t < shape->n_taps; t++) {                                                                          \
@@ -5875,7 +5876,11 @@ static const float MAILP_FN(zeros)[MAILP_CONV_PANELS * MAILP_LANES] = { 0 };
                     MAILP_R##mr(MAILP_STEP_##kind, nv)                                                                     \
                 }                                                                                                          \
             }                                                                                                              \
-            MAILP_R##mr(MAILP_LOW_ROW_PUT, nv)                                                                             \
+            if (block > 0) {                                                                                               \
+                MAILP_R##mr(MAILP_LOW_ROW_MORE, nv)                                                                        \
+            } else {                                                                                                       \
+                MAILP_R##mr(MAILP_LOW_ROW_FIRST, nv)                                                                       \
+            }                                                                                                              \
         }                                                                                                                  \
     }
 typedef void (*MAILP_FN(conv_low_tile))(MAILP_LOW_ARGS);
@@ -6096,10 +6101,11 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
 #define MAILP_PAIRS_AT(c)        ((size_t)((c) / MAILP_V) * panel + (size_t)((c) % MAILP_V) * 2 * MAILP_W)
 #define MAILP_PAIRS_W_int16(r, c) const mailp_ints w##c = mailp_iload(w + MAILP_PAIRS_AT(c));
 #define MAILP_PAIRS_W_int8(r, c)  const mailp_ints w##c = mailp_iload_i8(w + MAILP_PAIRS_AT(c));
-#define MAILP_PAIRS_PUT(r, c)                                                                                           \
+#define MAILP_PAIRS_PUT(r, c, old)                                                                                      \
     mailp_vstore(y + (r) * ldy + (c) * MAILP_W,                                                                         \
-                 mailp_vmadd(mailp_ifloat(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)),                 \
-                             mailp_vload(old + (r) * row + (c) * MAILP_W)));
+                 mailp_vmadd(mailp_ifloat(s##r##c), mailp_vmul(fv, mailp_vload(scale + (c) * MAILP_W)), mailp_vload(old)));
+#define MAILP_PAIRS_FIRST(r, c) MAILP_PAIRS_PUT(r, c, first + (c) * MAILP_W)
+#define MAILP_PAIRS_MORE(r, c)  MAILP_PAIRS_PUT(r, c, y + (r) * ldy + (c) * MAILP_W)
 #define MAILP_PAIRS_PLUS(r, c)                                                                                          \
     {                                                                                                                   \
         float *to = y + (r) * ldy + (c) * MAILP_W;                                                                      \
@@ -6114,24 +6120,24 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
         xv = mailp_iset(two);                                                                                           \
         MAILP_C##n(MAILP_DOTS_s16, r)                                                                                   \
     }
-#define MAILP_PAIRS_ROW_PUT(r, n)                                                                                       \
+#define MAILP_PAIRS_ROW_PUT(r, n, put)                                                                                  \
     {                                                                                                                   \
         const mailp_vec fv = mailp_vset(f[(r) * (MAILP_PAIRS_DEPTH / MAILP_PAIRS_SUM) + part]);                         \
-        MAILP_C##n(MAILP_PAIRS_PUT, r)                                                                                  \
+        MAILP_C##n(put, r)                                                                                              \
     }
+#define MAILP_PAIRS_ROW_FIRST(r, n) MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_FIRST)
+#define MAILP_PAIRS_ROW_MORE(r, n)  MAILP_PAIRS_ROW_PUT(r, n, MAILP_PAIRS_MORE)
 #define MAILP_PAIRS_ROW_PLUS(r, n)  MAILP_C##n(MAILP_PAIRS_PLUS, r)
 #define MAILP_PAIRS_TILE(kind, name, attr, mr, nv)                                                                      \
     attr static void MAILP_FN(pairs_##name##_##mr##x##nv)(float *y, size_t ldy, const int16_t *q, const float *f,       \
                                                           const kind##_t *w, const float *scale, const float *bias,     \
                                                           size_t k, size_t panel, int accumulate, uintptr_t ahead,      \
                                                           size_t ahead_step) {                                          \
-        size_t i = 0, part, end;                                                                                        \
+        const float *first = bias != NULL ? bias : MAILP_FN(zeros);                                                     \
+        size_t       i = 0, part, end;                                                                                  \
         MAILP_R##mr(MAILP_PAIRS_ROW, nv)                                                                                \
         (void)panel;                                                                                                    \
         for (part = 0; i < k; part++) {                                                                                 \
-            const int    more = part > 0 || accumulate;                                                                 \
-            const float *old = more ? y : bias != NULL ? bias : MAILP_FN(zeros);                                            \
-            const size_t row = more ? ldy : 0;                                                                          \
             end = MAILP_MIN(i + MAILP_PAIRS_SUM, k);                                                                    \
             MAILP_R##mr(MAILP_ROW_IZERO, nv)                                                                            \
             for (; i < end; i += 2, w += 2 * MAILP_LANES, ahead += ahead_step) {                                        \
@@ -6139,7 +6145,11 @@ MAILP_KERNEL float MAILP_FN(pairs_row)(int16_t *q, const float *x, size_t n) {
                 MAILP_PREFETCH(ahead);                                                                                  \
                 MAILP_R##mr(MAILP_PAIRS_ROW_STEP, nv)                                                                   \
             }                                                                                                           \
-            MAILP_R##mr(MAILP_PAIRS_ROW_PUT, nv)                                                                        \
+            if (part > 0 || accumulate) {                                                                               \
+                MAILP_R##mr(MAILP_PAIRS_ROW_MORE, nv)                                                                   \
+            } else {                                                                                                    \
+                MAILP_R##mr(MAILP_PAIRS_ROW_FIRST, nv)                                                                  \
+            }                                                                                                           \
         }                                                                                                               \
         if (accumulate && bias != NULL) {                                                                               \
             MAILP_R##mr(MAILP_PAIRS_ROW_PLUS, nv)                                                                       \
